@@ -1,0 +1,3 @@
+"""porter: port model weights between frameworks."""
+
+__version__ = "0.1.0"

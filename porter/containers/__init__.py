@@ -1,0 +1,1 @@
+"""Containers: which tensors a file holds, and where."""

@@ -1,0 +1,61 @@
+"""What every container tells the rest of porter: which tensors a file holds, and where their bytes lie.
+
+Nothing here reads a weight. A container module turns a file's header into `StoredTensor`s, and, for
+containers that porter writes, turns the tensors of one output file into `OutputFile` placements plus
+the literal bytes (headers) that surround the data.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from porter.dtypes import Dtype
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """One tensor as it lies in a file.
+
+    `shape` is row-major, outermost first (GGUF's reversed dims are already turned round); `file` is
+    the file's name relative to the checkpoint, with forward slashes; `offset` is in bytes from the
+    start of that file. The data are `dtype.nbytes(elements)` contiguous bytes.
+    """
+
+    name: str
+    dtype: Dtype
+    shape: tuple[int, ...]
+    file: str
+    offset: int
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.dtype.nbytes(self.elements)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What one weight file's header says: its tensors in file order, free metadata, its size in bytes."""
+
+    container: str
+    file: str
+    size: int
+    tensors: tuple[StoredTensor, ...]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class OutputFile:
+    """One weight file to be written: its container, total size in bytes, and its placed tensors."""
+
+    name: str
+    container: str
+    size: int
+    tensors: tuple[StoredTensor, ...]
+    metadata: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,58 @@
+"""Every error that porter raises on purpose, and the exit code that each one stands for.
+
+A `PorterError` is written for the person at the keyboard: `message` says what is wrong and where,
+`cause` what was expected and found, `hint` what to do next. The command line prints these three
+and exits with `exit_code`; nothing else decides an exit code.
+"""
+
+from __future__ import annotations
+
+
+class PorterError(Exception):
+    """Base of all errors; on its own: the work failed (exit code 1)."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, cause: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.cause = cause
+        self.hint = hint
+
+    def __str__(self) -> str:
+        lines = [self.message]
+        if self.cause:
+            lines.append(f"cause: {self.cause}")
+        if self.hint:
+            lines.append(f"hint: {self.hint}")
+        return "\n".join(lines)
+
+
+class UsageError(PorterError):
+    """The request itself cannot be carried out as put: options, paths, an output in the way."""
+
+    exit_code = 2
+
+
+class DifferenceError(PorterError):
+    """Two things that had to agree differ: tied copies, a digest, a verification."""
+
+    exit_code = 3
+
+
+class AccessError(PorterError):
+    """Authentication or an accepted licence is needed."""
+
+    exit_code = 4
+
+
+class UnsupportedError(PorterError):
+    """Well-formed input that porter, a mapping table or the target cannot express or map."""
+
+    exit_code = 5
+
+
+class MalformedError(PorterError):
+    """The input breaks its own format, is incomplete, or is unsafe to read."""
+
+    exit_code = 6

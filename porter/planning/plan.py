@@ -1,0 +1,189 @@
+"""The plan: what is proved, printed, hashed and run.
+
+A plan is a frozen value made from headers, configs and tables alone. It names every byte that the
+output will hold: strided copies from source tensors to target tensors, checks that need bytes, and
+small files (config, tokenizer, index) whose content is already decided. Its hash leaves out paths, so
+the same conversion of the same checkpoint has the same hash wherever it lies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from porter.containers.base import OutputFile, StoredTensor
+from porter.layout.copies import Loop
+
+EXTENT, RUNS, TILE, COMPUTE = "extent", "runs", "tile", "compute"
+COPY_CLASSES = (EXTENT, RUNS, TILE, COMPUTE)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A value operation, done in float32: `add` or `multiply` by `value`, before the cast to the target."""
+
+    kind: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Copy:
+    """One strided copy: `loops` (coalesced, outermost first) from `source` to `target`.
+
+    Offsets are in elements from the start of each tensor. `canonical` is the weight that is moved,
+    `rule` where the target's table makes it. `copy_class` is one of COPY_CLASSES.
+    """
+
+    canonical: str
+    source: str
+    target: str
+    source_offset: int
+    target_offset: int
+    loops: tuple[Loop, ...]
+    copy_class: str
+    operations: tuple[Operation, ...] = ()
+    rule: str = ""
+
+
+@dataclass(frozen=True)
+class EqualCheck:
+    """Two source tensors that must hold the same bytes before one of them may be dropped."""
+
+    kept: str
+    dropped: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class SideFile:
+    """A small output file: `content` already decided, or, where that is None, a copy of a source file."""
+
+    name: str
+    content: bytes | None = None
+    copied_from: str | None = None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Counts for the plan's one-line description."""
+
+    source_tensors: int
+    target_tensors: int
+    renamed: int = 0
+    fused: int = 0
+    split: int = 0
+    ties_written: int = 0
+    ties_dropped: int = 0
+    dropped: int = 0
+    unmapped: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole conversion. `sources` are only those tensors that are read."""
+
+    family: str
+    source_dialect: str
+    target_dialect: str
+    tables: Mapping[str, str]
+    hyperparameters: Mapping[str, Any]
+    sources: tuple[StoredTensor, ...]
+    source_sizes: Mapping[str, int]
+    files: tuple[OutputFile, ...]
+    copies: tuple[Copy, ...]
+    checks: tuple[EqualCheck, ...]
+    side_files: tuple[SideFile, ...]
+    summary: Summary
+    notes: tuple[str, ...] = ()
+    rules: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def source_by_name(self) -> dict[str, StoredTensor]:
+        return {tensor.name: tensor for tensor in self.sources}
+
+    @cached_property
+    def target_by_name(self) -> dict[str, StoredTensor]:
+        return {tensor.name: tensor for file in self.files for tensor in file.tensors}
+
+    def targets(self) -> Iterator[StoredTensor]:
+        for file in self.files:
+            yield from file.tensors
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of tensor data that the output holds (headers not counted)."""
+        return sum(tensor.nbytes for tensor in self.targets())
+
+    @property
+    def classes(self) -> dict[str, int]:
+        """How many copies there are of each class."""
+        return {name: sum(copy.copy_class == name for copy in self.copies) for name in COPY_CLASSES}
+
+    @cached_property
+    def hash(self) -> str:
+        """sha256 over the plan's JSON without paths: `sha256:<hex>`."""
+        text = json.dumps(plan_to_json(self), sort_keys=True, separators=(",", ":"))
+        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def plan_to_json(plan: Plan) -> dict[str, Any]:
+    """The plan as plain JSON values. Contents of side files appear as their sha256."""
+    return {
+        "schema": 1,
+        "family": plan.family,
+        "from": plan.source_dialect,
+        "to": plan.target_dialect,
+        "tables": dict(plan.tables),
+        "hyperparameters": dict(plan.hyperparameters),
+        "summary": vars(plan.summary),
+        "classes": plan.classes,
+        "sources": [_tensor_to_json(tensor) for tensor in plan.sources],
+        "source_sizes": dict(plan.source_sizes),
+        "files": [
+            {
+                "name": file.name,
+                "container": file.container,
+                "size": file.size,
+                "tensors": [_tensor_to_json(tensor) for tensor in file.tensors],
+            }
+            for file in plan.files
+        ],
+        "copies": [
+            {
+                "canonical": copy.canonical,
+                "source": copy.source,
+                "target": copy.target,
+                "source_offset": copy.source_offset,
+                "target_offset": copy.target_offset,
+                "loops": [[loop.size, loop.source_stride, loop.target_stride] for loop in copy.loops],
+                "class": copy.copy_class,
+                "operations": [[operation.kind, operation.value] for operation in copy.operations],
+                "rule": copy.rule,
+            }
+            for copy in plan.copies
+        ],
+        "checks": [vars(check) for check in plan.checks],
+        "side_files": [
+            {
+                "name": side.name,
+                "sha256": None if side.content is None else hashlib.sha256(side.content).hexdigest(),
+                "copied_from": side.copied_from,
+            }
+            for side in plan.side_files
+        ],
+        "notes": list(plan.notes),
+    }
+
+
+def _tensor_to_json(tensor: StoredTensor) -> dict[str, Any]:
+    return {
+        "name": tensor.name,
+        "dtype": tensor.dtype.name,
+        "shape": list(tensor.shape),
+        "file": tensor.file,
+        "offset": tensor.offset,
+    }
