@@ -1,0 +1,127 @@
+"""Placing tensors in safetensors files, and the header bytes that go before their data.
+
+The order is the reference writer's, so that the same tensors give the same file. Nothing is written here
+and no weight is touched: data of the placed tensors come from the plan's copies.
+
+Format and order: safetensors' `tensor.rs` (0.8); index: huggingface_hub's `_base.py` (2.4).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from porter.containers.base import OutputFile, StoredTensor
+from porter.containers.safetensors import CONTAINER, MAX_HEADER
+from porter.dtypes import Dtype
+from porter.errors import UnsupportedError, UsageError
+
+TensorSpec = tuple[str, Dtype, tuple[int, ...]]
+
+# Bytes. With the largest items first, a data start on a multiple of 8 aligns every plain tensor.
+ALIGNMENT = 8
+
+# The reference writer's order of dtypes, lowest alignment first; files list them from the end.
+_ORDER = (
+    *("BOOL", "F4", "F6_E2M3", "F6_E3M2", "U8", "I8"),
+    *("F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"),
+    *("I16", "U16", "F16", "BF16", "I32", "U32", "F32", "C64", "F64", "I64", "U64"),
+)
+_RANK = {name: rank for rank, name in enumerate(_ORDER)}
+
+
+def place(name: str, tensors: Sequence[TensorSpec], metadata: Mapping[str, str]) -> OutputFile:
+    """Where each tensor of the output file `name` goes.
+
+    Raises UnsupportedError for a dtype that safetensors lacks, for a name given twice, and for a header
+    that readers would refuse as too long.
+    """
+    seen: set[str] = set()
+    for tensor, dtype, shape in tensors:
+        if not dtype.safetensors:
+            raise UnsupportedError(f"{name}: safetensors cannot hold {tensor!r}", cause=f"it is {dtype.name}")
+        if tensor in seen or tensor == "__metadata__":
+            cause = "the name is reserved" if tensor == "__metadata__" else "two tensors have that name"
+            raise UnsupportedError(f"{name}: cannot name a tensor {tensor!r}", cause=cause)
+        if any(dim < 0 for dim in shape):
+            raise UnsupportedError(f"{name}: {tensor!r} has the shape {list(shape)}")
+        seen.add(tensor)
+    ordered = sorted(tensors, key=lambda spec: (-_RANK[spec[1].name], spec[0]))
+    relative: list[StoredTensor] = []
+    end = 0
+    for tensor, dtype, shape in ordered:
+        relative.append(StoredTensor(tensor, dtype, tuple(shape), name, end))
+        end += relative[-1].nbytes
+    length = len(_json(relative, 0, metadata))
+    start = -(-(8 + length) // ALIGNMENT) * ALIGNMENT
+    if start - 8 > MAX_HEADER:
+        raise UnsupportedError(
+            f"{name}: the header takes {start - 8} bytes",
+            cause=f"readers accept at most {MAX_HEADER}",
+            hint="write smaller shards (--max-shard-size)",
+        )
+    placed = tuple(
+        StoredTensor(tensor.name, tensor.dtype, tensor.shape, name, start + tensor.offset)
+        for tensor in relative
+    )
+    return OutputFile(name, CONTAINER, start + end, placed, dict(metadata))
+
+
+def literals(file: OutputFile) -> list[tuple[int, bytes]]:
+    """(offset, bytes) of all that is not tensor data: the header, padded with blanks to the first tensor."""
+    start = min((tensor.offset for tensor in file.tensors), default=file.size)
+    text = _json(file.tensors, start, file.metadata)
+    if len(text) > start - 8:
+        raise ValueError(f"{file.name}: a header of {len(text)} bytes does not fit before byte {start}")
+    return [(0, (start - 8).to_bytes(8, "little") + text.ljust(start - 8))]
+
+
+def shard(
+    tensors: Sequence[TensorSpec], max_shard_size: int | str, pattern: str = "model{suffix}.safetensors"
+) -> tuple[dict[str, list[str]], bytes | None]:
+    """The tensors' names by output file, each in the given order, and the index's JSON if there are several.
+
+    `max_shard_size` is in bytes, or text such as "5GB". A tensor larger than that has a file of its own.
+    """
+    from huggingface_hub import split_state_dict_into_shards_factory
+
+    sizes = {name: StoredTensor(name, dtype, shape, "", 0).nbytes for name, dtype, shape in tensors}
+    if not sizes:
+        return {pattern.format(suffix=""): []}, None
+    try:
+        split = split_state_dict_into_shards_factory(
+            sizes, get_storage_size=_itself, filename_pattern=pattern, max_shard_size=max_shard_size
+        )
+    except ValueError as error:
+        raise _bad_size(max_shard_size) from error
+    if isinstance(max_shard_size, int) and max_shard_size <= 0:
+        raise _bad_size(max_shard_size)
+    groups = {file: list(names) for file, names in split.filename_to_tensors.items()}
+    if len(groups) == 1:
+        return groups, None
+    index: dict[str, Any] = {
+        "metadata": {"total_size": sum(sizes.values())},
+        "weight_map": {name: file for file, names in groups.items() for name in names},
+    }
+    return groups, (json.dumps(index, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def _itself(size: int) -> int:
+    return size
+
+
+def _bad_size(size: int | str) -> UsageError:
+    return UsageError(f"{size!r} is no size for a shard", hint="bytes, or text such as 5GB or 500MB")
+
+
+def _json(tensors: Sequence[StoredTensor], start: int, metadata: Mapping[str, str]) -> bytes:
+    entries: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    for tensor in tensors:
+        begin = tensor.offset - start
+        entries[tensor.name] = {
+            "dtype": tensor.dtype.name,
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, begin + tensor.nbytes],
+        }
+    return json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()

@@ -1,0 +1,54 @@
+"""One copy of a plan together with the two open files that it moves bytes between."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from porter.containers.base import StoredTensor
+from porter.errors import PorterError
+from porter.execution.boxes import Box
+from porter.execution.files import SourceFile, WeightFile
+from porter.layout.copies import coalesce
+from porter.planning.plan import COMPUTE, Copy
+
+
+@dataclass(frozen=True)
+class Move:
+    """What an executor needs: the copy, its tensors, and their files."""
+
+    copy: Copy
+    source: StoredTensor
+    target: StoredTensor
+    reader: SourceFile
+    writer: WeightFile
+
+    @property
+    def box(self) -> Box:
+        """The whole copy, coalesced."""
+        return Box(coalesce(self.copy.loops), self.copy.source_offset, self.copy.target_offset)
+
+    def check(self) -> None:
+        """Raises PorterError if the copy leaves its tensors or would relabel a dtype.
+
+        A proved plan never does; a plan that came from elsewhere must not write over its neighbours.
+        """
+        box = self.box
+        if box.elements == 0:
+            return
+        strides = [stride for loop in box.loops for stride in (loop.source_stride, loop.target_stride)]
+        inside = (
+            min(strides, default=0) >= 0
+            and 0 <= box.source <= self.source.elements - box.source_span
+            and 0 <= box.target <= self.target.elements - box.target_span
+        )
+        if not inside:
+            raise PorterError(f"{self.label}: the copy leaves its tensors")
+        if self.copy.copy_class != COMPUTE and self.source.dtype != self.target.dtype:
+            raise PorterError(
+                f"{self.label}: only a compute copy can change the dtype",
+                cause=f"{self.source.dtype.name} to {self.target.dtype.name} as {self.copy.copy_class}",
+            )
+
+    @property
+    def label(self) -> str:
+        return f"{self.copy.source!r} to {self.copy.target!r}"

@@ -1,0 +1,216 @@
+"""A table bound to hyperparameters: every stored tensor by name, with its shape and where each weight lies.
+
+Binding is pure arithmetic over names, sizes and strides. It is linear in the number of stored tensors.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from porter.errors import MalformedError, PorterError
+from porter.layout import AddressMap, BoundLayout, Expression, bind
+from porter.tables.check import sizes_read
+from porter.tables.model import Canonical, Dialect, Rule, TableError
+
+
+@dataclass(frozen=True)
+class Block:
+    """One canonical tensor, or a slice of it, inside a stored tensor.
+
+    `fixed` are the variables that the stored name holds; `address` runs over all others.
+    """
+
+    canonical: str
+    fixed: Mapping[str, int]
+    address: AddressMap
+
+
+@dataclass(frozen=True)
+class BoundTensor:
+    """A stored tensor that a dialect has for these hyperparameters. Shape in elements, row-major."""
+
+    name: str
+    shape: tuple[int, ...]
+    blocks: tuple[Block, ...]
+    rule: Rule
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes of axes and index variables of one family under given hyperparameters."""
+
+    canonical: Canonical
+    hyperparameters: Mapping[str, Any]
+
+    @cached_property
+    def _expressions(self) -> Mapping[str, Expression]:
+        return {**sizes_read(self.canonical), **self.canonical.index}
+
+    @cached_property
+    def _varying(self) -> frozenset[str]:
+        index = set(self.canonical.index)
+        return frozenset(name for name, expression in self.canonical.axes.items() if expression.names & index)
+
+    @cached_property
+    def _constant(self) -> dict[str, int]:
+        return {}
+
+    def size(self, axis: str, at: Mapping[str, int]) -> int:
+        """The size of an axis, with index variables at the given values. Raises PorterError."""
+        if axis in self._varying:
+            return self._evaluate(axis, at)
+        if axis not in self._constant:
+            self._constant[axis] = self._evaluate(axis, {})
+        return self._constant[axis]
+
+    def sizes(self, axes: Sequence[str], at: Mapping[str, int]) -> dict[str, int]:
+        """Sizes of several axes; an axis whose size varies along a stacked one is ragged: an error."""
+        stacked = [axis for axis in axes if axis in self.canonical.index]
+        found = {}
+        for axis in axes:
+            if axis in self._varying and stacked:
+                every = {
+                    self.size(axis, {**at, **dict(zip(stacked, point, strict=True))})
+                    for point in itertools.product(*(range(self.size(s, at)) for s in stacked))
+                }
+                if len(every) > 1:
+                    raise MalformedError(
+                        f"the axis {axis} is ragged along {', '.join(stacked)} and cannot be stacked",
+                        cause=f"sizes {sorted(every)}",
+                    )
+                found[axis] = every.pop() if every else 0
+            else:
+                found[axis] = self.size(axis, at)
+        return found
+
+    def holds(self, condition: Expression | None, at: Mapping[str, int], stacked: Sequence[str]) -> bool:
+        """Whether a `when` holds; along stacked index variables it must be the same everywhere."""
+        if condition is None:
+            return True
+        free = [axis for axis in stacked if axis in condition.names and axis not in at]
+        values = {
+            bool(self._value(condition, {**at, **dict(zip(free, point, strict=True))}))
+            for point in itertools.product(*(range(self.size(s, at)) for s in free))
+        }
+        if len(values) > 1:
+            raise MalformedError(f"`{condition.text}` differs along the stacked {', '.join(free)}")
+        return values.pop() if values else False
+
+    def _evaluate(self, axis: str, at: Mapping[str, int]) -> int:
+        value = self._value(self._expressions[axis], at)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise MalformedError(
+                f"the size of the axis {axis} must be a whole number",
+                cause=f"`{self._expressions[axis].text}` gives {value!r}",
+            )
+        return value
+
+    def _value(self, expression: Expression, at: Mapping[str, int]) -> Any:
+        def lookup(name: str) -> Any:
+            if name in at:
+                return at[name]
+            if name in self.canonical.axes:
+                return self.size(name, at)
+            return self.hyperparameters.get(name)
+
+        try:
+            return expression.evaluate(lookup)
+        except PorterError as error:
+            raise MalformedError(
+                f"the hyperparameters do not fit the family {self.canonical.family}",
+                cause=error.message + (f" ({error.cause})" if error.cause else ""),
+            ) from None
+
+
+def bind_dialect(
+    dialect: Dialect, canonical: Canonical, hyperparameters: Mapping[str, Any]
+) -> list[BoundTensor]:
+    """Every stored tensor of the dialect, in the table's order with index variables running fastest last.
+
+    Raises MalformedError when sizes do not fit, and TableError when two rules make one stored name.
+    """
+    sizes = Sizes(canonical, hyperparameters)
+    _check_inverses(sizes)
+    bound: dict[str, BoundTensor] = {}
+    for rule in dialect.rules:
+        for tensor in _bind_rule(rule, canonical, sizes):
+            if tensor.name in bound:
+                raise TableError(
+                    rule.where,
+                    f"two rules hold for the stored tensor {tensor.name!r}",
+                    cause=f"the other one is at {bound[tensor.name].rule.where}",
+                )
+            bound[tensor.name] = tensor
+    return list(bound.values())
+
+
+def _bind_rule(rule: Rule, canonical: Canonical, sizes: Sizes) -> Iterator[BoundTensor]:
+    variables = rule.theirs.variables
+    leaves = rule.layout.leaves
+    axes = list(dict.fromkeys(axis for leaf in leaves for axis in leaf))
+    cache: dict[tuple[int, ...], BoundLayout] = {}
+    for point in _points(variables, sizes):
+        fixed = dict(zip(variables, point, strict=True))
+        if not _exists(rule, canonical, sizes, fixed):
+            continue
+        found = sizes.sizes(axes, fixed)
+        key = tuple(found.values())
+        if key not in cache:
+            cache[key] = bind(rule.layout, found)
+        layout = cache[key]
+        yield BoundTensor(
+            name=rule.theirs.format(fixed),
+            shape=layout.shape,
+            blocks=tuple(
+                Block(name, fixed, address) for name, address in zip(rule.ours, layout.leaves, strict=True)
+            ),
+            rule=rule,
+        )
+
+
+def _points(
+    variables: Sequence[str], sizes: Sizes, at: Mapping[str, int] | None = None
+) -> Iterator[tuple[int, ...]]:
+    if not variables:
+        yield ()
+        return
+    first, rest = variables[0], variables[1:]
+    at = at or {}
+    for value in range(sizes.size(first, at)):
+        for tail in _points(rest, sizes, {**at, first: value}):
+            yield (value, *tail)
+
+
+def _exists(rule: Rule, canonical: Canonical, sizes: Sizes, fixed: Mapping[str, int]) -> bool:
+    stacked = [axis for leaf in rule.layout.leaves for axis in leaf if axis in canonical.index]
+    if not sizes.holds(rule.when, fixed, stacked):
+        return False
+    there = [sizes.holds(canonical.tensors[name].when, fixed, stacked) for name in rule.ours]
+    if any(there) and not all(there):
+        raise TableError(
+            rule.where,
+            f"{rule.theirs.format(fixed)} would hold only a part of its blocks",
+            cause=", ".join(
+                f"{name} {'exists' if here else 'does not'}"
+                for name, here in zip(rule.ours, there, strict=True)
+            ),
+            hint="split the rule, each with its own `when`",
+        )
+    return all(there)
+
+
+def _check_inverses(sizes: Sizes) -> None:
+    """`n_head = n_kv_head · q_per_kv` and the like: a stated inverse must give the same number back."""
+    for name, expression in sizes.canonical.inverses.items():
+        value = sizes._value(expression, {})
+        if value != sizes.hyperparameters.get(name):
+            raise MalformedError(
+                f"{name} = {sizes.hyperparameters.get(name)} does not follow from its parts",
+                cause=f"`{expression.text}` gives {value}",
+            )

@@ -1,0 +1,193 @@
+"""What a table must satisfy before any checkpoint is seen. Each error names file, line, rule and remedy.
+
+- Every name that an expression reads is a hyperparameter, an axis or an index variable.
+- Each axis and each index variable of a canonical tensor appears exactly once, in the stored name or in
+  the layout's block for it.
+- A rule has as many blocks as canonical tensors; all of them exist.
+- Every canonical tensor is produced by one rule, or by several that all say `when`.
+- No stored name fits two rules, or a rule and `ignore`.
+- Every required hyperparameter has its place in the config.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from porter.layout import Expression
+from porter.tables.model import Canonical, CanonicalTensor, Dialect, Rule, TableError, Where
+from porter.tables.patterns import Pattern
+
+
+def check_canonical(canonical: Canonical) -> None:
+    """Check a canonical table on its own."""
+    sizes = set(canonical.hyperparameters) | set(canonical.index)
+    start = Where(canonical.path, 1)
+    for name, expression in (
+        *canonical.axes.items(),
+        *canonical.index.items(),
+        *canonical.inverses.items(),
+    ):
+        known = sizes | set(canonical.axes)
+        _names(expression, known, start, f"the size of {name}")
+    for tensor in canonical.tensors.values():
+        for variable in tensor.pattern.variables:
+            if variable not in canonical.index:
+                raise TableError(
+                    tensor.where,
+                    f"{tensor.name!r} uses the index variable {{{variable}}}, which has no size",
+                    hint=f'add `{variable} = "<expression>"` to [index]',
+                )
+        for axis in tensor.axes:
+            if axis not in canonical.axes and axis not in canonical.hyperparameters:
+                raise TableError(
+                    tensor.where,
+                    f"{tensor.name!r}: the axis {axis} has no size",
+                    hint=f'add `{axis} = "<expression>"` to [axes], or a hyperparameter of that name',
+                )
+            if axis in canonical.index:
+                raise TableError(tensor.where, f"{tensor.name!r}: {axis} is an index variable, not an axis")
+        if tensor.when is not None:
+            _names(tensor.when, sizes, tensor.where, "`when`")
+        if tensor.tied is not None:
+            _check_tie(tensor, canonical)
+
+
+def check_dialect(dialect: Dialect, canonical: Canonical) -> None:
+    """Check an expanded dialect table against its canonical table."""
+    for rule in dialect.rules:
+        _check_rule(rule, canonical)
+    _check_produced_once(dialect, canonical)
+    _check_overlaps(dialect)
+    _check_config(dialect, canonical)
+
+
+def _check_tie(tensor: CanonicalTensor, canonical: Canonical) -> None:
+    other = canonical.tensors.get(tensor.tied or "")
+    if other is None or other.axes != tensor.axes or other.tied is not None:
+        raise TableError(
+            tensor.where,
+            f"{tensor.name!r} is tied to {tensor.tied!r}, which is no untied tensor over the same axes",
+        )
+    if "tie_embeddings" not in canonical.hyperparameters:
+        raise TableError(tensor.where, "a tie needs the hyperparameter `tie_embeddings`")
+
+
+def _check_rule(rule: Rule, canonical: Canonical) -> None:
+    leaves = rule.layout.leaves
+    if len(leaves) != len(rule.ours):
+        raise TableError(
+            rule.where,
+            f"the layout `{rule.layout}` has {len(leaves)} blocks, `ours` names {len(rule.ours)} tensors",
+            hint="blocks, depth-first, belong to the tensors of `ours` in order",
+        )
+    for name, leaf in zip(rule.ours, leaves, strict=True):
+        tensor = canonical.tensors.get(name)
+        if tensor is None:
+            raise TableError(
+                rule.where,
+                f"{canonical.family} has no canonical tensor {name!r}",
+                hint=f"there are: {', '.join(canonical.tensors)}",
+            )
+        wanted = [*tensor.pattern.variables, *tensor.axes]
+        given = [*rule.theirs.variables, *leaf]
+        for axis in given:
+            if axis not in wanted:
+                raise TableError(
+                    rule.where,
+                    f"{name!r} has no axis {axis}",
+                    cause=f"its axes are: {' '.join(wanted)}; the block for it is: {' '.join(leaf)}",
+                )
+        for axis in wanted:
+            if given.count(axis) != 1:
+                raise TableError(
+                    rule.where,
+                    f"the axis {axis} of {name!r} appears {given.count(axis)} times",
+                    cause=f"stored name: {rule.theirs.text}; block: {' '.join(leaf) or '(empty)'}",
+                    hint="each axis and index variable stands once, in the stored name or in the layout",
+                )
+    if rule.when is not None:
+        _names(rule.when, set(canonical.hyperparameters) | set(canonical.index), rule.where, "`when`")
+
+
+def _check_produced_once(dialect: Dialect, canonical: Canonical) -> None:
+    makers: dict[str, list[Rule]] = {name: [] for name in canonical.tensors}
+    for rule in dialect.rules:
+        for name in rule.ours:
+            makers[name].append(rule)
+    for name, rules in makers.items():
+        if not rules:
+            raise TableError(
+                Where(dialect.path, 1),
+                f"no rule of {dialect.family}/{dialect.name} makes the canonical tensor {name!r}",
+                hint="add a [[rule]] whose `ours` names it",
+            )
+        if len(rules) > 1 and any(rule.when is None for rule in rules):
+            raise TableError(
+                rules[-1].where,
+                f"two rules make the canonical tensor {name!r}",
+                cause=f"the other one is at {rules[0].where}",
+                hint="remove one, or give each a `when` so that only one holds",
+            )
+
+
+def _check_overlaps(dialect: Dialect) -> None:
+    seen: dict[str, list[tuple[Pattern, Where, Expression | None]]] = {}
+    entries: list[tuple[Pattern, Where, Expression | None]] = [
+        (rule.theirs, rule.where, rule.when) for rule in dialect.rules
+    ]
+    entries += [(pattern, Where(dialect.path, 1), None) for pattern in dialect.ignore]
+    for pattern, where, when in entries:
+        for other, place, other_when in seen.setdefault(pattern.template, []):
+            if pattern.overlaps(other) and (when is None or other_when is None):
+                raise TableError(
+                    where,
+                    f"a stored name could fit both {pattern.text!r} and {other.text!r}",
+                    cause=f"the other one is at {place}",
+                )
+        seen[pattern.template].append((pattern, where, when))
+
+
+def _check_config(dialect: Dialect, canonical: Canonical) -> None:
+    start = Where(dialect.path, 1)
+    names = set(canonical.hyperparameters)
+    for entry in dialect.config.fields.values():
+        if entry.name not in names:
+            raise TableError(
+                entry.where,
+                f"{canonical.family} has no hyperparameter {entry.name!r}",
+                hint=f"there are: {', '.join(sorted(names))}",
+            )
+        for expression in (entry.default, entry.read, entry.fixed):
+            if isinstance(expression, Expression):
+                _names(expression, names | {"layer"}, entry.where, entry.name)
+    for name, (value, where) in dialect.config.write.items():
+        if isinstance(value, Expression):
+            _names(value, names | {"weights_dtype"}, where, name)
+    if dialect.config.file is not None:
+        _check_stated(dialect, canonical, start)
+
+
+def _check_stated(dialect: Dialect, canonical: Canonical, start: Where) -> None:
+    for name, hyperparameter in canonical.hyperparameters.items():
+        if hyperparameter.required and name not in dialect.config.fields:
+            raise TableError(
+                start,
+                f"[config.fields] of {dialect.family}/{dialect.name} says nothing of {name!r}",
+                hint="name the field that holds it, or what the dialect fixes in code (`fixed = …`)",
+            )
+
+
+def _names(expression: Expression, known: Iterable[str], where: Where, what: str) -> None:
+    unknown = sorted(expression.names - set(known))
+    if unknown:
+        raise TableError(
+            where,
+            f"{what}: `{expression.text}` reads {unknown[0]}, which is not defined",
+            hint=f"known: {', '.join(sorted(known))}",
+        )
+
+
+def sizes_read(canonical: Canonical) -> Mapping[str, Any]:
+    """The size expression of every axis: its own, or the hyperparameter of the same name."""
+    return {**{name: Expression(name) for name in canonical.hyperparameters}, **canonical.axes}

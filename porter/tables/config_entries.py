@@ -1,0 +1,106 @@
+"""The `[config]` part of a dialect's table: where each canonical hyperparameter stands in its config."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from porter.errors import PorterError
+from porter.layout import Expression, parse_expression
+from porter.tables.model import ConfigTable, FieldEntry, TableError, Where
+from porter.tables.source import TableSource
+
+_CONFIG_KEYS = {"file", "match", "fields", "write", "require", "known", "float32"}
+_ENTRY_KEYS = {
+    "field",
+    "write_to",
+    "values",
+    "default",
+    "each_layer",
+    "nullable",
+    "read",
+    "fixed",
+    "only",
+    "contains",
+    "avoid",
+    "as",
+}
+
+
+def load_config(chain: list[TableSource]) -> ConfigTable:
+    """Merge the `[config]` sections of a table and its ancestors, eldest first."""
+    file: str | None = None
+    float32 = False
+    match: dict[str, Any] = {}
+    fields: dict[str, FieldEntry] = {}
+    write: dict[str, tuple[Any, Where]] = {}
+    require: dict[str, tuple[Any, ...]] = {}
+    known: list[str] = []
+    for source in chain:
+        config = source.data.get("config", {})
+        for key in config:
+            if key not in _CONFIG_KEYS:
+                raise TableError(
+                    source.where("config", key),
+                    f"unknown key `{key}` in [config]",
+                    hint=f"known: {', '.join(sorted(_CONFIG_KEYS))}",
+                )
+        file = config.get("file", file)
+        float32 = bool(config.get("float32", float32))
+        match |= config.get("match", {})
+        for name, raw in config.get("fields", {}).items():
+            fields[name] = _entry(name, raw, source.where("config", "fields", name))
+        for name, value in config.get("write", {}).items():
+            write[name] = (_written(value, source, name), source.where("config", "write", name))
+        for name, value in config.get("require", {}).items():
+            require[name] = tuple(value) if isinstance(value, list) else (value,)
+        known.extend(config.get("known", []))
+    return ConfigTable(file, match, fields, write, require, tuple(known), float32)
+
+
+def _written(value: Any, source: TableSource, name: str) -> Any:
+    if isinstance(value, dict) and set(value) == {"expr"}:
+        return _parse(value["expr"], source.where("config", "write", name))
+    return value
+
+
+def _entry(name: str, raw: Any, where: Where) -> FieldEntry:
+    spec = {"field": raw} if isinstance(raw, str | list) else raw
+    if not isinstance(spec, dict):
+        raise TableError(where, f"{name}: expected a field's name or a table, found {raw!r}")
+    for key in spec:
+        if key not in _ENTRY_KEYS:
+            raise TableError(
+                where, f"{name}: unknown key `{key}`", hint=f"known: {', '.join(sorted(_ENTRY_KEYS))}"
+            )
+    field = spec.get("field", [])
+    fields = (field,) if isinstance(field, str) else tuple(field)
+    avoid = spec.get("avoid", [])
+    return FieldEntry(
+        name=name,
+        where=where,
+        fields=fields,
+        write_to=spec.get("write_to", fields[0] if fields else None),
+        values=tuple((theirs, ours) for theirs, ours in spec.get("values", [])),
+        default=_literal_or_expression(spec.get("default"), where),
+        has_default="default" in spec,
+        each_layer=bool(spec.get("each_layer", False)),
+        nullable=bool(spec.get("nullable", False)),
+        read=_parse(spec["read"], where) if "read" in spec else None,
+        fixed=_literal_or_expression(spec.get("fixed"), where),
+        has_fixed="fixed" in spec,
+        only=tuple(spec["only"]) if "only" in spec else None,
+        contains=spec.get("contains"),
+        avoid=tuple(avoid),
+        write_as=spec.get("as"),
+    )
+
+
+def _literal_or_expression(value: Any, where: Where) -> Any:
+    return _parse(value, where) if isinstance(value, str) else value
+
+
+def _parse(text: str, where: Where) -> Expression:
+    try:
+        return parse_expression(text)
+    except PorterError as error:
+        raise TableError(where, error.message, cause=error.cause, hint=error.hint) from None

@@ -1,0 +1,166 @@
+"""What a mapping table is, once it has been read: frozen values, with the file and line of each part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from porter.errors import PorterError
+from porter.layout import Expression, Layout
+from porter.tables.patterns import Pattern
+
+
+@dataclass(frozen=True)
+class Where:
+    """A place in a table, for errors and for the `rule` column of plans."""
+
+    path: Path
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.path.parent.name}/{self.path.name}:{self.line}"
+
+
+class TableError(PorterError):
+    """A table that breaks a rule: the message names file, line and rule, the hint the remedy."""
+
+    exit_code = 2
+
+    def __init__(self, where: Where, rule: str, *, cause: str | None = None, hint: str | None = None) -> None:
+        super().__init__(f"{where.path}:{where.line}: {rule}", cause=cause, hint=hint)
+        self.where = where
+
+
+@dataclass(frozen=True)
+class Hyperparameter:
+    """A canonical hyperparameter.
+
+    `type` is int, number, bool, str, ints-or-bools list (`list`), or `any`. `required` ones must be
+    stated by every dialect; others have `neutral`, the value that a dialect's silence means. A lossy
+    `advisory` one may be dropped by a dialect that has no place for it (names, token ids).
+    """
+
+    name: str
+    type: str
+    required: bool
+    neutral: Any
+    advisory: bool
+    where: Where
+
+
+@dataclass(frozen=True)
+class CanonicalTensor:
+    """A weight: its name pattern, its named axes (refined, outermost first), when it exists, its tie."""
+
+    name: str
+    axes: tuple[str, ...]
+    when: Expression | None
+    tied: str | None
+    where: Where
+
+    @property
+    def pattern(self) -> Pattern:
+        return Pattern(self.name)
+
+
+@dataclass(frozen=True)
+class Canonical:
+    """A family's canonical tensors. `axes` maps an axis to its size expression."""
+
+    family: str
+    version: int
+    index: Mapping[str, Expression]
+    axes: Mapping[str, Expression]
+    inverses: Mapping[str, Expression]
+    refine: Mapping[str, tuple[str, ...]]
+    tensors: Mapping[str, CanonicalTensor]
+    hyperparameters: Mapping[str, Hyperparameter]
+    example: Mapping[str, Any]
+    path: Path
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One line of a dialect: the stored tensor `theirs` holds the canonical tensors `ours` as `layout` says.
+
+    `operations` are what turns the canonical value into the stored one, in order: ("add", 1.0).
+    `when_tied` says what the dialect does with a tensor whose tie holds: "write" or "omit".
+    """
+
+    theirs: Pattern
+    ours: tuple[str, ...]
+    layout: Layout
+    operations: tuple[tuple[str, float], ...]
+    when: Expression | None
+    when_tied: str
+    where: Where
+
+
+@dataclass(frozen=True)
+class FieldEntry:
+    """How a dialect's config holds one canonical hyperparameter.
+
+    `fields` are dotted paths, tried in order; `write_to` is the one written. `values` pairs theirs with
+    ours, item by item for lists. `default` stands in when no field is there (and for null, unless
+    `nullable`). `read` computes the value instead. `fixed` is a value that the dialect sets in code.
+    """
+
+    name: str
+    where: Where
+    fields: tuple[str, ...] = ()
+    write_to: str | None = None
+    values: tuple[tuple[Any, Any], ...] = ()
+    default: Any = None
+    has_default: bool = False
+    each_layer: bool = False
+    nullable: bool = False
+    read: Expression | None = None
+    fixed: Any = None
+    has_fixed: bool = False
+    only: tuple[Any, ...] | None = None
+    contains: str | None = None
+    avoid: tuple[str, ...] = ()
+    write_as: str | None = None
+
+
+@dataclass(frozen=True)
+class ConfigTable:
+    """A dialect's config: its file, how the family is recognised in it, and its fields."""
+
+    file: str | None
+    match: Mapping[str, Any]
+    fields: Mapping[str, FieldEntry]
+    write: Mapping[str, tuple[Any, Where]]
+    require: Mapping[str, tuple[Any, ...]]
+    known: tuple[str, ...]
+    float32: bool = False
+
+
+@dataclass(frozen=True)
+class Files:
+    """What a directory of this dialect is made of. `tokenizer` names the flavour of tokenizer files."""
+
+    weights: str | None = None
+    container: str = "safetensors"
+    sharded: bool = False
+    tokenizer: str = "hf"
+    writable: bool = True
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """One dialect of one family."""
+
+    family: str
+    name: str
+    title: str
+    rules: tuple[Rule, ...]
+    ignore: tuple[Pattern, ...]
+    prefixes: tuple[tuple[str, str], ...]
+    config: ConfigTable
+    files: Files
+    targets: Mapping[str, str] = field(default_factory=dict)
+    path: Path = Path()
+    digest: str = ""
