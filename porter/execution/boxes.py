@@ -62,14 +62,12 @@ def _cut(box: Box, limit: int, cost: Callable[[Box], int], stride: Callable[[Loo
         return
     # The steps of the widest loop lie farthest apart, so that parts of it overlap least.
     axis = max(divisible, key=lambda index: stride(box.loops[index]))
-    loop = box.loops[axis]
+    size = box.loops[axis].size
     single = cost(_part(box, axis, 0, 1))
     step = cost(_part(box, axis, 0, 2)) - single
-    count = min(loop.size, max(1, 1 + (limit - single) // step)) if step else loop.size
-    if count == loop.size:
-        count = 1
-    for start in range(0, loop.size, count):
-        yield from _cut(_part(box, axis, start, min(count, loop.size - start)), limit, cost, stride)
+    count = max(1, 1 + (limit - single) // step)
+    for start in range(0, size, count):
+        yield from _cut(_part(box, axis, start, min(count, size - start)), limit, cost, stride)
 
 
 def _part(box: Box, axis: int, start: int, count: int) -> Box:
@@ -86,7 +84,10 @@ def byte_loops(dtype: Dtype, loops: Sequence[Loop]) -> tuple[Loop, ...]:
     length = run_length(loops)
     outer = loops[:-1] if loops and length > 1 else loops
     return (
-        *(Loop(loop.size, dtype.nbytes(loop.source_stride), dtype.nbytes(loop.target_stride)) for loop in outer),
+        *(
+            Loop(loop.size, dtype.nbytes(loop.source_stride), dtype.nbytes(loop.target_stride))
+            for loop in outer
+        ),
         Loop(dtype.nbytes(length), 1, 1),
     )
 

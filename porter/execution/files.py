@@ -7,6 +7,7 @@ order has no digest.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import mmap
 import os
@@ -68,10 +69,8 @@ class SourceFile:
     def close(self) -> None:
         # A map that an error's traceback still refers to goes with the traceback.
         if "map" in self.__dict__:
-            try:
+            with contextlib.suppress(BufferError):
                 self.map.close()
-            except BufferError:
-                pass
         os.close(self._fd)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from porter.containers.base import StoredTensor
-from porter.errors import PorterError
+from porter.errors import MalformedError, PorterError
 from porter.execution.boxes import Box
 from porter.execution.files import SourceFile, WeightFile
 from porter.layout.copies import coalesce
@@ -43,6 +43,11 @@ class Move:
         )
         if not inside:
             raise PorterError(f"{self.label}: the copy leaves its tensors")
+        if self.source.offset + self.source.nbytes > self.reader.size:
+            raise MalformedError(
+                f"{self.source.file} ends inside tensor {self.source.name!r}",
+                cause=f"expected {self.source.offset + self.source.nbytes} bytes, found {self.reader.size}",
+            )
         if self.copy.copy_class != COMPUTE and self.source.dtype != self.target.dtype:
             raise PorterError(
                 f"{self.label}: only a compute copy can change the dtype",

@@ -35,14 +35,19 @@ _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 def move_tiles(move: Move) -> None:
     """Runs the copy. Raises UnsupportedError for elements that are not 1, 2, 4 or 8 bytes."""
-    word = _INTEGERS.get(move.source.dtype.itemsize)
+    item = move.source.dtype.itemsize
+    word = _INTEGERS.get(item)
     if word is None:
         raise UnsupportedError(f"{move.label}: cannot transpose {move.source.dtype.name}")
     if move.box.elements == 0:
         return
     source = mapped(move, word)
-    for box in target_boxes(move.box, TILE // word.itemsize, word.itemsize):
-        write_box(move, box, gather(move, source, box, word))
+    limit = max(1, TILE // item)
+    room = memoryview(bytearray(min(limit, move.box.elements) * item))
+    for box in target_boxes(move.box, limit, item):
+        data = room[: box.elements * item]
+        gather(move, source, box, torch.frombuffer(data, dtype=word))
+        write_box(move, box, data, item)
 
 
 def mapped(move: Move, dtype: torch.dtype) -> torch.Tensor:
@@ -62,44 +67,34 @@ def target_boxes(box: Box, limit: int, itemsize: int) -> Iterator[Box]:
     return cut_by_elements(box, limit)
 
 
-def gather(move: Move, source: torch.Tensor, box: Box, dtype: torch.dtype) -> torch.Tensor:
-    """The box's elements, packed in the order of its loops, cast to `dtype`."""
-    result = torch.empty(box.shape, dtype=dtype)
-    flat = result.view(-1)
+def gather(move: Move, source: torch.Tensor, box: Box, packed_values: torch.Tensor) -> None:
+    """Fills the flat `packed_values` with the box's elements in the order of its loops, cast to its dtype."""
     item = source.itemsize
-    # The part of the result that a part of the source fills is found with strides into the result.
-    inner = Box(_into_packed(box), box.source, 0)
-    for part in cut_by_source_span(inner, max(1, SOURCE_SPAN // item)):
-        strides = [loop.source_stride for loop in part.loops], [loop.target_stride for loop in part.loops]
-        view = source.as_strided(part.shape, strides[0], part.source)
-        flat.as_strided(part.shape, strides[1], part.target).copy_(view)
+    for part in cut_by_source_span(_into_packed(box), max(1, SOURCE_SPAN // item)):
+        view = source.as_strided(part.shape, [loop.source_stride for loop in part.loops], part.source)
+        place = [loop.target_stride for loop in part.loops]
+        packed_values.as_strided(part.shape, place, part.target).copy_(view)
         start = move.source.offset + part.source * item
         move.reader.forget(start, start + part.source_span * item)
-    return result
 
 
-def write_box(move: Move, box: Box, values: torch.Tensor) -> None:
-    """Writes the box's packed `values` to where the box lies in the target."""
-    flat = values.reshape(-1)
-    item = flat.itemsize
+def write_box(move: Move, box: Box, data: memoryview, item: int) -> None:
+    """Writes the box's packed elements, `item` bytes each, to where the box lies in the target."""
     if _patched(box, item) and box.target_span <= SPARSE * box.elements:
-        _patch(move, box, flat)
+        _patch(move, box, data, item)
         return
-    data = memoryview(flat.view(torch.uint8).numpy())
     for run in runs(packed(box), 0, box.target):
         offset = move.target.offset + run.target * item
         move.writer.write(offset, data[run.source * item : (run.source + run.length) * item])
 
 
-def _patch(move: Move, box: Box, flat: torch.Tensor) -> None:
-    item = flat.itemsize
-    word = _INTEGERS[item]
+def _patch(move: Move, box: Box, data: memoryview, item: int) -> None:
     offset = move.target.offset + box.target * item
     span = memoryview(bytearray(box.target_span * item))
     move.writer.read(span, offset)
-    held = torch.frombuffer(span, dtype=word)
-    strides = [loop.target_stride for loop in box.loops]
-    held.as_strided(box.shape, strides, 0).copy_(flat.view(word).view(box.shape))
+    held = torch.frombuffer(span, dtype=_INTEGERS[item])
+    fresh = torch.frombuffer(data, dtype=_INTEGERS[item]).view(box.shape)
+    held.as_strided(box.shape, [loop.target_stride for loop in box.loops], 0).copy_(fresh)
     move.writer.patch(offset, span, box.elements * item)
 
 
@@ -108,8 +103,10 @@ def _patched(box: Box, itemsize: int) -> bool:
     return box.elements != length and length * itemsize < SHORT_SPAN
 
 
-def _into_packed(box: Box) -> tuple[Loop, ...]:
-    strides = [math.prod(box.shape[axis + 1 :]) for axis in range(len(box.shape))]
-    return tuple(
-        Loop(loop.size, loop.source_stride, stride) for loop, stride in zip(box.loops, strides, strict=True)
+def _into_packed(box: Box) -> Box:
+    """The same elements, but with the packed buffer as the target."""
+    loops = tuple(
+        Loop(loop.size, loop.source_stride, math.prod(box.shape[axis + 1 :]))
+        for axis, loop in enumerate(box.loops)
     )
+    return Box(loops, box.source, 0)

@@ -1,4 +1,4 @@
-"""Tokenizer files from one dialect to another: `tokenizer_files` plans them, nothing is executed or written."""
+"""Tokenizer files from one dialect to another: planned as values; nothing is executed or written."""
 
 from porter.tokenizers.files import TokenizerFile, TokenizerPlan
 from porter.tokenizers.plan import tokenizer_files

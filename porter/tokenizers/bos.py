@@ -1,7 +1,8 @@
 """Whether a tokenizer puts BOS before a text, and what LitGPT has to be told so that it does the same.
 
 LitGPT prepends BOS, or strips the one its backend put there, by `tokenizer_config.json` alone: by
-`add_bos_token`, else by whether `tokenizer_class` is exactly `LlamaTokenizer` (`litgpt/tokenizer.py`, 0.5.13).
+`add_bos_token`, else by whether `tokenizer_class` is exactly `LlamaTokenizer` (`litgpt/tokenizer.py` of
+0.5.13).
 Hugging Face's truth stands elsewhere: an explicit `add_bos_token`, else the post-processor in
 `tokenizer.json`, else the default of the class (`TokenizersBackend`, transformers 5.23; the documented
 default of the Gemma and Llama classes is True).

@@ -78,7 +78,8 @@ def read_object(path: Path, name: str) -> dict[str, Any]:
 
 def write_object(value: dict[str, Any]) -> bytes:
     """JSON as transformers spells it: two blanks of indent, keys in their order, a newline at the end."""
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
+    # A lone surrogate has no UTF-8; what replaces it is JSON's own escape for it.
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from porter.tokenizers.vocabulary import BLANK, Kind, Vocabulary
 
 
 def texts(vocabulary: Vocabulary) -> list[str]:
-    """The pieces as the library looks them up: user-defined ones in the raw text, others after blanks became `▁`."""
+    """The pieces as they are looked up: user-defined ones in the raw text, others with blanks as `▁`."""
     return [
         piece.replace(BLANK, " ") if kind == Kind.USER_DEFINED else piece
         for piece, kind in zip(vocabulary.pieces, vocabulary.kinds, strict=True)
@@ -48,7 +48,7 @@ def _rank(vocabulary: Vocabulary, index: int) -> float:
 
 
 def added_tokens(vocabulary: Vocabulary) -> list[dict[str, Any]]:
-    """The pieces that are found whole in a text before merging; those the GGUF marks as control are special."""
+    """The pieces that are found whole in a text before merging; control pieces are special."""
     special = {vocabulary.bos, vocabulary.eos, vocabulary.pad, vocabulary.unk}
     return [
         {

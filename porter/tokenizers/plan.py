@@ -29,9 +29,9 @@ def tokenizer_files(
     """The tokenizer files that a directory of dialect `target` ("hf" or "litgpt") should hold.
 
     `available` maps the names of files in the source to their paths, `metadata` is a GGUF's (None for other
-    sources), `vocab_size` the number of embedding rows. Nothing is written. Raises `MalformedError` for broken
-    files and for a vocabulary larger than the embedding, `UnsupportedError` for a kind of GGUF tokenizer that
-    porter does not build.
+    sources), `vocab_size` the number of embedding rows. Nothing is written. Raises `MalformedError` for
+    broken files and for a vocabulary larger than the embedding, `UnsupportedError` for a kind of GGUF
+    tokenizer that porter does not build.
     """
     if target not in TARGETS:
         raise UsageError(f"no tokenizer files for {target!r}", hint=f"one of {', '.join(TARGETS)}")

@@ -16,7 +16,7 @@ from porter.errors import MalformedError
 
 @dataclass(frozen=True)
 class Span:
-    """`vocabulary` is one past the largest id of the vocabulary; `added` maps ids of added tokens to texts."""
+    """`vocabulary` is one past its largest id; `added` maps the ids of added tokens to their texts."""
 
     vocabulary: int
     added: Mapping[int, str]
@@ -58,7 +58,7 @@ def span(
 
 
 def check_span(found: Span, rows: int) -> tuple[str, ...]:
-    """Notes on how the tokens fit `rows` embedding rows; raises `MalformedError` if the vocabulary does not."""
+    """Notes on how the tokens fit `rows` embedding rows; `MalformedError` if the vocabulary does not."""
     if found.vocabulary > rows:
         raise MalformedError(
             "the tokenizer does not belong to these weights: it has more tokens than the embedding has rows",

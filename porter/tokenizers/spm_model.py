@@ -22,9 +22,7 @@ _BPE = 2
 
 def model_bytes(vocabulary: Vocabulary) -> bytes:
     """The serialised model; the same vocabulary gives the same bytes."""
-    from sentencepiece import sentencepiece_model_pb2
-
-    model: Any = sentencepiece_model_pb2.ModelProto()
+    model = _empty()
     ours = (vocabulary.bos, vocabulary.eos, vocabulary.pad)
     for index, (piece, score) in enumerate(zip(vocabulary.pieces, vocabulary.scores, strict=True)):
         model.pieces.add(piece=piece, score=score, type=_kind(vocabulary, index, ours))
@@ -33,15 +31,22 @@ def model_bytes(vocabulary: Vocabulary) -> bytes:
     trainer.vocab_size = len(vocabulary.pieces)
     trainer.byte_fallback = Kind.BYTE in vocabulary.kinds
     trainer.unk_id, trainer.unk_piece = vocabulary.unk, vocabulary.pieces[vocabulary.unk]
-    for name, index in (("bos", vocabulary.bos), ("eos", vocabulary.eos), ("pad", vocabulary.pad)):
-        setattr(trainer, f"{name}_id", -1 if index is None else index)
-        if index is not None:
-            setattr(trainer, f"{name}_piece", vocabulary.pieces[index])
+    for name, special in zip(("bos", "eos", "pad"), ours, strict=True):
+        setattr(trainer, f"{name}_id", -1 if special is None else special)
+        if special is not None:
+            setattr(trainer, f"{name}_piece", vocabulary.pieces[special])
     normalizer.name = "identity"
     normalizer.add_dummy_prefix = vocabulary.space_prefix
     normalizer.remove_extra_whitespaces = False
     normalizer.escape_whitespaces = True
     return bytes(model.SerializeToString(deterministic=True))
+
+
+def _empty() -> Any:
+    # The generated module has no types, and importing it takes a while: only those who need it pay.
+    from sentencepiece import sentencepiece_model_pb2
+
+    return getattr(sentencepiece_model_pb2, "ModelProto")()  # noqa: B009
 
 
 def _kind(vocabulary: Vocabulary, index: int, ours: tuple[int | None, ...]) -> int:
@@ -67,9 +72,8 @@ class ModelFacts:
 def model_facts(path: Path, name: str) -> ModelFacts:
     """Reads a SentencePiece model; `whole` maps ids of control and user-defined pieces to (text, control)."""
     from google.protobuf.message import DecodeError
-    from sentencepiece import sentencepiece_model_pb2
 
-    model: Any = sentencepiece_model_pb2.ModelProto()
+    model = _empty()
     try:
         model.ParseFromString(read_bytes(path, name))
     except DecodeError as error:

@@ -1,0 +1,1 @@
+"""Hyperparameters from one dialect to another, through the canonical ones."""

@@ -1,0 +1,94 @@
+"""Configs as they lie on disk: plain mappings from JSON, YAML or GGUF metadata, and dotted paths in them."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from porter.containers.checkpoint import Checkpoint
+from porter.errors import MalformedError
+
+# Far above any config (they hold kilobytes); it bounds what a parser may be fed.
+_LARGEST = 16 * 1024 * 1024
+
+GENERATION = "generation_config"
+
+
+def load_mapping(path: Path) -> dict[str, Any]:
+    """A JSON or YAML file that must hold one mapping. Raises MalformedError."""
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise MalformedError(f"{path.name} is larger than {_LARGEST >> 20} MiB", hint="is it a config?")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise MalformedError(f"cannot read {path}", cause=str(error)) from None
+    try:
+        if path.suffix in (".yaml", ".yml"):
+            import yaml
+
+            data = yaml.safe_load(text)
+        else:
+            data = json.loads(text)
+    except Exception as error:
+        raise MalformedError(f"{path.name} cannot be parsed", cause=str(error).split("\n")[0]) from None
+    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
+        raise MalformedError(f"{path.name} holds no mapping", cause=f"found {type(data).__name__}")
+    return data
+
+
+def raw_config(
+    checkpoint: Checkpoint, file: str | None, override: Path | None = None
+) -> dict[str, Any] | None:
+    """What a dialect whose config is `file` would read in this checkpoint; None if it is not there.
+
+    `generation_config.json`, where there is one, is added under the key `generation_config`.
+    """
+    if file == "(metadata)":
+        return _from_metadata(checkpoint.metadata) if checkpoint.container == "gguf" else None
+    path = override or (checkpoint.files.get(file) if file else None)
+    if path is None:
+        return None
+    raw = load_mapping(path)
+    generation = checkpoint.files.get("generation_config.json")
+    if generation is not None and GENERATION not in raw:
+        raw[GENERATION] = load_mapping(generation)
+    return raw
+
+
+def get(raw: Mapping[str, Any], path: str) -> tuple[bool, Any]:
+    """Whether a dotted path is there, and its value. A key that itself holds dots is found first."""
+    if path in raw:
+        return True, raw[path]
+    head, dot, rest = path.partition(".")
+    inner = raw.get(head)
+    if dot and isinstance(inner, Mapping):
+        return get(inner, rest)
+    return False, None
+
+
+def put(raw: dict[str, Any], path: str, value: Any) -> None:
+    """Set a dotted path, making the mappings on the way."""
+    head, dot, rest = path.partition(".")
+    if dot:
+        put(raw.setdefault(head, {}), rest, value)
+    else:
+        raw[head] = value
+
+
+def shortest_float32(value: float) -> float:
+    """The shortest decimal that is the same float32: 9.99999997e-07 stored as float32 was 1e-06."""
+    packed = struct.pack("<f", value)
+    for digits in range(1, 10):
+        short = float(f"{value:.{digits}g}")
+        if struct.pack("<f", short) == packed:
+            return short
+    return value
+
+
+def _from_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """GGUF metadata with the architecture's prefix taken off its own keys."""
+    prefix = f"{metadata.get('general.architecture', '')}."
+    return {key.removeprefix(prefix): value for key, value in metadata.items()}

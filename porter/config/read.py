@@ -1,0 +1,179 @@
+"""A dialect's config, read into canonical hyperparameters.
+
+Every value comes from its field, from the default that the dialect has where the field is left out, or
+from what the dialect fixes in code; the table says which. A value of the wrong type, or one that the
+table does not know, is an error that names the file and the field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from porter.config.raw import GENERATION, get, shortest_float32
+from porter.errors import MalformedError, PorterError, UnsupportedError
+from porter.layout import Expression
+from porter.tables.model import Canonical, Dialect, FieldEntry, Hyperparameter
+
+Shapes = Mapping[str, tuple[int, ...]]
+_MISSING = object()
+
+
+@dataclass
+class ConfigReader:
+    """Reads one raw config. `shapes` are the checkpoint's tensors, `label` what the model is called."""
+
+    dialect: Dialect
+    canonical: Canonical
+    raw: Mapping[str, Any]
+    shapes: Shapes
+    label: str
+    _values: dict[str, Any] = field(default_factory=dict)
+    _reading: list[str] = field(default_factory=list)
+
+    def read(self) -> dict[str, Any]:
+        """All canonical hyperparameters. Raises MalformedError or UnsupportedError."""
+        for path, allowed in self.dialect.config.require.items():
+            found, value = get(self.raw, path)
+            if found and value is not None and value not in allowed:
+                raise UnsupportedError(
+                    f"{self._file}: {path} = {value!r} is not covered by the family {self.canonical.family}",
+                    cause=f"expected {' or '.join(map(repr, allowed)) or 'it to be absent'}",
+                )
+        return {name: self.value(name) for name in self.canonical.hyperparameters}
+
+    def value(self, name: str) -> Any:
+        """One hyperparameter, with those that its default reads resolved first."""
+        if name in self._values:
+            return self._values[name]
+        if name in self._reading:
+            raise MalformedError(f"{self._file}: {name} cannot be derived", cause="the defaults are circular")
+        self._reading.append(name)
+        try:
+            value = self._check(self.canonical.hyperparameters[name], self._find(name))
+        finally:
+            self._reading.pop()
+        self._values[name] = value
+        return value
+
+    def unknown_fields(self) -> list[str]:
+        """Fields of the raw config that the table neither reads nor knows to be harmless."""
+        config = self.dialect.config
+        known = [path for entry in config.fields.values() for path in entry.fields]
+        known += [*config.write, *config.require, *config.known, *config.match, f"{GENERATION}*"]
+        heads = {path.partition(".")[0] for path in known} | set(known)
+        return [
+            name
+            for name in self.raw
+            if name not in heads and not any(fnmatchcase(name, pattern) for pattern in known)
+        ]
+
+    @property
+    def _file(self) -> str:
+        return self.dialect.config.file or "config"
+
+    def _find(self, name: str) -> Any:
+        entry = self.dialect.config.fields.get(name)
+        if entry is None:
+            return self.canonical.hyperparameters[name].neutral
+        if entry.read is not None:
+            return self._evaluate(entry.read, entry)
+        for path in entry.fields:
+            found, value = get(self.raw, path)
+            if found and (value is not None or entry.nullable):
+                return self._translate(entry, path, value)
+        if entry.has_default:
+            return self._derived(entry, entry.default)
+        if entry.has_fixed:
+            return self._derived(entry, entry.fixed)
+        if self.canonical.hyperparameters[name].required:
+            raise MalformedError(
+                f"{self._file}: the field {entry.fields[0] if entry.fields else name!r} is missing",
+                cause=f"it holds {name}, which the family {self.canonical.family} needs",
+            )
+        return self.canonical.hyperparameters[name].neutral
+
+    def _derived(self, entry: FieldEntry, value: Any) -> Any:
+        if not entry.each_layer:
+            return self._evaluate(value, entry) if isinstance(value, Expression) else value
+        return [self._evaluate(value, entry, {"layer": layer}) for layer in range(self.value("n_layer"))]
+
+    def _evaluate(
+        self, expression: Expression, entry: FieldEntry, extra: Mapping[str, int] | None = None
+    ) -> Any:
+        def lookup(name: str) -> Any:
+            return extra[name] if extra and name in extra else self.value(name)
+
+        try:
+            return expression.evaluate(lookup, self._functions())
+        except (MalformedError, UnsupportedError):
+            raise
+        except PorterError as error:
+            raise MalformedError(
+                f"{self._file}: {entry.name} cannot be derived",
+                cause=error.message + (f" ({error.cause})" if error.cause else ""),
+            ) from None
+
+    def _functions(self) -> dict[str, Callable[..., Any]]:
+        def shape(tensor: str, dim: int) -> int:
+            if tensor not in self.shapes:
+                raise MalformedError(f"the checkpoint has no tensor {tensor!r}")
+            return self.shapes[tensor][dim]
+
+        return {
+            "field": lambda path: get(self.raw, path)[1],
+            "has": lambda tensor: tensor in self.shapes,
+            "shape": shape,
+            "label": lambda: self.label,
+        }
+
+    def _translate(self, entry: FieldEntry, path: str, value: Any) -> Any:
+        if isinstance(value, float) and self.dialect.config.float32:
+            value = shortest_float32(value)
+        if not entry.values or value is None:
+            return value
+        if isinstance(value, list):
+            return [self._one(entry, path, item) for item in value]
+        return self._one(entry, path, value)
+
+    def _one(self, entry: FieldEntry, path: str, value: Any) -> Any:
+        for theirs, ours in entry.values:
+            if type(theirs) is type(value) and theirs == value:
+                return ours
+        raise UnsupportedError(
+            f"{self._file}: {path} = {value!r} is not known to {self.dialect.family}/{self.dialect.name}",
+            cause=f"known: {', '.join(repr(theirs) for theirs, _ in entry.values)}",
+        )
+
+    def _check(self, hyperparameter: Hyperparameter, value: Any) -> Any:
+        if value is None and not hyperparameter.required:
+            return None
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if hyperparameter.type == "int" and number and float(value).is_integer():
+            value = int(value)
+        fits = {
+            "int": isinstance(value, int) and not isinstance(value, bool),
+            "number": number,
+            "bool": isinstance(value, bool),
+            "str": isinstance(value, str),
+            "list": isinstance(value, list),
+            "any": True,
+        }[hyperparameter.type]
+        if not fits:
+            entry = self.dialect.config.fields.get(hyperparameter.name)
+            where = entry.fields[0] if entry and entry.fields else hyperparameter.name
+            raise MalformedError(
+                f"{self._file}: {where} must be of type {hyperparameter.type}",
+                cause=f"found {value!r}",
+            )
+        per_layer = hyperparameter.type == "list"
+        if per_layer and len(value) != self.value("n_layer"):
+            if len(value) < self.value("n_layer"):
+                raise MalformedError(
+                    f"{self._file}: {hyperparameter.name} must have one item per layer",
+                    cause=f"found {len(value)} items for {self.value('n_layer')} layers",
+                )
+            value = value[: self.value("n_layer")]
+        return value

@@ -1,0 +1,177 @@
+"""Canonical hyperparameters, written as a dialect's config.
+
+A hyperparameter that the dialect cannot hold is an error, never a silence: a value that it fixes in code
+differently, a value that it has no word for, two hyperparameters that share one field and differ, or one
+that it has no place for. As a last proof the written config is read back and compared.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from porter.config.raw import GENERATION, get, put
+from porter.config.read import ConfigReader, Shapes
+from porter.errors import PorterError, UnsupportedError
+from porter.layout import Expression
+from porter.tables.model import Canonical, Dialect, FieldEntry
+
+
+def write_config(
+    dialect: Dialect,
+    canonical: Canonical,
+    hyperparameters: Mapping[str, Any],
+    *,
+    shapes: Shapes,
+    weights_dtype: str | None = None,
+) -> dict[str, Any]:
+    """The dialect's config as a plain mapping. `shapes` are the target's tensors. Raises UnsupportedError."""
+    written: dict[str, Any] = {}
+    makers: dict[str, str] = {}
+    for name, hyperparameter in canonical.hyperparameters.items():
+        value = hyperparameters.get(name, hyperparameter.neutral)
+        entry = dialect.config.fields.get(name)
+        if entry is None:
+            if value != hyperparameter.neutral and not hyperparameter.advisory:
+                raise _cannot(dialect, name, value, "its config has no place for it")
+            continue
+        if entry.has_fixed:
+            _check_fixed(dialect, entry, value, hyperparameters)
+        if entry.only is not None and value not in entry.only:
+            raise _cannot(dialect, name, value, f"it knows {', '.join(map(repr, entry.only))}")
+        if entry.write_to is not None:
+            _write_field(dialect, entry, value, written, makers)
+    for path, (constant, _) in dialect.config.write.items():
+        value = constant
+        if isinstance(constant, Expression):
+            lookup = {**hyperparameters, "weights_dtype": weights_dtype}
+            value = constant.evaluate(lookup.__getitem__, {"written": lambda p: get(written, p)[1]})
+        put(written, path, value)
+    _prove(dialect, canonical, hyperparameters, written, shapes)
+    return written
+
+
+def dump_config(config: Mapping[str, Any], file: str) -> bytes:
+    """The text of a config file: YAML for `.yaml`, else JSON. Generation settings are left to their own."""
+    own = {key: value for key, value in config.items() if key != GENERATION}
+    if file.endswith((".yaml", ".yml")):
+        import yaml
+
+        return yaml.safe_dump(own, sort_keys=True).encode()
+    return (json.dumps(own, indent=2, sort_keys=True) + "\n").encode()
+
+
+def _write_field(
+    dialect: Dialect, entry: FieldEntry, value: Any, written: dict[str, Any], makers: dict[str, str]
+) -> None:
+    path = entry.write_to
+    assert path is not None
+    if value is None:
+        if entry.nullable:
+            put(written, path, None)
+        elif entry.has_default and entry.default is not None and not isinstance(entry.default, Expression):
+            raise _cannot(dialect, entry.name, value, f"leaving out {path} means {entry.default!r}")
+        return
+    if "." in path and entry.has_default and value == _plain(entry.default):
+        # A nested section is written only where it says something.
+        return
+    theirs = _spell(entry, _translate(dialect, entry, value))
+    found, other = get(written, path)
+    if found and other != theirs:
+        raise UnsupportedError(
+            f"{dialect.title} cannot express {entry.name} = {value!r} beside {makers[path]}",
+            cause=f"both stand in {dialect.config.file} as {path}: {other!r} against {theirs!r}",
+            hint="port into a dialect that has a field for each, or write your own with --map",
+        )
+    makers[path] = f"{entry.name} = {value!r}"
+    put(written, path, theirs)
+
+
+def _plain(default: Any) -> Any:
+    """A default that is a quoted literal, as its value."""
+    if isinstance(default, Expression):
+        return None if default.names else default.evaluate(lambda name: None, {"has": lambda t: None})
+    return default
+
+
+def _translate(dialect: Dialect, entry: FieldEntry, value: Any) -> Any:
+    if not entry.values:
+        return value
+    if isinstance(value, list):
+        return [_one(dialect, entry, item) for item in value]
+    return _one(dialect, entry, value)
+
+
+def _one(dialect: Dialect, entry: FieldEntry, value: Any) -> Any:
+    for theirs, ours in entry.values:
+        if ours == value:
+            return theirs
+    raise _cannot(dialect, entry.name, value, f"it knows {', '.join(repr(ours) for _, ours in entry.values)}")
+
+
+def _spell(entry: FieldEntry, value: Any) -> Any:
+    if entry.write_as == "int" and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if entry.write_as == "float" and isinstance(value, int):
+        return float(value)
+    if isinstance(value, str) and (entry.contains or entry.avoid):
+        return spell_name(value, entry.contains, entry.avoid)
+    return value
+
+
+def spell_name(name: str, contains: str | None, avoid: tuple[str, ...]) -> str:
+    """A model's name that holds the word a dialect looks for, and none of those it must not hold.
+
+    `google/gemma-2b` with `contains="Gemma"` becomes `Gemma-2b`; words are case-sensitive there.
+    """
+    short = name.rsplit("/", 1)[-1].strip().replace(" ", "-") or "model"
+    if contains is not None and contains not in short:
+        place = short.lower().find(contains.lower())
+        if place < 0:
+            return f"{contains}-{short}"
+        return short[:place] + contains + short[place + len(contains) :]
+    for word in avoid:
+        short = short.replace(word, word.lower())
+    return short
+
+
+def _check_fixed(dialect: Dialect, entry: FieldEntry, value: Any, hyperparameters: Mapping[str, Any]) -> None:
+    fixed = entry.fixed
+    if isinstance(fixed, Expression):
+        if entry.each_layer:
+            layers = range(hyperparameters["n_layer"])
+            fixed = [entry.fixed.evaluate({**hyperparameters, "layer": at}.__getitem__) for at in layers]
+        else:
+            fixed = fixed.evaluate(hyperparameters.__getitem__)
+    if value != fixed:
+        raise _cannot(dialect, entry.name, value, f"its code fixes it to {fixed!r}")
+
+
+def _prove(
+    dialect: Dialect,
+    canonical: Canonical,
+    hyperparameters: Mapping[str, Any],
+    written: Mapping[str, Any],
+    shapes: Shapes,
+) -> None:
+    """Read the written config back as the target would; every hyperparameter must be what it was."""
+    label = str(hyperparameters.get("model_name") or "model")
+    try:
+        again = ConfigReader(dialect, canonical, written, shapes, label).read()
+    except PorterError as error:
+        raise UnsupportedError(
+            f"{dialect.title} cannot express these hyperparameters", cause=error.message, hint=error.hint
+        ) from None
+    for name, hyperparameter in canonical.hyperparameters.items():
+        value = hyperparameters.get(name, hyperparameter.neutral)
+        if not hyperparameter.advisory and again[name] != value:
+            raise _cannot(dialect, name, value, f"its config would read as {again[name]!r}")
+
+
+def _cannot(dialect: Dialect, name: str, value: Any, why: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"{dialect.title} cannot express {name} = {value!r}",
+        cause=why,
+        hint="the converted model would compute something else; port into another dialect",
+    )

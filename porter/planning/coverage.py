@@ -1,0 +1,139 @@
+"""The source's half of the proof: every tensor is used or knowingly dropped, and nothing is missing.
+
+Names, shapes and dtypes are compared with what the table says for these hyperparameters. All tensors at
+fault are listed, not only the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from porter.containers.base import StoredTensor
+from porter.containers.checkpoint import Checkpoint
+from porter.errors import MalformedError, UnsupportedError
+from porter.planning.identify import Identity, NameMatcher
+from porter.tables.bind import Block, BoundTensor
+
+# A broken checkpoint may miss thousands of tensors; a person reads the first few.
+_LISTED = 12
+
+
+@dataclass(frozen=True)
+class Covered:
+    """The source tensors by the table's names, those left aside, and where each canonical tensor lies."""
+
+    tensors: Mapping[str, StoredTensor]
+    ignored: tuple[str, ...]
+    dropped: tuple[str, ...]
+    bound: Mapping[str, BoundTensor]
+
+
+def cover(
+    checkpoint: Checkpoint,
+    identity: Identity,
+    bound: Sequence[BoundTensor],
+    *,
+    optional: Iterable[str] = (),
+    allow_unmapped: Sequence[str] = (),
+) -> Covered:
+    """Match a checkpoint against its bound table. `optional` are stored names that may be missing."""
+    expected = {tensor.name: tensor for tensor in bound}
+    present: dict[str, StoredTensor] = {}
+    ignored, dropped, unmapped = [], [], []
+    matcher = NameMatcher(identity.dialect)
+    for name, tensor in checkpoint.tensors.items():
+        spelled = identity.names.get(name)
+        if spelled in expected:
+            present[spelled] = tensor
+        elif matcher.ignored(name):
+            ignored.append(name)
+        elif any(fnmatchcase(name, glob) for glob in allow_unmapped):
+            dropped.append(name)
+        else:
+            unmapped.append(name)
+    _check_unmapped(unmapped, identity)
+    _check_missing(set(expected) - set(present) - set(optional), expected, checkpoint)
+    _check_shapes(present, expected)
+    return Covered(present, tuple(ignored), tuple(dropped), expected)
+
+
+def _check_unmapped(unmapped: list[str], identity: Identity) -> None:
+    if not unmapped:
+        return
+    beyond = [name for name in unmapped if name in identity.names]
+    cause = listed(unmapped)
+    if beyond:
+        cause += (
+            f"\n{beyond[0]!r} has the right form, but the config says otherwise "
+            f"(n_layer = {identity.hyperparameters['n_layer']})"
+        )
+    raise UnsupportedError(
+        f"{count(len(unmapped), 'tensor')} of the source {'is' if len(unmapped) == 1 else 'are'} not mapped "
+        f"by {identity.family.name}/{identity.dialect.name}",
+        cause=cause,
+        hint="drop them knowingly with --allow-unmapped GLOB, or map them with --map FILE.toml",
+    )
+
+
+def _check_missing(missing: set[str], expected: Mapping[str, BoundTensor], checkpoint: Checkpoint) -> None:
+    if not missing:
+        return
+    ordered = [name for name in expected if name in missing]
+    raise MalformedError(
+        f"{count(len(missing), 'tensor')} missing from {checkpoint.label}",
+        cause=listed(f"{name} {list(expected[name].shape)} ({expected[name].rule.where})" for name in ordered),
+        hint="is the checkpoint complete, and is its config the right one?",
+    )
+
+
+def _check_shapes(present: Mapping[str, StoredTensor], expected: Mapping[str, BoundTensor]) -> None:
+    wrong = [
+        f"{tensor.name} in {tensor.file}: expected {list(expected[name].shape)}, found {list(tensor.shape)} "
+        f"(layout {expected[name].rule.layout}, {expected[name].rule.where})"
+        for name, tensor in present.items()
+        if tensor.shape != expected[name].shape
+    ]
+    if wrong:
+        raise MalformedError(
+            f"{count(len(wrong), 'tensor')} with a wrong shape",
+            cause=listed(wrong),
+            hint="is the config the one that belongs to these weights?",
+        )
+
+
+class BlockIndex:
+    """Where each canonical tensor lies: looked up by its name and the variables that are held fixed."""
+
+    def __init__(self, bound: Iterable[BoundTensor]) -> None:
+        self._blocks: dict[str, dict[tuple[str, ...], dict[tuple[int, ...], tuple[str, Block]]]] = {}
+        for tensor in bound:
+            for block in tensor.blocks:
+                groups = self._blocks.setdefault(block.canonical, {})
+                entries = groups.setdefault(tuple(block.fixed), {})
+                entries[tuple(block.fixed.values())] = (tensor.name, block)
+
+    def variables(self, canonical: str) -> list[tuple[str, ...]]:
+        """The sets of variables that stored names of this canonical tensor hold."""
+        return list(self._blocks.get(canonical, ()))
+
+    def find(
+        self, canonical: str, variables: tuple[str, ...], at: Mapping[str, int]
+    ) -> tuple[str, Block] | None:
+        """The stored name and block for these values, or None."""
+        return self._blocks[canonical][variables].get(tuple(at[variable] for variable in variables))
+
+
+def listed(lines: Iterable[str]) -> str:
+    """Lines for a `cause`, the first dozen and how many more."""
+    every = list(lines)
+    shown = every[:_LISTED]
+    if len(every) > len(shown):
+        shown.append(f"… and {len(every) - len(shown)} more")
+    return "\n".join(shown)
+
+
+def count(number: int, noun: str) -> str:
+    """`1 tensor`, `2 tensors`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,1 @@
+"""Reaching bytes: where a checkpoint lies."""

@@ -1,0 +1,45 @@
+"""Local checkpoints: a path becomes a directory to read in, the weight file asked for, and a label.
+
+The label is what a person would call the model: the Hub repository's name for a snapshot in the Hub's
+cache, else the directory's name. It is used for display and for config fields that hold a name, never
+to decide what a checkpoint is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from porter.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Location:
+    """A checkpoint on this machine: its directory, one weight file in it if that was named, its label."""
+
+    root: Path
+    file: str | None
+    label: str
+
+
+def locate(source: str | Path) -> Location:
+    """Find a local checkpoint. Raises UsageError if there is nothing at that path."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return Location(path, None, label_of(path))
+    if path.is_file():
+        return Location(path.parent, path.name, path.stem)
+    raise UsageError(
+        f"there is no checkpoint at {source}",
+        cause="no such file or directory",
+        hint="give a directory, a .safetensors file or a .gguf file",
+    )
+
+
+def label_of(directory: Path) -> str:
+    """The name of the model in a directory: `google/gemma-2b` for a Hub snapshot of it."""
+    resolved = directory.resolve()
+    repo = resolved.parent.parent
+    if resolved.parent.name == "snapshots" and repo.name.startswith("models--"):
+        return repo.name.removeprefix("models--").replace("--", "/")
+    return resolved.name
