@@ -83,7 +83,9 @@ def _check_missing(missing: set[str], expected: Mapping[str, BoundTensor], check
     ordered = [name for name in expected if name in missing]
     raise MalformedError(
         f"{count(len(missing), 'tensor')} missing from {checkpoint.label}",
-        cause=listed(f"{name} {list(expected[name].shape)} ({expected[name].rule.where})" for name in ordered),
+        cause=listed(
+            f"{name} {list(expected[name].shape)} ({expected[name].rule.where})" for name in ordered
+        ),
         hint="is the checkpoint complete, and is its config the right one?",
     )
 

@@ -158,16 +158,18 @@ def _known_names(checkpoint: Checkpoint, dialect: Dialect) -> dict[str, str]:
     return names
 
 
-def _unknown(
-    checkpoint: Checkpoint, families: Mapping[str, Family], config: Path | None
-) -> UnsupportedError:
+def _unknown(checkpoint: Checkpoint, families: Mapping[str, Family], config: Path | None) -> UnsupportedError:
     known = ", ".join(sorted(families))
     for file in ("config.json", "model_config.yaml", "(metadata)"):
         override = config if config is not None and config.suffix == Path(file).suffix else None
         raw = raw_config(checkpoint, file, override)
         if raw:
             said = next(
-                (f"{key} = {raw[key]!r}" for key in ("model_type", "general.architecture", "name") if key in raw),
+                (
+                    f"{key} = {raw[key]!r}"
+                    for key in ("model_type", "general.architecture", "name")
+                    if key in raw
+                ),
                 "no model_type",
             )
             return UnsupportedError(

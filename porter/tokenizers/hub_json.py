@@ -1,8 +1,8 @@
 """`tokenizer.json`: a vocabulary as Hugging Face's tokenizers library stores it, merges included.
 
 It is written for Hugging Face directories although transformers can load a `tokenizer.model` alone: it then
-takes every user-defined piece, newlines and tabs among them, for a special token, and needs sentencepiece
-and protobuf at hand (seen with transformers 5.23).
+gives the same ids, but counts every user-defined piece, newlines and tabs among them, among its special
+tokens, and needs sentencepiece and protobuf at hand (seen with transformers 5.23).
 
 Sources: the layout of `tokenizer.json` (tokenizers 0.23); `GemmaTokenizer`, `LlamaTokenizer` and
 `generate_merges` of transformers 5.23 for the steps and for the order of merges.

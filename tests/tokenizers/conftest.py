@@ -45,8 +45,9 @@ TEXTS = [
     "<table><tr><td>1</td></tr></table></body></html>",
     "<!-- --> </ <<b>> <b <unused7> <start_of_image> <mask> [multimodal] <0x0A> <0xFF>",
     "<start_of_turn>user\nWhat is 2+2?<end_of_turn>\n<start_of_turn>model\n4<end_of_turn>\n",
-    " leading", "trailing ", "  both  ", "a  b   c    d", "\n leading\n\n\n  x \n", "tab\tseparated\t\tvalues\t",
-    "▁ is U+2581 ▁▁ twice", "\u00a0no-break\u00a0\u3000wide\u200bzero\ufeffbom", "\r\nline\r\n", "\x00\x01\x7f\x80\x9f",
+    " leading", "trailing ", "  both  ", "a  b   c    d", "\n leading\n\n\n  x \n", "tab\tseparated\t\ty\t",
+    "▁ is U+2581 ▁▁ twice", "\u00a0no-break\u00a0\u3000wide\u200bzero\ufeffbom", "\r\nline\r\n",
+    "\x00\x01\x7f\x80\x9f",
     "\U0010ffff\ue000 private", "1234567890 3.14 1,000,000 0xdeadbeef", "https://example.org/a?b=c&d=%20#e",
     *(" " * n for n in range(1, 41)),
     *("x" + " " * n + "the end" for n in range(1, 41)),
@@ -58,10 +59,11 @@ TEXTS = [
 LITERAL = ["say <bos> and <eos>", "<pad><unk>", "<bos>"]
 
 FRAGMENTS = [
-    " ", "  ", "   ", " " * 8, " " * 33, "\n", "\n\n", "\t", "\t\t", "\r\n", "the", "The", "in", "return", "def ",
-    "import", "x", "=", "==", "(", ")", "{", "}", "foo_bar", "fooBar", "é", "ß", "ñ", "日本", "漢", "字", "한국", "мир",
-    "عرب", "😀", "👍🏽", "<b>", "</b>", "<td>", "<start_of_turn>", "<end_of_turn>", "<", ">", ".", ",", "…", "—",
-    "0", "42", "2024", "▁", "▁▁", "\u200b", "\u0301", "\x07", "ing", "tion", "ist", "A", "Z", "'", '"', "\\", "/",
+    " ", "  ", "   ", " " * 8, " " * 33, "\n", "\n\n", "\t", "\t\t", "\r\n", "the", "The", "in", "return",
+    "def ", "import", "x", "=", "==", "(", ")", "{", "}", "foo_bar", "fooBar", "é", "ß", "ñ", "日本", "漢",
+    "字", "한국", "мир", "عرب", "😀", "👍🏽", "<b>", "</b>", "<td>", "<start_of_turn>", "<end_of_turn>", "<",
+    ">", ".", ",", "…", "—", "0", "42", "2024", "▁", "▁▁", "\u200b", "\u0301", "\x07", "ing", "tion", "ist",
+    "A", "Z", "'", '"', "\\", "/",
 ]  # fmt: skip
 
 
@@ -117,7 +119,7 @@ def metadata(real_gguf: Path):
 
 @pytest.fixture(scope="session")
 def peer(cache: Path, real_gguf: Path, texts: list[str], literal: list[str]) -> dict:
-    """What transformers makes of the GGUF itself: ids of `texts` and `literal`, and its tokenizer.json's digest.
+    """What transformers makes of the GGUF itself: ids of `texts` and `literal`, and its `tokenizer.json`.
 
     It takes transformers up to a minute, so the answer is kept, by versions and texts.
     """

@@ -99,16 +99,19 @@ def test_tokenizer_json_is_the_one_that_transformers_builds(hf_dir, peer):
     assert ours == peer["json"]
 
 
-def test_without_a_model_of_special_tokens_transformers_would_lose_newlines(litgpt_dir, tmp_path):
-    """The reason for `added_tokens_decoder` in the config."""
+def test_negative_control_turn_markers_would_be_shown(litgpt_dir, tmp_path):
+    """Why the config lists `added_tokens_decoder`: a model file alone does not say what is special."""
     from transformers import AutoTokenizer
 
     config = json.loads((litgpt_dir / "tokenizer_config.json").read_text())
     del config["added_tokens_decoder"]
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     (tmp_path / "tokenizer.model").write_bytes((litgpt_dir / "tokenizer.model").read_bytes())
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
-    assert tokenizer.decode(tokenizer.encode("a\nb"), skip_special_tokens=True) == "ab"
+    shown = []
+    for folder in (litgpt_dir, tmp_path):
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        shown.append(tokenizer.decode(tokenizer.encode("a<end_of_turn>\n"), skip_special_tokens=True))
+    assert shown == ["a\n", "a<end_of_turn>\n"]
 
 
 def _blanks_left(metadata, known):

@@ -1,0 +1,122 @@
+"""What the target directory will hold: weight files with every tensor placed, config, tokenizer, index."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from porter.config.write import dump_config, write_config
+from porter.containers.base import OutputFile
+from porter.containers.checkpoint import Checkpoint
+from porter.containers.safetensors_writer import place, shard
+from porter.dtypes import Dtype, dominant, dtype_word
+from porter.errors import UnsupportedError
+from porter.planning.identify import Identity
+from porter.planning.plan import SideFile
+from porter.tables.model import Dialect
+from porter.tokenizers.plan import tokenizer_files
+
+# What transformers wrote for years and the Hub recommends: files that resume and cache well.
+DEFAULT_SHARD = "5GB"
+
+# What every writer in this field puts there, and transformers asks for.
+_METADATA = {"format": "pt"}
+
+Tensors = Mapping[str, tuple[Dtype, tuple[int, ...]]]
+
+
+def place_tensors(
+    target: Dialect, tensors: Tensors, max_shard_size: str | int | None
+) -> tuple[tuple[OutputFile, ...], tuple[SideFile, ...]]:
+    """Place every tensor in a file. Dialects that shard follow the Hub's rule and get an index."""
+    weights = target.files.weights
+    assert weights is not None
+    specs = [(name, dtype, shape) for name, (dtype, shape) in _in_reading_order(tensors)]
+    if not target.files.sharded:
+        if max_shard_size is not None:
+            raise UnsupportedError(f"{target.title} reads one file; --max-shard-size does not apply")
+        return (place(weights, specs, _METADATA),), ()
+    stem, _, suffix = weights.rpartition(".")
+    groups, index = shard(specs, max_shard_size or DEFAULT_SHARD, f"{stem}{{suffix}}.{suffix}")
+    by_name = {spec[0]: spec for spec in specs}
+    files = tuple(place(file, [by_name[name] for name in names], _METADATA) for file, names in groups.items())
+    return files, () if index is None else (SideFile(f"{weights}.index.json", index),)
+
+
+def side_files(
+    checkpoint: Checkpoint,
+    identity: Identity,
+    target: Dialect,
+    hyperparameters: Mapping[str, Any],
+    tensors: Tensors,
+    shapes: Mapping[str, tuple[int, ...]],
+) -> tuple[tuple[SideFile, ...], tuple[str, ...]]:
+    """The config in the target's words, and the tokenizer files that the target reads; notes for the user."""
+    canonical = identity.family.canonical
+    sizes = ((dtype, _elements(shape)) for dtype, shape in tensors.values())
+    most = dominant(sizes)
+    config = write_config(
+        target,
+        canonical,
+        hyperparameters,
+        shapes=shapes,
+        weights_dtype=dtype_word(most) if most else None,
+    )
+    if target.name == identity.dialect.name:
+        config = {**identity.raw, **config}
+    sides = []
+    if target.config.file is not None:
+        sides.append(SideFile(target.config.file, dump_config(config, target.config.file)))
+    tokenizer = tokenizer_files(
+        checkpoint.files,
+        metadata=checkpoint.metadata if checkpoint.container == "gguf" else None,
+        target=target.files.tokenizer,
+        vocab_size=int(hyperparameters["vocab_size"]),
+    )
+    for file in tokenizer.files:
+        sides.append(SideFile(file.name, file.content, file.copied_from))
+    if not any(side.name == "generation_config.json" for side in sides):
+        generation = _generation_config(hyperparameters)
+        if generation is not None:
+            sides.append(SideFile("generation_config.json", generation))
+    return tuple(sides), tokenizer.notes
+
+
+def _generation_config(hyperparameters: Mapping[str, Any]) -> bytes | None:
+    """Token ids for generation, where the source's config holds them and no file does."""
+    ids = {
+        name: hyperparameters.get(name)
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id")
+        if hyperparameters.get(name) is not None
+    }
+    return (json.dumps(ids, indent=2) + "\n").encode() if ids else None
+
+
+def _elements(shape: tuple[int, ...]) -> int:
+    product = 1
+    for size in shape:
+        product *= size
+    return product
+
+
+def _in_reading_order(tensors: Tensors) -> list[tuple[str, tuple[Dtype, tuple[int, ...]]]]:
+    """As a reader meets them: what stands before the layers, then layer by layer, then the rest.
+
+    Sharding by this order keeps a layer's tensors together.
+    """
+    names = list(tensors)
+    layered = [place for place, name in enumerate(names) if _numbers(name)]
+    first = layered[0] if layered else len(names)
+
+    def key(entry: tuple[int, str]) -> tuple[int, tuple[int, ...], int]:
+        place, name = entry
+        numbers = _numbers(name)
+        return (1, numbers[:1], place) if numbers else (0 if place < first else 2, (), place)
+
+    return [(name, tensors[name]) for _, name in sorted(enumerate(names), key=key)]
+
+
+def _numbers(name: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"(?<=\.)[0-9]+(?=\.)", name))
