@@ -1,3 +1,41 @@
-"""porter: port model weights between frameworks."""
+"""porter: port model weights between frameworks.
+
+    import porter
+    porter.inspect("gemma-2b/")                            # what is in it
+    porter.plan("gemma-2b/", to="litgpt")                  # the proof, nothing written
+    porter.convert("gemma-2b/", "out/", to="litgpt")       # the bytes
+
+Names are loaded when they are first used: importing porter costs nothing, and none of these imports torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from porter.api.convert import Conversion, convert, plan
+    from porter.api.inspect import Inspection, inspect
+    from porter.errors import PorterError
+    from porter.planning.plan import Plan
+
+__all__ = ["Conversion", "Inspection", "Plan", "PorterError", "__version__", "convert", "inspect", "plan"]
+
+_HOMES = {
+    "Conversion": "porter.api.convert",
+    "convert": "porter.api.convert",
+    "plan": "porter.api.convert",
+    "Inspection": "porter.api.inspect",
+    "inspect": "porter.api.inspect",
+    "Plan": "porter.planning.plan",
+    "PorterError": "porter.errors",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'porter' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

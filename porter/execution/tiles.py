@@ -27,7 +27,7 @@ SOURCE_SPAN = 64 << 20
 # Bytes. Spans of the target shorter than a page are put together in memory and written at once.
 SHORT_SPAN = 4 << 10
 
-# A gap this many times larger than the data is not worth reading and writing back.
+# Where the gaps are this many times larger than the data, reading all of it costs more than it saves.
 SPARSE = 64
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -73,9 +73,12 @@ def gather(move: Move, source: torch.Tensor, box: Box, packed_values: torch.Tens
     for part in cut_by_source_span(_into_packed(box), max(1, SOURCE_SPAN // item)):
         view = source.as_strided(part.shape, [loop.source_stride for loop in part.loops], part.source)
         place = [loop.target_stride for loop in part.loops]
-        packed_values.as_strided(part.shape, place, part.target).copy_(view)
         start = move.source.offset + part.source * item
-        move.reader.forget(start, start + part.source_span * item)
+        end = start + part.source_span * item
+        if part.source_span <= SPARSE * part.elements:
+            move.reader.expect(start, end)
+        packed_values.as_strided(part.shape, place, part.target).copy_(view)
+        move.reader.forget(start, end)
 
 
 def write_box(move: Move, box: Box, data: memoryview, item: int) -> None:

@@ -51,7 +51,7 @@ def tokenizer_config(metadata: Mapping[str, Any], known: Vocabulary) -> dict[str
         config["model_max_length"] = length
     if isinstance(text := metadata.get("tokenizer.chat_template"), str):
         config["chat_template"] = text
-    # A tokenizer.model cannot say that a turn marker is special: without this list it would be shown to users.
+    # A tokenizer.model cannot say that a turn marker is special; without this list users would see it.
     config["added_tokens_decoder"] = {
         str(token["id"]): {key: value for key, value in token.items() if key != "id"}
         for token in added_tokens(known)

@@ -7,6 +7,7 @@ are none. A source without a tokenizer gives an empty plan and a note, for weigh
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from porter.tokenizers.size import Span, check_span, span
 from porter.tokenizers.spm_model import model_facts
 
 TARGETS = ("hf", "litgpt")
+
+# Where a KerasHub preset keeps its SentencePiece model; the `tokenizer.json` beside it is Keras's own config.
+_KERAS = "assets/tokenizer/vocabulary.spm"
 
 # The files that hold a vocabulary; without one of them, the others are settings without a tokenizer.
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -35,6 +39,12 @@ def tokenizer_files(
     """
     if target not in TARGETS:
         raise UsageError(f"no tokenizer files for {target!r}", hint=f"one of {', '.join(TARGETS)}")
+    if _KERAS in available:
+        plan = tokenizer_files(
+            {"tokenizer.model": available[_KERAS]}, metadata=None, target=target, vocab_size=vocab_size
+        )
+        files = tuple(replace(file, copied_from=_KERAS) if file.copied_from else file for file in plan.files)
+        return replace(plan, files=files)
     if not any(name in available for name in _VOCABULARIES):
         kind = (metadata or {}).get("tokenizer.ggml.model")
         if metadata is not None and kind not in (None, "no_vocab", "none"):

@@ -1,6 +1,8 @@
 """Small trained tokenizers, carried and rebuilt, against the libraries that read them."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -185,6 +187,26 @@ def test_a_model_without_a_config_gets_one(trained, written, tmp_path):
         assert config["tokenizer_class"] == ("LlamaTokenizer" if prefix else "GemmaTokenizer")
         assert (config["add_bos_token"], config["bos_token"]) == (True, "<s>")
         assert (folder / "tokenizer.model").read_bytes() == (trained / "tokenizer.model").read_bytes()
+
+
+def test_a_keras_preset_gives_its_sentencepiece_model(trained, tmp_path):
+    keras = tmp_path / "tokenizer.json"
+    keras.write_text(json.dumps({"class_name": "GemmaTokenizer", "config": {}}))
+    place = "assets/tokenizer/vocabulary.spm"
+    available = {"tokenizer.json": keras, place: trained / "tokenizer.model"}
+    plan = tokenizer_files(available, metadata=None, target="litgpt", vocab_size=457)
+    assert [(file.name, file.copied_from) for file in plan.files] == [
+        ("tokenizer.model", place),
+        ("tokenizer_config.json", None),
+    ]
+
+
+def test_planning_imports_neither_the_peers_nor_protobuf():
+    banned = ("torch", "transformers", "tokenizers", "sentencepiece", "google.protobuf", "gguf", "numpy")
+    code = "import porter.tokenizers, porter.containers.gguf, sys; "
+    code += f"print([name for name in {banned} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.peer

@@ -1,0 +1,198 @@
+"""`porter.plan` and `porter.convert`: from a source to a proved plan, and from the plan to bytes."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from porter.api.opening import Opened, open_source
+from porter.dtypes import dtype_spoken
+from porter.errors import UsageError
+from porter.planning.build import Options, build_plan, grade
+from porter.planning.plan import Plan
+from porter.tables.find import load_user_table
+from porter.tables.model import Dialect
+
+RECEIPT = "porter-receipt.json"
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A finished conversion: its plan, the published directory, each file's bytes and sha256 (or None)."""
+
+    plan: Plan
+    source: str
+    out: Path
+    sizes: Mapping[str, int]
+    digests: Mapping[str, str | None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan with what is needed to check and run it."""
+
+    opened: Opened
+    target: Dialect
+    plan: Plan
+
+
+def plan(
+    source: str | Path | None = None,
+    *,
+    to: str | None = None,
+    dtype: str = "keep",
+    tied: str | None = None,
+    max_shard_size: str | int | None = None,
+    allow_unmapped: Sequence[str] = (),
+    maps: Sequence[Path] = (),
+    config: Path | None = None,
+    source_dialect: str | None = None,
+) -> Plan:
+    """Prove and plan a conversion from headers and configs alone; nothing is written.
+
+    `to` is a dialect (`litgpt`, `hf`, or one of your own tables in `maps`). `dtype` is keep, bfloat16,
+    float16 or float32. `tied` is write or omit (default: as the target's table says). Raises PorterError.
+    """
+    return prepare(
+        source,
+        to=to,
+        dtype=dtype,
+        tied=tied,
+        max_shard_size=max_shard_size,
+        allow_unmapped=allow_unmapped,
+        maps=maps,
+        config=config,
+        source_dialect=source_dialect,
+    ).plan
+
+
+def prepare(
+    source: str | Path | None,
+    *,
+    to: str | None,
+    dtype: str = "keep",
+    tied: str | None = None,
+    max_shard_size: str | int | None = None,
+    allow_unmapped: Sequence[str] = (),
+    maps: Sequence[Path] = (),
+    config: Path | None = None,
+    source_dialect: str | None = None,
+) -> Prepared:
+    """As `plan`, with the opened source and the target's table."""
+    name = _target_name(to, maps)
+    wanted = None if dtype == "keep" else dtype_spoken(dtype)
+    opened = open_source(source, maps=maps, config=config, dialect=source_dialect)
+    identity = opened.identified()
+    target = identity.family.dialect(name)
+    options = Options(wanted, tied, max_shard_size, tuple(allow_unmapped))
+    return Prepared(opened, target, build_plan(opened.checkpoint, identity, target, options))
+
+
+def convert(
+    source: str | Path | None = None,
+    out: str | Path | None = None,
+    *,
+    to: str | None = None,
+    dtype: str = "keep",
+    tied: str | None = None,
+    max_shard_size: str | int | None = None,
+    allow_unmapped: Sequence[str] = (),
+    maps: Sequence[Path] = (),
+    config: Path | None = None,
+    source_dialect: str | None = None,
+    target_model: str | None = None,
+    force: bool = False,
+    progress: Callable[[str, int], None] | None = None,
+) -> Conversion:
+    """Convert a checkpoint into the directory `out`, all or nothing.
+
+    With `target_model` the live PyTorch module is asked first (see `porter.verification.live`). An
+    existing `out` is replaced only with `force`, and only if porter wrote it. Raises PorterError.
+    """
+    prepared = prepare(
+        source,
+        to=to,
+        dtype=dtype,
+        tied=tied,
+        max_shard_size=max_shard_size,
+        allow_unmapped=allow_unmapped,
+        maps=maps,
+        config=config,
+        source_dialect=source_dialect,
+    )
+    if target_model is not None:
+        check_target_model(prepared, target_model)
+    return run(prepared, out, force=force, progress=progress)
+
+
+def check_target_model(prepared: Prepared, spec: str) -> int:
+    """Ask a live module whether it accepts the plan: how many tensors it takes, or UnsupportedError."""
+    from porter.verification.live import check_plan
+
+    return check_plan(prepared.plan, prepared.target, spec)
+
+
+def run(
+    prepared: Prepared,
+    out: str | Path | None = None,
+    *,
+    force: bool = False,
+    progress: Callable[[str, int], None] | None = None,
+) -> Conversion:
+    """Run a prepared plan and publish its directory."""
+    from porter.execution.run import execute
+
+    destination = Path(out) if out is not None else default_out(prepared)
+    result = execute(
+        prepared.plan,
+        prepared.opened.checkpoint.root,
+        destination,
+        force=force,
+        progress=progress,
+        receipt=lambda digests: receipt(prepared, digests),
+    )
+    return Conversion(
+        prepared.plan, prepared.opened.source, destination, dict(result.sizes), dict(result.digests)
+    )
+
+
+def default_out(prepared: Prepared) -> Path:
+    """A directory beside you, named after the model and the dialect: `gemma-2b-litgpt`."""
+    label = prepared.opened.checkpoint.label.rsplit("/", 1)[-1]
+    return Path.cwd() / f"{label}-{prepared.target.name}"
+
+
+def receipt(prepared: Prepared, digests: Mapping[str, str | None]) -> bytes:
+    """What was converted from what, by which plan and tables; digests where the bytes passed by."""
+    from porter import __version__
+
+    made = prepared.plan
+    content: dict[str, Any] = {
+        "schema": 1,
+        "plan": made.hash,
+        "grade": grade(made),
+        "family": made.family,
+        "from": made.source_dialect,
+        "to": made.target_dialect,
+        "tables": dict(made.tables),
+        "tools": {"porter": __version__, "python": platform.python_version()},
+        "source": {
+            "label": prepared.opened.checkpoint.label,
+            "files": {name: {"size": size} for name, size in made.source_sizes.items()},
+        },
+        "files": {name: {"sha256": digest} for name, digest in digests.items()},
+        "notes": list(made.notes),
+    }
+    return (json.dumps(content, indent=2) + "\n").encode()
+
+
+def _target_name(to: str | None, maps: Sequence[Path]) -> str:
+    if to is not None:
+        return to
+    if maps:
+        return load_user_table(maps[-1]).name
+    raise UsageError("no target was named", hint="--to litgpt or --to hf")

@@ -1,0 +1,134 @@
+"""`porter mappings`: the tables there are, one of them readably, and a user's own checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from porter.config.raw import load_mapping
+from porter.config.read import ConfigReader
+from porter.errors import UsageError
+from porter.tables.bind import bind_dialect
+from porter.tables.find import Family, load_families, load_user_table
+from porter.tables.model import Dialect
+
+if TYPE_CHECKING:
+    from porter.verification.drift import DriftReport
+
+
+@dataclass(frozen=True)
+class TableInfo:
+    """One table: `directions` is `read` or `read, write`."""
+
+    family: str
+    dialect: str
+    title: str
+    directions: str
+    rules: int
+    version: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class RuleRow:
+    """A canonical tensor between two dialects, with shapes where sizes are known."""
+
+    source: str
+    source_layout: str
+    canonical: str
+    axes: str
+    target_layout: str
+    target: str
+    source_shape: tuple[int, ...] | None
+    target_shape: tuple[int, ...] | None
+
+
+def list_tables(maps: Sequence[Path] = ()) -> list[TableInfo]:
+    """Every table, shipped and of the user's own."""
+    return [
+        TableInfo(
+            family.name,
+            dialect.name,
+            dialect.title,
+            "read, write" if dialect.files.writable and dialect.files.weights else "read",
+            len(dialect.rules),
+            family.canonical.version,
+            dialect.path,
+        )
+        for family in load_families(maps).values()
+        for dialect in family.dialects.values()
+    ]
+
+
+def show(
+    family: str,
+    source: str,
+    target: str,
+    *,
+    maps: Sequence[Path] = (),
+    hyperparameters: dict[str, Any] | None = None,
+) -> list[RuleRow]:
+    """One family between two dialects, a row per canonical tensor and pair of rules."""
+    families = load_families(maps)
+    if family not in families:
+        raise UsageError(f"unknown family {family!r}", hint=f"one of {', '.join(sorted(families))}")
+    found = families[family]
+    one, two = found.dialect(source), found.dialect(target)
+    shapes_one = _shapes(found, one, hyperparameters)
+    shapes_two = _shapes(found, two, hyperparameters)
+    rows = []
+    for name, tensor in found.canonical.tensors.items():
+        for rule in one.rules:
+            for other in two.rules:
+                if name not in rule.ours or name not in other.ours:
+                    continue
+                if hyperparameters is not None and (
+                    rule.theirs.text not in shapes_one or other.theirs.text not in shapes_two
+                ):
+                    continue
+                rows.append(
+                    RuleRow(
+                        rule.theirs.text,
+                        str(rule.layout),
+                        name,
+                        " ".join(tensor.axes),
+                        str(other.layout),
+                        other.theirs.text,
+                        shapes_one.get(rule.theirs.text),
+                        shapes_two.get(other.theirs.text),
+                    )
+                )
+    return rows
+
+
+def hyperparameters_of(config: Path, family: str, dialect: str, maps: Sequence[Path] = ()) -> dict[str, Any]:
+    """The canonical hyperparameters that a config file states, read in one dialect's words."""
+    found = load_families(maps)[family]
+    reader = ConfigReader(found.dialect(dialect), found.canonical, load_mapping(config), {}, config.stem)
+    return reader.read()
+
+
+def check(path: Path) -> Dialect:
+    """Load and check a table of the user's own. Raises TableError with file, line, rule and remedy."""
+    return load_user_table(path)
+
+
+def drift(peer: str, *, every: bool = False, maps: Sequence[Path] = ()) -> list[DriftReport]:
+    """Compare the tables with an installed peer's modules; see `porter.verification.drift`."""
+    from porter.verification.drift import compare
+
+    return compare(peer, load_families(maps), every=every)
+
+
+def _shapes(
+    family: Family, dialect: Dialect, hyperparameters: dict[str, Any] | None
+) -> dict[str, tuple[int, ...]]:
+    """The shape of the first stored tensor of each rule."""
+    if hyperparameters is None:
+        return {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for tensor in bind_dialect(dialect, family.canonical, hyperparameters):
+        shapes.setdefault(tensor.rule.theirs.text, tensor.shape)
+    return shapes

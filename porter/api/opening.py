@@ -1,0 +1,75 @@
+"""Opening a source for any of the public functions: path or default, tables, identity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from porter.containers.checkpoint import Checkpoint, open_checkpoint
+from porter.errors import PorterError, UsageError
+from porter.planning.identify import Identity, identify
+from porter.sources.local import locate
+from porter.tables.find import Family, load_families
+
+# Files whose presence makes the current directory a checkpoint.
+_WEIGHTS = ("*.safetensors", "*.gguf", "*.safetensors.index.json")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A checkpoint with the tables that apply to it. `identity` is None where no table fits: see `reason`."""
+
+    source: str
+    checkpoint: Checkpoint
+    families: Mapping[str, Family]
+    identity: Identity | None
+    reason: PorterError | None
+
+    def identified(self) -> Identity:
+        """The identity, or the error that says why there is none."""
+        if self.identity is None:
+            assert self.reason is not None
+            raise self.reason
+        return self.identity
+
+
+def open_source(
+    source: str | Path | None,
+    *,
+    maps: Sequence[Path] = (),
+    config: Path | None = None,
+    dialect: str | None = None,
+) -> Opened:
+    """Open a local checkpoint (default: `default_source`) and find out what it is."""
+    where = default_source() if source is None else source
+    families = load_families(maps)
+    if config is not None and not config.is_file():
+        raise UsageError(f"there is no config at {config}")
+    checkpoint = open_checkpoint(locate(where))
+    try:
+        identity = identify(checkpoint, families, config=config, dialect=dialect)
+    except PorterError as error:
+        return Opened(str(where), checkpoint, families, None, error)
+    return Opened(str(where), checkpoint, families, identity, None)
+
+
+def default_source() -> Path:
+    """The current directory if it is a checkpoint, else the newest model in the Hub's cache."""
+    here = Path.cwd()
+    if any(any(here.glob(pattern)) for pattern in _WEIGHTS):
+        return here
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    snapshots = [
+        path
+        for path in Path(HF_HUB_CACHE).glob("models--*/snapshots/*")
+        if any(any(path.glob(pattern)) for pattern in _WEIGHTS)
+    ]
+    if snapshots:
+        return max(snapshots, key=lambda path: path.stat().st_mtime)
+    raise UsageError(
+        "no source was named, and there is none to fall back on",
+        cause="the current directory is no checkpoint, and none has been downloaded",
+        hint="name a directory or a file",
+    )

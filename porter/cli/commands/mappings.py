@@ -1,0 +1,140 @@
+"""`porter mappings ls | show | check`: the tables themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from porter.cli import output
+from porter.cli.commands.inspect import MapOption
+from porter.cli.common import command
+
+mappings = typer.Typer(
+    name="mappings",
+    help="The mapping tables: list, show, check.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def ls(
+    map: MapOption = [],  # noqa: B006
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the tables there are."""
+    from porter.api.mappings import list_tables
+    from porter.reporting.text import table
+
+    found = list_tables(map)
+    if json:
+        output.as_json({"tables": output.to_plain(found)})
+        return
+    rows = [["Family", "Dialect", "", "Framework", "Rules", "Version"]]
+    rows += [
+        [info.family, info.dialect, info.directions, info.title, str(info.rules), str(info.version)]
+        for info in found
+    ]
+    output.data(table(rows, right=(4, 5)))
+
+
+def show(
+    family: Annotated[str, typer.Argument(help="The family, as `porter mappings ls` lists it.")],
+    source: Annotated[str, typer.Option("--from", metavar="DIALECT", help="The left side.")] = "hf",
+    target: Annotated[str, typer.Option("--to", metavar="DIALECT", help="The right side.")] = "litgpt",
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="A config of the left side's dialect, for sizes."),
+    ] = None,
+    map: MapOption = [],  # noqa: B006
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print one table: source name, layout, canonical tensor, layout, target name."""
+    from porter.api.mappings import hyperparameters_of
+    from porter.api.mappings import show as rules
+    from porter.reporting.text import table
+
+    sizes = hyperparameters_of(config, family, source, map) if config is not None else None
+    found = rules(family, source, target, maps=map, hyperparameters=sizes)
+    if json:
+        output.as_json({"rules": output.to_plain(found)})
+        return
+    rows = [[source, "layout", "canonical", "layout", target]]
+    for row in found:
+        rows.append(
+            [
+                row.source,
+                row.source_layout + _shape(row.source_shape),
+                row.canonical,
+                row.target_layout + _shape(row.target_shape),
+                row.target,
+            ]
+        )
+    output.data(table(rows))
+
+
+def check(
+    tables: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILE.toml]...", help="Tables of your own to validate.")
+    ] = None,
+    against: Annotated[
+        list[str], typer.Option("--against", metavar="PEER", help="litgpt or transformers; may be repeated.")
+    ] = [],  # noqa: B006
+    every: Annotated[
+        bool,
+        typer.Option("--all", help="Every configuration the installed peer knows for porter's families."),
+    ] = False,
+    map: MapOption = [],  # noqa: B006
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Validate a table, and compare tables with the live modules of installed frameworks."""
+    from porter.api.mappings import check as validate
+    from porter.errors import UsageError
+
+    if not tables and not against:
+        raise UsageError("nothing to check", hint="name a table, or --against litgpt|transformers")
+    for path in tables or []:
+        dialect = validate(path)
+        output.say(f"ok       {path}: {dialect.family}/{dialect.name}, {len(dialect.rules)} rules")
+    if against:
+        _drift(against, [*map, *(tables or [])], every, json)
+
+
+def _drift(peers: list[str], maps: list[Path], every: bool, json: bool) -> None:
+    from porter.api.mappings import drift
+    from porter.errors import DifferenceError
+    from porter.reporting.text import table
+
+    found = [report for peer in peers for report in drift(peer, every=every, maps=maps)]
+    if json:
+        output.as_json({"configurations": output.to_plain(found)})
+    else:
+        rows = [["Peer", "Family", "Configuration", "Tensors", ""]]
+        rows += [
+            [
+                r.peer,
+                r.family,
+                r.configuration,
+                str(r.tensors),
+                f"{len(r.problems)} differ" if r.problems else "ok",
+            ]
+            for r in found
+        ]
+        output.data(table(rows, right=(3,)))
+    bad = [report for report in found if report.problems]
+    if bad:
+        raise DifferenceError(
+            f"{len(bad)} of {len(found)} configurations differ from the tables",
+            cause="\n".join(f"{r.peer} {r.configuration}: {line}" for r in bad for line in r.problems[:4]),
+            hint="the peer's names or shapes have changed, or the table is wrong",
+        )
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "" if shape is None else f" = {list(shape)}"
+
+
+mappings.command()(command(ls))
+mappings.command()(command(show))
+mappings.command()(command(check))

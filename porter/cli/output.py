@@ -1,0 +1,89 @@
+"""How commands speak: data on stdout; progress, warnings and errors on stderr; colour only where wanted."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from porter.errors import PorterError
+
+# Version of the JSON that `--json` prints; it changes when a field changes its meaning or goes.
+SCHEMA = 1
+
+
+@dataclass
+class Settings:
+    """What the options that every command has are set to."""
+
+    quiet: bool = False
+    color: str = "auto"
+    debug: bool = False
+    offline: bool = False
+
+
+settings = Settings()
+
+
+def data(lines: Iterable[str] | str) -> None:
+    """Print data: this is what a pipe gets."""
+    text = lines if isinstance(lines, str) else "\n".join(lines)
+    sys.stdout.write(text + "\n")
+
+
+def note(text: str, kind: str = "note") -> None:
+    """Print a remark to stderr, unless quiet."""
+    if not settings.quiet:
+        sys.stderr.write(f"{paint(kind + ':', '33' if kind == 'warning' else '36', sys.stderr)} {text}\n")
+
+
+def say(text: str) -> None:
+    """Print a line of progress or of a summary to stderr, unless quiet."""
+    if not settings.quiet:
+        sys.stderr.write(text + "\n")
+
+
+def error(problem: PorterError) -> None:
+    """Print an error as `error:`, `cause:` and `hint:` lines."""
+    lines = [f"{paint('error:', '1;31', sys.stderr)} {problem.message}"]
+    for word, text in (("cause:", problem.cause), ("hint:", problem.hint)):
+        if text:
+            first, *rest = text.split("\n")
+            lines.append(f"{paint(word, '1;36', sys.stderr)} {first}")
+            lines.extend(f"       {line}" for line in rest)
+    sys.stderr.write("\n".join(lines) + "\n")
+
+
+def paint(text: str, code: str, stream: Any) -> str:
+    """The text in a colour, where the stream shows colours."""
+    return f"\x1b[{code}m{text}\x1b[0m" if colored(stream) else text
+
+
+def colored(stream: Any) -> bool:
+    """`--color` decides; then NO_COLOR; then whether the stream is a terminal."""
+    if settings.color != "auto":
+        return settings.color == "always"
+    return not os.environ.get("NO_COLOR") and stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def as_json(value: Any, **extra: Any) -> None:
+    """Print a dataclass or mapping as JSON, with the schema's version first."""
+    plain = to_plain(value)
+    data(json.dumps({"schema": SCHEMA, **plain, **extra}, indent=2, ensure_ascii=False))
+
+
+def to_plain(value: Any) -> Any:
+    """Dataclasses, paths, bytes and sequences as what JSON holds. Fields hidden from repr are left out."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {item.name: to_plain(getattr(value, item.name)) for item in fields(value) if item.repr}
+    if isinstance(value, dict):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    return value

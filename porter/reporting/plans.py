@@ -1,0 +1,85 @@
+"""A plan as text: the one-line summary, and the lines of `convert --dry-run`."""
+
+from __future__ import annotations
+
+from porter.planning.build import grade
+from porter.planning.plan import COPY_CLASSES, Plan
+from porter.reporting.collapse import collapse
+from porter.reporting.text import plural, printable, size, table
+
+
+def summary(plan: Plan) -> str:
+    """`164 → 129 tensors · 110 renamed · 18 fused · 1 tie written · 0 dropped · 0 unmapped · all extents`."""
+    counts = plan.summary
+    parts = [f"{counts.source_tensors} → {counts.target_tensors} tensors"]
+    for number, word in (
+        (counts.renamed, "renamed"),
+        (counts.fused, "fused"),
+        (counts.split, "split"),
+    ):
+        if number:
+            parts.append(f"{number} {word}")
+    if counts.ties_written:
+        parts.append(f"{plural(counts.ties_written, 'tie')} written")
+    if counts.ties_dropped:
+        parts.append(f"{plural(counts.ties_dropped, 'tie')} dropped")
+    parts += [f"{counts.dropped} dropped", f"{counts.unmapped} unmapped", classes(plan)]
+    return " · ".join(parts)
+
+
+def classes(plan: Plan) -> str:
+    """`all extents`, or how many copies of each class."""
+    found = {name: number for name, number in plan.classes.items() if number}
+    if len(found) == 1:
+        name = next(iter(found))
+        return {"extent": "all extents", "runs": "all runs", "tile": "all tiles", "compute": "all computed"}[
+            name
+        ]
+    words = dict(zip(COPY_CLASSES, ("extent", "run copy", "tile", "computed"), strict=True))
+    return ", ".join(
+        f"{number} computed" if name == "compute" else plural(number, words[name])
+        for name, number in found.items()
+    )
+
+
+def render(plan: Plan) -> list[str]:
+    """The lines of `convert --dry-run`."""
+    sources = {copy.target: [] for copy in plan.copies}  # type: dict[str, list[str]]
+    for copy in plan.copies:
+        if copy.source not in sources[copy.target]:
+            sources[copy.target].append(copy.source)
+    lines = [
+        f"plan     {plan.family}: {plan.source_dialect} → {plan.target_dialect} · {grade(plan)}",
+        f"         {summary(plan)}",
+        f"         {plan.hash}",
+        "",
+    ]
+    cells = [["Target", "Shape", "Dtype", "×", "From", "Rule"]]
+    for row in collapse(plan.targets()):
+        first = row.tensors[0]
+        cells.append(
+            [
+                printable(row.name),
+                str(list(first.shape)),
+                first.dtype.name,
+                str(len(row.tensors)),
+                " + ".join(printable(name) for name in sources[first.name]),
+                plan.rules.get(first.name, ""),
+            ]
+        )
+    lines += table(cells, right=(3,))
+    lines.append("")
+    for check in plan.checks:
+        lines.append(f"check    {check.dropped} equals {check.kept} ({check.reason})")
+    files = [["File", "Size", ""]]
+    files += [[file.name, size(file.size), plural(len(file.tensors), "tensor")] for file in plan.files]
+    for side in plan.side_files:
+        files.append(
+            [
+                side.name,
+                size(len(side.content)) if side.content is not None else "",
+                "written" if side.content is not None else f"copied from {side.copied_from}",
+            ]
+        )
+    lines += table(files, right=(1,))
+    return lines
