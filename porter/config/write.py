@@ -67,6 +67,9 @@ def _write_field(
 ) -> None:
     path = entry.write_to
     assert path is not None
+    if value is None and entry.contains is not None:
+        # The word is needed even where nobody has named the model.
+        value = "model"
     if value is None:
         if entry.nullable:
             put(written, path, None)

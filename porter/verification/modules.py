@@ -54,8 +54,8 @@ def expected_tensors(spec: str, config: Mapping[str, Any]) -> Expected:
 
 
 def read_module(module: torch.nn.Module) -> Expected:
-    """Names and shapes of a module's state dict, and the names that share one parameter."""
-    state = module.state_dict(keep_vars=True)
+    """Names and shapes of a module's state dict as it is stored, and the names that share one parameter."""
+    state = _stored_names(module, module.state_dict(keep_vars=True))
     groups: dict[int, set[str]] = {}
     for name, tensor in state.items():
         groups.setdefault(id(tensor), set()).add(name)
@@ -63,6 +63,20 @@ def read_module(module: torch.nn.Module) -> Expected:
         shapes={name: tuple(tensor.shape) for name, tensor in state.items()},
         shared={name: frozenset(groups[id(tensor)]) for name, tensor in state.items()},
     )
+
+
+def _stored_names(module: torch.nn.Module, state: dict[str, Any]) -> dict[str, Any]:
+    """transformers 5 renames some weights as it loads them (GPT-NeoX's `embed_out` is `lm_head` in memory);
+    a checkpoint holds the names from before, which its own function gives back."""
+    if not type(module).__module__.startswith("transformers."):
+        return state
+    try:
+        from transformers.core_model_loading import revert_weight_conversion
+    except ImportError:
+        # transformers 4 loads the names that it stores.
+        return state
+    revert: Callable[[Any, dict[str, Any]], dict[str, Any]] = revert_weight_conversion
+    return revert(module, state)
 
 
 def _builder(spec: str) -> Builder:

@@ -106,6 +106,6 @@ def convert(
             }
         )
         return
-    output.data(f"wrote    {done.out}/: {', '.join([*done.sizes, api.RECEIPT])}")
+    output.data(f"wrote    {done.out}/: {', '.join(done.sizes)}")
     if "porter" in prepared.target.targets:
         output.data(f"load     porter.models.GPT.from_checkpoint({str(done.out)!r})")

@@ -1,0 +1,127 @@
+"""Short names of the Gemma releases, and how a source's text is read as a repository on the Hub.
+
+Reading a name touches neither the network nor the Hub's client. That a repository exists is not decided
+here. Sources of the table: the model cards of https://huggingface.co/google.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from porter.errors import UsageError
+
+_SCHEME = "hf://"
+_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
+_REPO = re.compile(rf"{_NAME}/{_NAME}")
+# Git's own rule for names, as far as it keeps a revision from being mistaken for a path.
+_REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_./+-]*")
+# What a person writes for a file or a directory, never for a repository.
+_PATHLIKE = re.compile(r"[/~.\\]|.*\\|.*\.(safetensors|gguf|bin|pth|pt|ckpt|h5|json)$|[A-Za-z]:")
+
+
+@dataclass(frozen=True)
+class Alias:
+    """One release: its short name, repository, family, and number of parameters as people say it."""
+
+    alias: str
+    repo: str
+    family: str
+    parameters: str
+
+    @property
+    def licence_url(self) -> str:
+        return licence_url(self.repo)
+
+
+@dataclass(frozen=True)
+class HubReference:
+    """A repository on the Hub; `revision` is a branch, a tag or a commit, None for the default branch."""
+
+    repo: str
+    revision: str | None = None
+
+    @property
+    def label(self) -> str:
+        return self.repo if self.revision is None else f"{self.repo}@{self.revision}"
+
+    @property
+    def licence_url(self) -> str:
+        return licence_url(self.repo)
+
+
+def licence_url(repo: str) -> str:
+    """The page on which a gated repository's licence is accepted."""
+    return f"https://huggingface.co/{repo}"
+
+
+def _release(family: str, parameters: str, *names: str) -> list[Alias]:
+    return [Alias(name, f"google/{name}", family, parameters) for name in names]
+
+
+ALIASES: dict[str, Alias] = {
+    entry.alias: entry
+    for entry in (
+        *_release("gemma", "2.5 B", "gemma-2b", "gemma-2b-it", "gemma-1.1-2b-it"),
+        *_release("gemma", "8.5 B", "gemma-7b", "gemma-7b-it", "gemma-1.1-7b-it"),
+        *_release("gemma", "2.5 B", "codegemma-2b", "codegemma-1.1-2b"),
+        *_release("gemma", "8.5 B", "codegemma-7b", "codegemma-7b-it", "codegemma-1.1-7b-it"),
+        *_release("gemma2", "2.6 B", "gemma-2-2b", "gemma-2-2b-it", "gemma-2-2b-jpn-it"),
+        *_release("gemma2", "9.2 B", "gemma-2-9b", "gemma-2-9b-it"),
+        *_release("gemma2", "27.2 B", "gemma-2-27b", "gemma-2-27b-it"),
+        *_release("gemma3_text", "0.27 B", "gemma-3-270m", "gemma-3-270m-it"),
+        *_release("gemma3_text", "1.0 B", "gemma-3-1b-pt", "gemma-3-1b-it"),
+        Alias("gemma-3-1b", "google/gemma-3-1b-pt", "gemma3_text", "1.0 B"),
+    )
+}
+
+
+def find_source(source: str | Path) -> Path | HubReference:
+    """What a source's text means. A path that exists always wins over an alias or a repository's name.
+
+    Raises UsageError if it is neither a path that exists nor the name of anything on the Hub.
+    """
+    path = Path(source).expanduser()
+    if isinstance(source, Path) or path.exists():
+        return path
+    return resolve(source) or path
+
+
+def resolve(source: str) -> HubReference | None:
+    """`hf://org/name[@revision]`, `org/name[@revision]` or `alias[@revision]`; None for what reads as a path.
+
+    Raises UsageError for an alias that does not exist and for a malformed `hf://` address.
+    """
+    explicit = source.startswith(_SCHEME)
+    name, at, revision = source.removeprefix(_SCHEME).partition("@")
+    if not explicit and ("://" in source or not name or _PATHLIKE.match(name) or name.count("/") > 1):
+        return None
+    if at and not _REVISION.fullmatch(revision):
+        raise UsageError(
+            f"{source!r} names no revision after the @",
+            cause=f"expected a branch, a tag or a commit, found {revision!r}",
+            hint="for example google/gemma-2b@main",
+        )
+    if name in ALIASES:
+        return HubReference(ALIASES[name].repo, revision or None)
+    if _REPO.fullmatch(name):
+        return HubReference(name, revision or None)
+    if explicit:
+        raise UsageError(
+            f"{source!r} is no address of a model on the Hub",
+            cause="expected hf://org/name or hf://org/name@revision",
+        )
+    if "/" in name:
+        return None
+    raise _unknown(name)
+
+
+def _unknown(name: str) -> UsageError:
+    near = get_close_matches(name.lower(), ALIASES, n=3, cutoff=0.6)
+    return UsageError(
+        f"there is no checkpoint called {name!r}",
+        cause="it is neither a path that exists nor the short name of a model",
+        hint=f"did you mean {' or '.join(near)}?" if near else "give a path, or a Hub repository as org/name",
+    )
