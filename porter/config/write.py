@@ -40,6 +40,8 @@ def write_config(
             _check_fixed(dialect, entry, value, hyperparameters)
         if entry.only is not None and value not in entry.only:
             raise _cannot(dialect, name, value, f"it knows {', '.join(map(repr, entry.only))}")
+        if value is None and hyperparameter.advisory and entry.contains is None:
+            continue
         if entry.write_to is not None:
             _write_field(dialect, entry, value, written, makers)
     for path, (constant, _) in dialect.config.write.items():
