@@ -75,7 +75,7 @@ class _Machine:
     def run(self) -> Unpickled:
         if len(self.data) > MAX_PICKLE:
             self.refuse(f"expected a pickle of at most {MAX_PICKLE} bytes, found {len(self.data)}")
-        if self.take(1) != b"\x80" or (version := self.uint(1)) not in (2, 3, 4, 5):
+        if self.take(1) != b"\x80" or self.uint(1) not in (2, 3, 4, 5):
             self.refuse("expected a pickle of protocol 2 to 5")
         while True:
             self.spend(1)
@@ -84,9 +84,8 @@ class _Machine:
                 break
             step = _STEPS.get(opcode)
             if step is None:
-                known = pickletools.code2op.get(opcode.decode("latin1"))
-                what = f"the opcode {known.name}" if known else f"the byte {opcode!r}"
-                self.refuse(f"expected what a state dict needs, found {what} (protocol {version})", unsafe=True)
+                word = _opcode_word(opcode)
+                self.refuse(f"expected the opcodes of a state dict, found {word}", unsafe=True)
             try:
                 step(self)
             except ValueError as error:
@@ -102,7 +101,7 @@ class _Machine:
     def take(self, count: int) -> bytes:
         piece = self.data[self.position : self.position + count]
         if len(piece) < count:
-            self.refuse(f"expected {count} more bytes at byte {self.position} of the pickle, found {len(piece)}")
+            self.refuse(f"expected {count} bytes at byte {self.position} of the pickle, found {len(piece)}")
         self.position += count
         return piece
 
@@ -198,6 +197,10 @@ class _Machine:
         if not isinstance(self.top(), Inert):
             self.refuse(f"expected a set to add to, found {kind_of(self.top())}", unsafe=True)
 
+    def frozen_set(self) -> None:
+        self.pop_mark()
+        self.push(Inert("frozenset"))
+
     # --- names and calls -------------------------------------------------------------------------
 
     def name(self, module: Any, name: Any) -> None:
@@ -283,6 +286,11 @@ class _Machine:
         raise MalformedError(f"{self.file} {what}", cause=cause, hint=hint)
 
 
+def _opcode_word(opcode: bytes) -> str:
+    names = (known.name for known in pickletools.opcodes if known.code.encode("latin1") == opcode)
+    return next(names, f"the byte {opcode!r}")
+
+
 _STEPS: dict[bytes, Callable[[_Machine], Any]] = {
     b"\x95": lambda m: m.take(8),  # FRAME
     b"(": _Machine.mark,
@@ -310,7 +318,7 @@ _STEPS: dict[bytes, Callable[[_Machine], Any]] = {
     b")": lambda m: m.push(()),
     b"\x8f": lambda m: m.push(Inert("set")),
     b"\x90": _Machine.add_to_set,
-    b"\x91": lambda m: (m.pop_mark(), m.push(Inert("frozenset"))),
+    b"\x91": _Machine.frozen_set,
     b"a": lambda m: m.append([m.pop()]),
     b"e": lambda m: m.append(m.pop_mark()),
     b"s": lambda m: m.set_items([m.pop(), m.pop()][::-1]),

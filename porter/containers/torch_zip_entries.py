@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -190,10 +191,10 @@ def _widened(values: list[int], extra: bytes, name: str, file: str) -> list[int]
         kind, length = struct.unpack_from("<2H", extra, position)
         position += 4
         if kind == ZIP64_EXTRA and 8 * missing <= length <= len(extra) - position:
-            wide = iter(struct.unpack_from(f"<{missing}Q", extra, position))
+            wide: Iterator[int] = iter(struct.unpack_from(f"<{missing}Q", extra, position))
             return [next(wide) if value == FULL32 else value for value in values]
         position += length
-    refuse(file, f"expected a zip64 field for entry {name!r}, found none")
+    return refuse(file, f"expected a zip64 field for entry {name!r}, found none")
 
 
 def _decode(raw: bytes, flags: int, file: str) -> str:

@@ -12,7 +12,6 @@ import hashlib
 import mmap
 import os
 import stat
-import sys
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -25,9 +24,6 @@ PROGRESS_STEP = 4 << 20
 
 # Bytes handed to the system at once. One write of a 32 MiB tile takes twice the time of its pieces.
 WRITE = 256 << 10
-
-# Linux 5.14, <linux/mman.h>: maps a range at once. A page fault at a time, transposes take 1.5 times as long.
-_POPULATE_READ = 22
 
 
 class SourceFile:
@@ -66,13 +62,6 @@ class SourceFile:
     def map(self) -> mmap.mmap:
         """The whole file, mapped read-only."""
         return mmap.mmap(self._fd, self.size, access=mmap.ACCESS_READ)
-
-    def expect(self, start: int, end: int) -> None:
-        """Maps the pages that hold bytes `start` to `end` in one go, where the system can."""
-        if sys.platform == "linux":
-            first = start - start % mmap.PAGESIZE
-            with contextlib.suppress(OSError):
-                self.map.madvise(_POPULATE_READ, first, min(end, self.size) - first)
 
     def forget(self, start: int, end: int) -> None:
         """Unmaps the pages that hold bytes `start` to `end`; they stay in the system's cache."""

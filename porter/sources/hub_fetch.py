@@ -46,52 +46,42 @@ class Place:
         """Whether the file is at its place and complete."""
         if not _sized(self.path(file), file.size):
             return False
-        return self.to is None or self._recorded(file) or _digest_fits(self.path(file), file)
-
-    def at_hand(self, file: RepoFile) -> bool:
-        """Whether the file can be had without the network's carrying its content."""
-        return self.present(file) or any(_sized(path, file.size) for path in self._cached(file))
+        if self.to is None or self._recorded(file):
+            return True
+        return file.etag is not None and _digest_fits(self.path(file), file)
 
     def foreign(self, file: RepoFile) -> bool:
-        """Whether another file, which did not come from the Hub, lies where this one is to go."""
-        return (
-            self.to is not None
-            and self.path(file).exists()
-            and not self._record(file).is_file()
-            and not self.present(file)
-        )
+        """Whether something that did not come from the Hub lies where an absent file is to go."""
+        return self.to is not None and self.path(file).exists() and not self.record(file).is_file()
 
-    def _cached(self, file: RepoFile) -> list[Path]:
+    def cached(self, file: RepoFile) -> list[Path]:
+        """Where in the Hub's cache the content may lie already, from which it is linked or copied."""
         folder = cache_folder(self.listing.repo)
         snapshot = folder / "snapshots" / self.listing.commit / file.name
         return [snapshot, folder / "blobs" / file.etag] if file.etag else [snapshot]
 
-    def _record(self, file: RepoFile) -> Path:
+    def at_hand(self, file: RepoFile) -> bool:
+        """Whether an absent file can be had from the Hub's cache."""
+        return any(_sized(path, file.size) for path in self.cached(file))
+
+    def record(self, file: RepoFile) -> Path:
+        """The client's note of what it put into a directory: commit, etag, time."""
         return self.root / ".cache" / "huggingface" / "download" / f"{file.name}.metadata"
+
+    def mark(self, file: RepoFile) -> Path:
+        """The mark of a file whose digest has not been compared yet."""
+        name = file.name.replace("/", "--")
+        if self.to is None:
+            return cache_folder(self.listing.repo) / UNVERIFIED / (file.etag or name)
+        return self.to / ".cache" / UNVERIFIED.lstrip(".") / name
 
     def _recorded(self, file: RepoFile) -> bool:
         try:
-            commit, etag, written = self._record(file).read_text().split()
+            commit, etag, written = self.record(file).read_text().split()
             untouched = self.path(file).stat().st_mtime - _RECORD_SLACK <= float(written)
         except (OSError, ValueError):
             return False
         return untouched and (commit == self.listing.commit or etag == file.etag)
-
-    def mark(self, file: RepoFile) -> Path:
-        """The mark of a file whose digest has not been compared yet."""
-        if self.to is None:
-            return cache_folder(self.listing.repo) / UNVERIFIED / (file.etag or file.name.replace("/", "--"))
-        return self.to / ".cache" / "porter" / "unverified" / file.name.replace("/", "--")
-
-    def discard(self, file: RepoFile, *, keep_sized: bool) -> None:
-        """Remove what is there of a file; with `keep_sized`, only what has the wrong size."""
-        for path in (self.path(file), *self._cached(file)):
-            if keep_sized and (not path.exists() or _sized(path, file.size)):
-                continue
-            if path == self.path(file) and self.to is not None:
-                # The client would take the record for the file's own word.
-                self._record(file).unlink(missing_ok=True)
-            _unlink_chain(path)
 
 
 def fetch(
@@ -113,9 +103,12 @@ def fetch(
                 _prove(place, file)
                 _unmark(mark)
             return path
-        place.discard(file, keep_sized=True)
-        if place.to is not None and path.exists():
-            place.discard(RepoFile(file.name, -1), keep_sized=True)
+        for cached in place.cached(file):
+            if cached.exists() and not _sized(cached, file.size):
+                _unlink_chain(cached)
+        if place.to is not None:
+            # The client believes its record without looking at the file.
+            place.record(file).unlink(missing_ok=True)
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch()
         from huggingface_hub import hf_hub_download
@@ -137,15 +130,14 @@ def _prove(place: Place, file: RepoFile) -> None:
     path = place.path(file)
     if not _sized(path, file.size):
         found = path.stat().st_size if path.is_file() else 0
-        place.discard(file, keep_sized=False)
+        _discard(place, file)
         raise PorterError(
             f"{file.name} came incomplete",
             cause=f"expected {file.size} bytes, found {found}",
             hint="run it again; the file has been removed",
         )
     if not _digest_fits(path, file):
-        place.discard(file, keep_sized=False)
-        _unmark(place.mark(file))
+        _discard(place, file)
         raise DifferenceError(
             f"{file.name} differs from what {place.listing.repo} holds",
             cause=f"expected {'sha256' if file.sha256 else 'git blob'} {file.etag}, found another",
@@ -175,12 +167,25 @@ def _sized(path: Path, size: int) -> bool:
     return path.is_file() and path.stat().st_size == size
 
 
+def _discard(place: Place, file: RepoFile) -> None:
+    if place.to is not None:
+        place.record(file).unlink(missing_ok=True)
+    for path in (place.path(file), *place.cached(file)):
+        _unlink_chain(path)
+    _unmark(place.mark(file))
+
+
 def _unlink_chain(path: Path) -> None:
-    """Remove a file and, where it is a link into the cache, what it leads to."""
+    """Remove a file and, where it is a link, what it leads to within the Hub's cache."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    cache = Path(HF_HUB_CACHE).resolve()
     while path.is_symlink():
         target = path.parent / path.readlink()
         path.unlink()
         path = target
+        if not path.parent.resolve().is_relative_to(cache):
+            return
     path.unlink(missing_ok=True)
 
 

@@ -1,0 +1,210 @@
+"""`porter.download`: a model from the Hub, each file proved by its digest, nothing fetched twice.
+
+Files go to the Hub's own cache, where every other tool finds them, or into a directory. Before the first
+byte it is checked that the files may be read, that they fit on the disk, and that no file of yours would
+be overwritten. Files that have arrived and been proved are kept when a later one fails.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from porter.errors import PorterError, UsageError
+from porter.sources import hub
+from porter.sources.aliases import HubReference
+from porter.sources.hub_errors import offline_error, translated
+from porter.sources.hub_fetch import Place, fetch
+from porter.sources.hub_files import RepoFile, select
+
+CACHED, DOWNLOADED, TO_DOWNLOAD = "cached", "downloaded", "to download"
+
+# Bytes that stay free: a disk that is full to the last block makes other programs fail.
+DISK_MARGIN = 128 << 20
+
+# The Hub serves one connection at 50 to 200 MB/s; more than a few do not speed a download up.
+_WORKERS = 4
+
+
+@dataclass(frozen=True)
+class DownloadedFile:
+    """One file: `size` in bytes; `status` is cached, downloaded or to download; `sha256` of large files."""
+
+    name: str
+    size: int
+    status: str
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class Download:
+    """What a download did, or with `dry_run` would do. `path` is the directory with the files; sizes in bytes.
+
+    `revision` is what was asked for, `commit` what it stood for. `bytes_fetched` is 0 in a dry run.
+    """
+
+    repo: str
+    revision: str
+    commit: str
+    path: str
+    files: tuple[DownloadedFile, ...]
+    bytes_total: int
+    bytes_to_fetch: int
+    bytes_fetched: int
+    dry_run: bool
+
+
+def download(
+    source: str | HubReference,
+    *,
+    revision: str | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    to: str | Path | None = None,
+    dry_run: bool = False,
+    offline: bool = False,
+    progress: Callable[[str, int], None] | None = None,
+    token: str | None = None,
+) -> Download:
+    """Fetch a model by short name, `org/name[@revision]` or `hf://…` into the Hub's cache, or into `to`.
+
+    `include` and `exclude` are shell patterns on paths; without `include` the config, the tokenizer and one
+    kind of weights are fetched. `progress` is told a file's name and how many bytes of it have just arrived,
+    from several threads. With `offline` nothing is asked of the network. `token` overrides HF_TOKEN.
+
+    Raises AccessError where a licence or a login is needed, UsageError for what does not exist, would
+    overwrite a file that is not the Hub's, or is not cached offline, DifferenceError for a wrong digest,
+    PorterError for a full disk or a failing network.
+    """
+    ref = hub.reference(source, revision)
+    directory = Path(to).expanduser() if to is not None else None
+    if directory is not None and directory.exists() and not directory.is_dir():
+        raise UsageError(f"{directory} is a file", hint="-o names the directory to download into")
+    if offline or hub.is_offline():
+        return _offline(ref, include, exclude, directory, dry_run)
+    listing = hub.list_files(ref, token)
+    place = Place(listing, directory)
+    chosen = select(listing.files, include, exclude)
+    absent = [file for file in chosen if not place.present(file)]
+    _refuse_foreign(place, absent)
+    missing = [file for file in absent if not place.at_hand(file)]
+    if missing and listing.gated:
+        hub.check_access(listing, ref, missing[0].name, token)
+    if dry_run:
+        return _result(ref, place, chosen, missing, dry_run=True)
+    _check_disk(place.root, sum(file.size for file in (missing if directory is None else absent)))
+    unproved = [file for file in chosen if file in absent or place.mark(file).is_file()]
+    _fetch_all(place, unproved, ref, token, progress)
+    if directory is None:
+        with translated(ref, token):
+            hub.remember_revision(ref, listing.commit)
+    return _result(ref, place, chosen, missing, dry_run=False)
+
+
+def _offline(
+    ref: HubReference, include: Sequence[str], exclude: Sequence[str], to: Path | None, dry_run: bool
+) -> Download:
+    # Patterns say themselves what is wanted, which may be less than a complete checkpoint.
+    snapshot = hub.cached_directory(ref) if include else hub.cached_snapshot(ref)
+    if snapshot is None:
+        raise offline_error(ref)
+    listing = hub.cached_listing(ref, snapshot)
+    place = Place(listing, to)
+    chosen = select(listing.files, include, exclude)
+    if to is not None:
+        absent = [file for file in chosen if not place.present(file)]
+        _refuse_foreign(place, absent)
+        if not dry_run:
+            _check_disk(to, sum(file.size for file in absent))
+            with translated(ref):
+                for file in absent:
+                    _copy(snapshot / file.name, place.path(file))
+    return _result(ref, place, chosen, [], dry_run=dry_run)
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staged = target.with_name(f".{target.name}.porter-part")
+    try:
+        shutil.copyfile(source, staged)
+        staged.replace(target)
+    finally:
+        staged.unlink(missing_ok=True)
+
+
+def _refuse_foreign(place: Place, absent: Sequence[RepoFile]) -> None:
+    for file in absent:
+        if place.foreign(file):
+            raise UsageError(
+                f"{place.path(file)} is in the way",
+                cause=f"it did not come from the Hub, and differs from {place.listing.repo}'s {file.name}",
+                hint="move it away, or download into another directory",
+            )
+
+
+def _check_disk(root: Path, needed: int) -> None:
+    """Raise PorterError unless `needed` bytes and the margin are free where `root` is, or will be."""
+    existing = next(path for path in (root, *root.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if needed and free < needed + DISK_MARGIN:
+        raise PorterError(
+            f"not enough space on the disk of {existing}",
+            cause=f"{_size(needed)} are needed, {_size(DISK_MARGIN)} should stay free, {_size(free)} are free",
+            hint="free some space, or choose another disk with -o or HF_HOME",
+        )
+
+
+def _fetch_all(
+    place: Place,
+    files: Sequence[RepoFile],
+    ref: HubReference,
+    token: str | None,
+    progress: Callable[[str, int], None] | None,
+) -> None:
+    stopped = threading.Event()
+
+    def tick(name: str, count: int) -> None:
+        if stopped.is_set():
+            raise PorterError(f"{name} was interrupted")
+        if progress is not None:
+            progress(name, count)
+
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        futures = [pool.submit(fetch, place, file, ref, token=token, tick=tick) for file in files]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:
+            # Workers that are in the middle of a file end at their next piece.
+            stopped.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _result(
+    ref: HubReference, place: Place, chosen: Sequence[RepoFile], missing: Sequence[RepoFile], *, dry_run: bool
+) -> Download:
+    fresh = TO_DOWNLOAD if dry_run else DOWNLOADED
+    to_fetch = sum(file.size for file in missing)
+    return Download(
+        repo=ref.repo,
+        revision=ref.revision or hub.DEFAULT_REVISION,
+        commit=place.listing.commit,
+        path=str(place.root),
+        files=tuple(
+            DownloadedFile(file.name, file.size, fresh if file in missing else CACHED, file.sha256)
+            for file in chosen
+        ),
+        bytes_total=sum(file.size for file in chosen),
+        bytes_to_fetch=to_fetch,
+        bytes_fetched=0 if dry_run else to_fetch,
+        dry_run=dry_run,
+    )
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 10**7 else f"{count / 1e6:.2f} MB"
