@@ -148,10 +148,21 @@ def kind_of(value: Any) -> str:
     """What a value is, for errors; never its content, which may be endless."""
     if isinstance(value, Global | Inert):
         return repr(value.name)
-    words = {dict: "a dict", OrderedDict: "an OrderedDict", list: "a list", tuple: "a tuple", str: "text"}
-    words |= {bool: "a truth value", int: "a number", float: "a number", bytes: "bytes", type(None): "None"}
-    return words.get(type(value), f"a {type(value).__name__.lower()}")
+    return _KINDS.get(type(value), f"a {type(value).__name__.lower()}")
 
+
+_KINDS: dict[type, str] = {
+    dict: "a dict",
+    OrderedDict: "an OrderedDict",
+    list: "a list",
+    tuple: "a tuple",
+    str: "text",
+    bool: "a truth value",
+    int: "a number",
+    float: "a number",
+    bytes: "bytes",
+    type(None): "None",
+}
 
 # fmt: off
 _TORCH_DTYPES = frozenset((

@@ -123,7 +123,8 @@ def place_tensor(name: str, tensor: Tensor, entries: Mapping[str, Entry], file: 
         )
     if tensor.altered:
         raise UnsupportedError(
-            f"{what} is a conjugated or negated view", hint="save it again after .resolve_conj().resolve_neg()"
+            f"{what} is a conjugated or negated view",
+            hint="save it again after .resolve_conj().resolve_neg()",
         )
     if not _row_major(tensor):
         raise UnsupportedError(

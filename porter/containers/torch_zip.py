@@ -146,7 +146,9 @@ def _read_raw(path: Path, file: str) -> Header:
     found = unpickle(pickled, file)
     wrapper, state = find_state(found.value, file)
     folder = f"{top}/data/"
-    storages = {name.removeprefix(folder): entry for name, entry in entries.items() if name.startswith(folder)}
+    storages = {
+        name.removeprefix(folder): entry for name, entry in entries.items() if name.startswith(folder)
+    }
     tensors = []
     for name, tensor in state.items():
         _check_name(name, file)
@@ -210,5 +212,5 @@ def _read_pickle(fd: int, entry: Entry, file: str) -> bytes:
     pickled = pread(fd, entry.size, entry.offset, file)
     # torch leaves 0 there when told not to compute checksums.
     if entry.crc not in (0, zlib.crc32(pickled)):
-        refuse(file, f"expected the checksum {entry.crc:#010x} of {entry.name!r}, found another: it is damaged")
+        refuse(file, f"expected the checksum {entry.crc:#010x} of {entry.name!r}, found another")
     return pickled

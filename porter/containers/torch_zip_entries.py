@@ -168,7 +168,7 @@ def _data_offset(fd: int, one: _Listed, limit: int, file: str) -> int:
         refuse(file, f"expected entry {name!r} before byte {limit}, found it at {one.header}")
     raw = pread(fd, LOCAL.size, one.header, file)
     magic, _, flags, method, _, _, _, packed, size, n_name, n_extra = LOCAL.unpack(raw)
-    offset = one.header + LOCAL.size + n_name + n_extra
+    offset: int = one.header + LOCAL.size + n_name + n_extra
     if magic != LOCAL_MAGIC or offset > limit:
         refuse(file, f"expected entry {name!r} at byte {one.header}, found {magic!r}")
     rest = pread(fd, n_name + n_extra, one.header + LOCAL.size, file)

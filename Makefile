@@ -1,0 +1,42 @@
+# Two commands on a fresh Linux machine with Python 3.11 or newer:
+#   make demo    the real Gemma 3 270M, from GGUF to LitGPT to generated text
+#   make test    all checks
+# Both share one virtual environment, .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+JOBS ?= 2
+
+.PHONY: demo test lint check clean
+
+demo: $(VENV)/.installed
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh demo
+
+test: $(VENV)/.tested lint check
+
+lint: $(VENV)/.tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: $(VENV)/.tested
+	$(BIN)/python -m pytest -n $(JOBS)
+
+# torch first and alone, so that no other requirement chooses its build.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -q --upgrade pip
+	$(PIP) install -q -c constraints.txt torch
+	$(PIP) install -q -c constraints.txt -e ".[demo]"
+	touch $@
+
+# litgpt asks for an older huggingface_hub than transformers 5: it is installed without its requirements.
+$(VENV)/.tested: $(VENV)/.installed
+	$(PIP) install -q -c constraints.txt --group dev --group peers
+	$(PIP) install -q -c constraints.txt --no-deps litgpt
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
