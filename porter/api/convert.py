@@ -152,6 +152,7 @@ def run(
         prepared.opened.checkpoint.root,
         destination,
         force=force,
+        inside=prepared.opened.checkpoint.single,
         progress=progress,
         receipt=lambda digests: receipt(prepared, digests),
     )
@@ -161,9 +162,14 @@ def run(
 
 
 def default_out(prepared: Prepared) -> Path:
-    """A directory beside you, named after the model and the dialect: `gemma-2b-litgpt`."""
-    label = prepared.opened.checkpoint.label.rsplit("/", 1)[-1]
-    return Path.cwd() / f"{label}-{prepared.target.name}"
+    """A directory beside you, named after the model and the dialect: `gemma-2b-litgpt`.
+
+    Where you stand in the source itself, it is made beside that.
+    """
+    checkpoint, here = prepared.opened.checkpoint, Path.cwd()
+    if not checkpoint.single and here.resolve() == checkpoint.root.resolve():
+        here = here.parent
+    return here / f"{checkpoint.label.rsplit('/', 1)[-1]}-{prepared.target.name}"
 
 
 def receipt(prepared: Prepared, digests: Mapping[str, str | None]) -> bytes:

@@ -42,7 +42,7 @@ class DownloadedFile:
 
 @dataclass(frozen=True)
 class Download:
-    """What a download did, or with `dry_run` would do. `path` is the directory with the files; sizes in bytes.
+    """What a download did, or with `dry_run` would do. Sizes are in bytes; `path` is the files' directory.
 
     `revision` is what was asked for, `commit` what it stood for. `bytes_fetched` is 0 in a dry run.
     """
@@ -153,7 +153,7 @@ def _check_disk(root: Path, needed: int) -> None:
     if needed and free < needed + DISK_MARGIN:
         raise PorterError(
             f"not enough space on the disk of {existing}",
-            cause=f"{_size(needed)} are needed, {_size(DISK_MARGIN)} should stay free, {_size(free)} are free",
+            cause=f"needed: {_size(needed)}, and {_size(DISK_MARGIN)} to stay free; free: {_size(free)}",
             hint="free some space, or choose another disk with -o or HF_HOME",
         )
 

@@ -29,13 +29,17 @@ _OTHER_CONTAINERS = {
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`files` are the names and paths of everything in the directory that is no weight file."""
+    """`files` are the names and paths of everything in the directory that is no weight file.
+
+    `single` says that one weight file was named, and not the directory around it.
+    """
 
     root: Path
     label: str
     container: str
     headers: tuple[Header, ...]
     files: Mapping[str, Path]
+    single: bool = False
 
     @cached_property
     def tensors(self) -> dict[str, StoredTensor]:
@@ -66,7 +70,9 @@ def open_checkpoint(location: Location) -> Checkpoint:
         for path in sorted(location.root.iterdir())
         if path.is_file() and path.name not in weights and not path.name.endswith(".safetensors")
     }
-    return Checkpoint(location.root, location.label, headers[0].container, headers, files)
+    return Checkpoint(
+        location.root, location.label, headers[0].container, headers, files, location.file is not None
+    )
 
 
 def _headers(location: Location) -> tuple[Header, ...]:

@@ -56,6 +56,7 @@ def execute(
     out: Path,
     *,
     force: bool = False,
+    inside: bool = False,
     progress: Progress | None = None,
     receipt: Callable[[Digests], bytes] | None = None,
 ) -> ExecutionResult:
@@ -63,7 +64,7 @@ def execute(
 
     `progress` is told of bytes written to weight files: (file, bytes since the last call); they add up to
     the files' sizes. `receipt` is given the digests of all other files and returns the receipt's bytes.
-    `force` replaces a directory that holds a receipt.
+    `force` replaces a directory that holds a receipt. `inside` allows an `out` within `source_root`.
 
     Raises UsageError for an `out` that is in the way, MalformedError for sources that are not as planned,
     DifferenceError for a failed check, UnsupportedError for what cannot be computed, PorterError when
@@ -73,7 +74,7 @@ def execute(
         _check_names(plan)
         copied = [side.copied_from for side in plan.side_files if side.copied_from is not None]
         paths = {name: locate(source_root, name) for name in {*plan.source_sizes, *copied}}
-        out = check_output(out, source_root, paths.values(), force=force)
+        out = check_output(out, source_root, paths.values(), force=force, inside=inside)
         with _opened(paths, plan.source_sizes) as sources:
             run_checks(plan, sources)
             with staging(out) as stage:

@@ -105,7 +105,7 @@ def cached_listing(ref: HubReference, snapshot: Path) -> RepoListing:
 
 
 def list_files(ref: HubReference, token: str | None = None) -> RepoListing:
-    """What a repository holds, in one request: commit, file sizes, digests. Raises PorterError and its kinds."""
+    """What a repository holds, in one request: commit, sizes, digests. Raises PorterError and its kinds."""
     if is_offline():
         raise offline_error(ref)
     with translated(ref, token):

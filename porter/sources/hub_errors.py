@@ -58,7 +58,7 @@ def access_error(ref: HubReference, token: str | None, cause: str | None = None)
         return AccessError(
             f"your token has no access to {ref.repo}",
             cause=cause or "its licence has not been accepted by the account that the token belongs to",
-            hint=f"accept the licence at {ref.licence_url} with that account, and let the token read gated models",
+            hint=f"accept the licence at {ref.licence_url} with that account; the token must be allowed gated models",
         )
     return AccessError(
         f"{ref.repo} is gated: its licence has to be accepted first",

@@ -1,6 +1,6 @@
-"""The files of a repository, as values: which there are, which of them a checkpoint needs, whether all are here.
+"""The files of a repository as values: which of them a checkpoint needs, and whether all are here.
 
-Pure functions: no network. By default one kind of weights is chosen, safetensors before `.bin` before
+No network. By default one kind of weights is chosen, safetensors before `.bin` before
 `.pth` and `.ckpt`; GGUF, Keras, Flax and ONNX files only when they are asked for by pattern.
 """
 
