@@ -43,7 +43,7 @@ def write_config(
         if value is None and hyperparameter.advisory and entry.contains is None:
             continue
         if entry.write_to is not None:
-            _write_field(dialect, entry, value, written, makers)
+            _write_field(dialect, entry, value, written, makers, shapes)
     for path, (constant, _) in dialect.config.write.items():
         value = constant
         if isinstance(constant, Expression):
@@ -65,7 +65,12 @@ def dump_config(config: Mapping[str, Any], file: str) -> bytes:
 
 
 def _write_field(
-    dialect: Dialect, entry: FieldEntry, value: Any, written: dict[str, Any], makers: dict[str, str]
+    dialect: Dialect,
+    entry: FieldEntry,
+    value: Any,
+    written: dict[str, Any],
+    makers: dict[str, str],
+    shapes: Shapes,
 ) -> None:
     path = entry.write_to
     assert path is not None
@@ -78,7 +83,7 @@ def _write_field(
         elif entry.has_default and entry.default is not None and not isinstance(entry.default, Expression):
             raise _cannot(dialect, entry.name, value, f"leaving out {path} means {entry.default!r}")
         return
-    if "." in path and entry.has_default and value == _plain(entry.default):
+    if "." in path and entry.has_default and value == _plain(entry.default, shapes):
         # A nested section is written only where it says something.
         return
     theirs = _spell(entry, _translate(dialect, entry, value))
@@ -93,10 +98,10 @@ def _write_field(
     put(written, path, theirs)
 
 
-def _plain(default: Any) -> Any:
-    """A default that is a quoted literal, as its value."""
+def _plain(default: Any, shapes: Shapes) -> Any:
+    """A default that reads no hyperparameter, as its value beside the target's tensors."""
     if isinstance(default, Expression):
-        return None if default.names else default.evaluate(lambda name: None, {"has": lambda t: None})
+        return None if default.names else default.evaluate(lambda name: None, {"has": shapes.__contains__})
     return default
 
 

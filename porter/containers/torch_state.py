@@ -26,8 +26,8 @@ PREFIXES = ("_orig_mod.", "module.")
 # Elements. Strides and sizes are i64 in torch; nothing stored comes near.
 _MAX_ELEMENTS = 2**63 - 1
 
-_UNTYPED = "torch.storage.UntypedStorage"
-_STORAGES = {
+UNTYPED = "torch.storage.UntypedStorage"
+STORAGE_CLASSES = {
     "torch.DoubleStorage": "F64",
     "torch.FloatStorage": "F32",
     "torch.HalfStorage": "F16",
@@ -39,7 +39,7 @@ _STORAGES = {
     "torch.CharStorage": "I8",
     "torch.ByteStorage": "U8",
     "torch.BoolStorage": "BOOL",
-    _UNTYPED: "U8",
+    UNTYPED: "U8",
 }
 _DTYPES = {f"torch.{dtype.torch}": dtype for dtype in DTYPES.values() if dtype.torch}
 
@@ -160,7 +160,7 @@ def _row_major(tensor: Tensor) -> bool:
 
 def _dtype(storage: Storage, word: str | None, what: str) -> Dtype:
     """A tensor's dtype by torch's word; by the storage's class where there is none."""
-    dtype = _DTYPES.get(word) if word else DTYPES.get(_STORAGES.get(storage.kind, ""))
+    dtype = _DTYPES.get(word) if word else DTYPES.get(STORAGE_CLASSES.get(storage.kind, ""))
     if dtype is None:
         raise UnsupportedError(f"{what} has an unknown dtype", cause=f"found {word or storage.kind!r:.80}")
     return dtype

@@ -10,7 +10,6 @@ Format: torch's `serialization.py` and `_utils.py` (2.13), PKWARE's APPNOTE 6.3.
 
 from __future__ import annotations
 
-import itertools
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from dataclasses import dataclass, replace
 from porter.containers.base import OutputFile, StoredTensor
 from porter.containers.safetensors_writer import TensorSpec
 from porter.containers.torch_pickle import MAX_PICKLE
-from porter.containers.torch_state import STORAGE_CLASSES, UNTYPED
+from porter.containers.torch_pickle_writer import pickle_state, storages
 from porter.containers.torch_zip import CONTAINER
 from porter.containers.torch_zip_entries import (
     CENTRAL,
@@ -51,8 +50,6 @@ _UTF8 = 0x0800
 _TIME, _DATE = 0, 0x0021
 _NEEDED, _NEEDED64 = 20, 45
 _PADDING_EXTRA = 0x4246
-
-_STORAGE_OF = {dtype: name for name, dtype in STORAGE_CLASSES.items() if name != UNTYPED}
 
 
 @dataclass(frozen=True)
@@ -92,44 +89,124 @@ def place(
                 f"{name}: cannot tie {tied!r} to {owner!r}",
                 cause="expected two tensors of one dtype and shape, the second not tied itself",
             )
-    position = len(_head(pickled := _pickle(_unplaced(name, tensors, ties)), alignment))
+    owners = [spec[0] for spec in tensors if spec[0] not in ties]
+    numbers = {tensor: number for number, tensor in enumerate(owners)}
+    # The pickle depends on the storages' order alone, so their numbers can stand for their offsets.
+    pickled = pickle_state(
+        [StoredTensor(*spec, name, numbers[ties.get(spec[0], spec[0])]) for spec in tensors]
+    )
     if len(pickled) > MAX_PICKLE:
         raise UnsupportedError(f"{name}: {len(tensors)} tensors are too many for one torch file")
+    position = len(_small_entries(pickled)[1])
     offsets: dict[str, int] = {}
-    for number, spec in enumerate(spec for spec in tensors if spec[0] not in ties):
-        tensor = StoredTensor(*spec, name, 0)
-        offsets[spec[0]] = _aligned(position, _data_name(number), tensor.nbytes, alignment)
-        position = offsets[spec[0]] + tensor.nbytes
-    placed = tuple(
-        StoredTensor(tensor, dtype, tuple(shape), name, offsets[ties.get(tensor, tensor)])
-        for tensor, dtype, shape in tensors
-    )
+    for number, owner in enumerate(owners):
+        nbytes = StoredTensor(*specs[owner], name, 0).nbytes
+        offsets[owner] = _next_offset(position, _data_name(number), nbytes, alignment)
+        position = offsets[owner] + nbytes
+    placed = tuple(StoredTensor(*spec, name, offsets[ties.get(spec[0], spec[0])]) for spec in tensors)
     file = OutputFile(name, CONTAINER, 0, placed)
     start, tail = literals(file)[-1]
     return replace(file, size=start + len(tail))
 
 
 def literals(file: OutputFile, crcs: Mapping[str, int] | None = None) -> list[tuple[int, bytes]]:
-    """(offset, bytes) of all that is not tensor data, in order: headers before each storage, and the tail.
+    """(offset, bytes) of all that is not tensor data, in order: a header before each storage, and the tail.
 
-    Tensors at one offset share a storage. `crcs` are checksums of tensors' data by name; those that are not
-    known become 0, which torch never minds and `unzip -t` does. Headers fill the room before each tensor,
-    so placements other than `place`'s work too; ValueError where that room is too small.
+    Tensors at one offset share a storage. `crcs` holds checksums of tensors' data by name; those that are
+    not known become 0, which torch never minds and `unzip -t` does. Headers fill the room before each
+    storage, so a placement other than `place`'s works too; ValueError where that room is too small.
     """
-    storages = _storages(file.tensors)
-    first = min(storages, default=None)
-    head, entries = _lay_head(_pickle(file.tensors), first)
+    entries, head = _small_entries(pickle_state(file.tensors))
+    begin, pending = 0, bytearray(head)
     found: list[tuple[int, bytes]] = []
-    pending, begin = bytearray(head), 0
-    for number, (offset, tensor) in enumerate(storages.items()):
-        crc = (crcs or {}).get(tensor.name, 0)
-        entry = _Entry(_data_name(number), tensor.nbytes, begin + len(pending), offset, crc)
-        pending += _local(entry, file.name)
+    for number, (offset, sharing) in enumerate(storages(file.tensors).items()):
+        crc = next((crcs[tensor.name] for tensor in sharing if tensor.name in crcs), 0) if crcs else 0
+        size = sharing[0].nbytes
+        entry = _Entry(_data_name(number), size, begin + len(pending), offset, crc)
         entries.append(entry)
-        if tensor.nbytes:
+        pending += _local_header(entry)
+        if size:
             found.append((begin, bytes(pending)))
-            pending, begin = bytearray(), offset + tensor.nbytes
-    version = _text_entry("version", _VERSION, begin + len(pending))
-    pending += _local(version, file.name) + _VERSION
+            begin, pending = offset + size, bytearray()
+    version = _small_entry("version", _VERSION, begin + len(pending))
+    pending += _local_header(version) + _VERSION
     pending += _directory([*entries, version], begin + len(pending))
     return [*found, (begin, bytes(pending))]
+
+
+def _check(file: str, spec: TensorSpec, seen: Mapping[str, TensorSpec]) -> None:
+    tensor, dtype, shape = spec
+    if dtype.torch is None:
+        raise UnsupportedError(f"{file}: torch cannot hold {tensor!r}", cause=f"it is {dtype.name}")
+    if tensor in seen:
+        raise UnsupportedError(f"{file}: cannot name a tensor {tensor!r}", cause="two tensors have that name")
+    if any(dim < 0 for dim in shape):
+        raise UnsupportedError(f"{file}: {tensor!r} has the shape {list(shape)}")
+
+
+def _data_name(number: int) -> bytes:
+    return f"{_TOP}/data/{number}".encode()
+
+
+def _small_entries(pickled: bytes) -> tuple[list[_Entry], bytes]:
+    """The entries before the data, and their bytes."""
+    entries: list[_Entry] = []
+    head = b""
+    for name, content in (("data.pkl", pickled), ("byteorder", b"little")):
+        entries.append(_small_entry(name, content, len(head)))
+        head += _local_header(entries[-1]) + content
+    return entries, head
+
+
+def _small_entry(name: str, content: bytes, header: int) -> _Entry:
+    raw = f"{_TOP}/{name}".encode()
+    return _Entry(raw, len(content), header, header + LOCAL.size + len(raw), zlib.crc32(content))
+
+
+def _next_offset(header: int, name: bytes, size: int, alignment: int) -> int:
+    """The first aligned offset that leaves room for an entry's header from byte `header` on."""
+    least = header + LOCAL.size + len(name) + len(_wide_sizes(size))
+    offset = -(-least // alignment) * alignment
+    # An extra field takes at least 4 bytes, or none.
+    return offset + alignment if 0 < offset - least < 4 else offset
+
+
+def _local_header(entry: _Entry) -> bytes:
+    """An entry's own header, padded up to its data."""
+    extra = _wide_sizes(entry.size)
+    room = entry.offset - entry.header - LOCAL.size - len(entry.name) - len(extra)
+    if room:
+        if room < 4 or len(extra) + room > FULL16:
+            raise ValueError(f"a header cannot leave {room} bytes before {entry.name.decode()}")
+        extra += struct.pack("<2H", _PADDING_EXTRA, room - 4) + bytes(room - 4)
+    needed = _NEEDED64 if entry.size >= FULL32 else _NEEDED
+    size = min(entry.size, FULL32)
+    numbers = (needed, _UTF8, 0, _TIME, _DATE, entry.crc, size, size, len(entry.name), len(extra))
+    return LOCAL.pack(LOCAL_MAGIC, *numbers) + entry.name + extra
+
+
+def _wide_sizes(size: int) -> bytes:
+    return struct.pack("<2H2Q", ZIP64_EXTRA, 16, size, size) if size >= FULL32 else b""
+
+
+def _directory(entries: Sequence[_Entry], start: int) -> bytes:
+    """The central directory at byte `start`, and what ends the archive."""
+    listed = b"".join(map(_listed, entries))
+    counts = (len(entries), len(entries), len(listed), start)
+    end = b""
+    if len(entries) >= FULL16 or len(listed) >= FULL32 or start >= FULL32:
+        end += END64.pack(END64_MAGIC, END64.size - 12, _NEEDED64, _NEEDED64, 0, 0, *counts)
+        end += LOCATOR.pack(LOCATOR_MAGIC, 0, start + len(listed), 1)
+    count = min(len(entries), FULL16)
+    end += END.pack(END_MAGIC, 0, 0, count, count, min(len(listed), FULL32), min(start, FULL32), 0)
+    return listed + end
+
+
+def _listed(entry: _Entry) -> bytes:
+    fields = (entry.size, entry.size, entry.header)
+    wide = [field for field in fields if field >= FULL32]
+    extra = struct.pack(f"<2H{len(wide)}Q", ZIP64_EXTRA, 8 * len(wide), *wide) if wide else b""
+    needed = _NEEDED64 if wide else _NEEDED
+    size, packed, header = (min(field, FULL32) for field in fields)
+    numbers = (needed, needed, _UTF8, 0, _TIME, _DATE, entry.crc, packed, size, len(entry.name), len(extra))
+    return CENTRAL.pack(CENTRAL_MAGIC, *numbers, 0, 0, 0, 0, header) + entry.name + extra

@@ -38,11 +38,13 @@ class NameMatcher:
     def __init__(self, dialect: Dialect) -> None:
         self._rules: dict[str, list[Rule]] = {}
         for rule in dialect.rules:
-            self._rules.setdefault(rule.theirs.template, []).append(rule)
+            for form in rule.theirs.spellings:
+                self._rules.setdefault(form.template, []).append(rule)
         self._prefixes = dialect.prefixes
         self._ignored: dict[str, list[Pattern]] = {}
         for pattern in dialect.ignore:
-            self._ignored.setdefault(pattern.template, []).append(pattern)
+            for form in pattern.spellings:
+                self._ignored.setdefault(form.template, []).append(pattern)
 
     def spelled(self, name: str) -> str | None:
         """The name as the table spells it, or None if no rule fits."""

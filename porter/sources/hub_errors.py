@@ -44,6 +44,17 @@ def has_token(token: str | None) -> bool:
     return bool(token or get_token())
 
 
+def http_error() -> type[Exception]:
+    """The base of all errors of the client's HTTP library, a failing connection among them.
+
+    That library is httpx or httpx2, depending on the client's version; its error is the client's own base.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    base: type[Exception] = HfHubHTTPError.__mro__[1]
+    return base
+
+
 def offline_error(ref: HubReference) -> UsageError:
     return UsageError(
         f"{ref.label} is not in the local cache, and porter is offline",
@@ -58,7 +69,7 @@ def access_error(ref: HubReference, token: str | None, cause: str | None = None)
         return AccessError(
             f"your token has no access to {ref.repo}",
             cause=cause or "its licence has not been accepted by the account that the token belongs to",
-            hint=f"accept the licence at {ref.licence_url} with that account; the token must be allowed gated models",
+            hint=f"accept the licence at {ref.licence_url} with that account; the token must cover it",
         )
     return AccessError(
         f"{ref.repo} is gated: its licence has to be accepted first",
@@ -80,8 +91,7 @@ def _translate(error: Exception, ref: HubReference, token: str | None) -> Porter
         return UsageError(f"{ref.label} is no valid name on the Hub", cause=_plain(error, token))
     if isinstance(error, hub.HfHubHTTPError):
         return _http(error, ref, token)
-    # The client's HTTP library is httpx before 2.0 and httpx2 after; both hang below its HTTPError's base.
-    if isinstance(error, hub.HfHubHTTPError.__bases__[0] | ConnectionError | TimeoutError):
+    if isinstance(error, (http_error(), ConnectionError, TimeoutError)):
         return PorterError(
             f"cannot reach the Hub for {ref.label}",
             cause=_plain(error, token),

@@ -138,14 +138,16 @@ def _check_overlaps(dialect: Dialect) -> None:
     ]
     entries += [(pattern, Where(dialect.path, 1), None) for pattern in dialect.ignore]
     for pattern, where, when in entries:
-        for other, place, other_when in seen.setdefault(pattern.template, []):
+        rivals = [entry for form in pattern.spellings for entry in seen.get(form.template, ())]
+        for other, place, other_when in rivals:
             if pattern.overlaps(other) and (when is None or other_when is None):
                 raise TableError(
                     where,
                     f"a stored name could fit both {pattern.text!r} and {other.text!r}",
                     cause=f"the other one is at {place}",
                 )
-        seen[pattern.template].append((pattern, where, when))
+        for form in pattern.spellings:
+            seen.setdefault(form.template, []).append((pattern, where, when))
 
 
 def _check_config(dialect: Dialect, canonical: Canonical) -> None:

@@ -1,8 +1,9 @@
 """Names with variables: `model.layers.{layer}.mlp.up_proj.weight`.
 
-A variable stands for a whole number in decimal, without leading zeros. Patterns are anchored. A name is
-looked up by its template (every run of digits replaced), so matching costs the same however many rules
-there are, and two patterns overlap exactly when their templates and literal digits do.
+A variable stands for a whole number in decimal, without leading zeros. `{_layer}` is a numbered suffix as
+Keras writes it: nothing for 0, then `_1`, `_2`, …. Patterns are anchored. A name is looked up by its
+template (every run of digits replaced), so matching costs the same however many rules there are, and
+two patterns overlap exactly when their templates and literal digits do.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from functools import cached_property
 
 from porter.errors import PorterError
 
-_VARIABLE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_VARIABLE = re.compile(r"\{(_?)([A-Za-z][A-Za-z0-9_]*)\}")
+_PLAIN = re.compile(r"\{[A-Za-z][A-Za-z0-9_]*\}")
+_SUFFIX = re.compile(r"\{_([A-Za-z][A-Za-z0-9_]*)\}")
 _DIGITS = re.compile(r"[0-9]+")
 _SLOT = "\0"
 
@@ -24,48 +27,85 @@ class PatternError(PorterError):
 
 
 @dataclass(frozen=True)
+class Spelling:
+    """One form that a pattern's names take: a template, what stands in its slots, and fixed variables.
+
+    `slots` are, in order, variables `{x}` or literal digits; `suffixes` are variables whose 0 is spelled
+    by another form; `zero` are variables that are 0 in this one.
+    """
+
+    template: str
+    slots: tuple[str, ...]
+    suffixes: frozenset[str]
+    zero: tuple[str, ...]
+
+    def match(self, digits: list[str]) -> dict[str, int] | None:
+        """The variables' values for a name of this template with these runs of digits."""
+        values = dict.fromkeys(self.zero, 0)
+        for slot, run in zip(self.slots, digits, strict=True):
+            if not slot.startswith("{"):
+                if slot != run:
+                    return None
+                continue
+            name = slot[1:-1]
+            if run.startswith("0") and (len(run) > 1 or name in self.suffixes):
+                return None
+            values[name] = int(run)
+        return values
+
+    def overlaps(self, other: Spelling) -> bool:
+        """Whether one name could have both spellings."""
+        return self.template == other.template and all(
+            mine == yours or mine.startswith("{") or yours.startswith("{")
+            for mine, yours in zip(self.slots, other.slots, strict=True)
+        )
+
+
+@dataclass(frozen=True)
 class Pattern:
-    """A name with variables. `slots` are, in order, variables `{x}` or literal digits."""
+    """A name with variables."""
 
     text: str
 
     @cached_property
     def variables(self) -> tuple[str, ...]:
-        return tuple(_VARIABLE.findall(self.text))
+        return tuple(name for _, name in _VARIABLE.findall(self.text))
 
     @cached_property
-    def slots(self) -> tuple[str, ...]:
-        return tuple(re.findall(r"\{[A-Za-z_][A-Za-z0-9_]*\}|[0-9]+", self.text))
-
-    @cached_property
-    def template(self) -> str:
-        return _DIGITS.sub(_SLOT, _VARIABLE.sub(_SLOT, self.text))
+    def spellings(self) -> tuple[Spelling, ...]:
+        """The forms of the name: one, or two where a numbered suffix may be absent."""
+        suffix = _SUFFIX.search(self.text)
+        if suffix is None:
+            return (_spelling(self.text, frozenset(), ()),)
+        name = suffix[1]
+        numbered = self.text.replace(suffix[0], f"_{{{name}}}")
+        return (
+            _spelling(numbered, frozenset({name}), ()),
+            _spelling(self.text.replace(suffix[0], ""), frozenset(), (name,)),
+        )
 
     def format(self, values: Mapping[str, int]) -> str:
         """The name with its variables filled in."""
-        return _VARIABLE.sub(lambda match: str(values[match[1]]), self.text)
+
+        def fill(match: re.Match[str]) -> str:
+            value = values[match[2]]
+            return f"_{value}" * (value > 0) if match[1] else str(value)
+
+        return _VARIABLE.sub(fill, self.text)
 
     def match(self, name: str) -> dict[str, int] | None:
         """The variables' values if `name` fits the pattern, else None."""
-        if template_of(name) != self.template:
-            return None
-        values: dict[str, int] = {}
-        for slot, digits in zip(self.slots, _DIGITS.findall(name), strict=True):
-            if not slot.startswith("{"):
-                if slot != digits:
-                    return None
-            elif len(digits) > 1 and digits.startswith("0"):
-                return None
-            else:
-                values[slot[1:-1]] = int(digits)
-        return values
+        template = template_of(name)
+        for spelling in self.spellings:
+            if spelling.template == template:
+                values = spelling.match(_DIGITS.findall(name))
+                if values is not None:
+                    return values
+        return None
 
     def overlaps(self, other: Pattern) -> bool:
         """Whether one name could fit both patterns."""
-        return self.template == other.template and all(
-            mine == yours or mine.startswith("{") or yours.startswith("{")
-            for mine, yours in zip(self.slots, other.slots, strict=True)
-        )
+        return any(mine.overlaps(yours) for mine in self.spellings for yours in other.spellings)
 
 
 def template_of(name: str) -> str:
@@ -82,9 +122,20 @@ def parse_pattern(text: str) -> Pattern:
         raise PatternError(f"`{text}`: a brace that is no `{{variable}}`")
     if len(set(pattern.variables)) != len(pattern.variables):
         raise PatternError(f"`{text}`: a variable stands twice")
+    if len(_SUFFIX.findall(text)) > 1:
+        raise PatternError(f"`{text}`: two numbered suffixes in one name")
     if re.search(r"\}[0-9{]|[0-9]\{", text):
         raise PatternError(
             f"`{text}`: a variable touches digits or another variable",
             hint="a name could then be read in two ways; there must be a separator between them",
         )
     return pattern
+
+
+def _spelling(text: str, suffixes: frozenset[str], zero: tuple[str, ...]) -> Spelling:
+    return Spelling(
+        template=_DIGITS.sub(_SLOT, _PLAIN.sub(_SLOT, text)),
+        slots=tuple(re.findall(r"\{[A-Za-z][A-Za-z0-9_]*\}|[0-9]+", text)),
+        suffixes=suffixes,
+        zero=zero,
+    )
