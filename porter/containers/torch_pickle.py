@@ -15,7 +15,6 @@ Format: Python's `pickletools` and `pickle`; persistent ids: torch's `serializat
 
 from __future__ import annotations
 
-import pickletools
 import struct
 from collections import OrderedDict
 from collections.abc import Callable
@@ -287,6 +286,9 @@ class _Machine:
 
 
 def _opcode_word(opcode: bytes) -> str:
+    # Only errors need it, and it imports pickle.
+    import pickletools
+
     names = (known.name for known in pickletools.opcodes if known.code.encode("latin1") == opcode)
     return next(names, f"the byte {opcode!r}")
 

@@ -20,7 +20,8 @@ from porter.containers.torch_zip_entries import Entry, refuse
 from porter.dtypes import DTYPES, Dtype
 from porter.errors import MalformedError, UnsupportedError
 
-WRAPPERS = ("model", "state_dict", "model_state_dict", "module", "model.module")
+# The deepest first: a wrapped model may have other tensors beside it.
+WRAPPERS = ("model.module", "model", "state_dict", "model_state_dict", "module")
 PREFIXES = ("_orig_mod.", "module.")
 
 # Elements. Strides and sizes are i64 in torch; nothing stored comes near.

@@ -139,6 +139,7 @@ def _read_raw(path: Path, file: str) -> Header:
             _check_format(os.pread(fd, 512, 0), file)
             entries = read_entries(fd, size, file)
             top = _top_folder(entries, file)
+            _check_stored(entries, file)
             _check_byteorder(fd, entries.get(f"{top}/byteorder"), file)
             pickled = _read_pickle(fd, entries[f"{top}/data.pkl"], file)
     except OSError as error:
@@ -191,6 +192,16 @@ def _top_folder(entries: dict[str, Entry], file: str) -> str:
     if f"{top}/data.pkl" not in entries:
         refuse(file, f"expected the entry {top}/data.pkl, found {_some(entries)}")
     return top
+
+
+def _check_stored(entries: dict[str, Entry], file: str) -> None:
+    for entry in entries.values():
+        if entry.method:
+            raise UnsupportedError(
+                f"{file}: entry {entry.name!r} is compressed",
+                cause=f"expected stored bytes (method 0), found method {entry.method}",
+                hint=_RESAVE,
+            )
 
 
 def _check_byteorder(fd: int, entry: Entry | None, file: str) -> None:

@@ -1,4 +1,4 @@
-"""The entries of a zip archive that stores and does not compress: each name, and where its bytes lie.
+"""The entries of a zip archive: each name, and where its bytes lie, compressed or not.
 
 A stricter reading than most: the directory must end the file, entries must lie one after the other
 without overlap, and whatever two readers could take in two ways (names twice, sizes that differ between
@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from porter.errors import MalformedError, UnsupportedError
@@ -40,12 +40,16 @@ _UTF8 = 0x0800
 
 @dataclass(frozen=True)
 class Entry:
-    """One stored file: `size` bytes from byte `offset` of the archive on; `crc` as the directory says it."""
+    """One file: `size` bytes from byte `offset` of the archive on; `crc` and `method` as the directory says.
+
+    Method 0 is stored; with any other the bytes are compressed.
+    """
 
     name: str
     offset: int
     size: int
     crc: int
+    method: int
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,8 @@ class _Listed:
 def read_entries(fd: int, size: int, file: str) -> dict[str, Entry]:
     """The entries of the archive open at `fd`, `size` bytes long, by name and in the directory's order.
 
-    Raises MalformedError where the archive is broken or ambiguous, UnsupportedError for compressed,
-    encrypted or split ones.
+    Raises MalformedError where the archive is broken or ambiguous, UnsupportedError for encrypted or
+    split ones.
     """
     start, length, count = _find_directory(fd, size, file)
     directory = pread(fd, length, start, file)
@@ -88,7 +92,7 @@ def read_entries(fd: int, size: int, file: str) -> dict[str, Entry]:
         if one.entry.name.lower() in folded:
             refuse(file, f"expected every entry once, found {before!r} twice")
         folded.add(one.entry.name.lower())
-        entries[before] = Entry(before, offset, one.entry.size, one.entry.crc)
+        entries[before] = replace(one.entry, offset=offset)
     return {one.entry.name: entries[one.entry.name] for one in listed}
 
 
@@ -150,15 +154,9 @@ def _parse_listed(directory: bytes, position: int, file: str) -> tuple[_Listed, 
     size, packed, header = _widened([size, packed, header], extra, name, file)
     if flags & _ENCRYPTED:
         raise UnsupportedError(f"{file}: entry {name!r} is encrypted")
-    if method:
-        raise UnsupportedError(
-            f"{file}: entry {name!r} is compressed",
-            cause=f"expected stored bytes (method 0), found method {method}",
-            hint="save it again with torch.save, or pack it with `zip -0`",
-        )
-    if packed != size or disk:
+    if disk or (packed != size and not method):
         refuse(file, f"expected {size} stored bytes for {name!r}, found {packed}")
-    return _Listed(Entry(name, 0, size, crc), raw, header, flags), end
+    return _Listed(Entry(name, 0, packed, crc, method), raw, header, flags), end
 
 
 def _data_offset(fd: int, one: _Listed, limit: int, file: str) -> int:
@@ -172,12 +170,12 @@ def _data_offset(fd: int, one: _Listed, limit: int, file: str) -> int:
     if magic != LOCAL_MAGIC or offset > limit:
         refuse(file, f"expected entry {name!r} at byte {one.header}, found {magic!r}")
     rest = pread(fd, n_name + n_extra, one.header + LOCAL.size, file)
-    if rest[:n_name] != one.raw_name or flags != one.flags or method:
+    if rest[:n_name] != one.raw_name or (flags, method) != (one.flags, one.entry.method):
         refuse(file, f"expected entry {name!r} at byte {one.header}, found {rest[:n_name]!r:.80}")
     if not flags & _SIZES_FOLLOW:
         size, packed = _widened([size, packed], rest[n_name:], name, file)
-        if (size, packed) != (one.entry.size, one.entry.size):
-            refuse(file, f"expected {one.entry.size} bytes in entry {name!r}, found {size} in its own header")
+        if packed != one.entry.size or (size != packed and not method):
+            refuse(file, f"expected {one.entry.size} bytes in entry {name!r}, found {packed} in its own header")
     return offset
 
 

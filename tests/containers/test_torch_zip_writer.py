@@ -32,7 +32,7 @@ def content(file: OutputFile, seed: int = 0) -> dict[int, bytes]:
     generator = torch.Generator().manual_seed(seed)
     sizes = {tensor.offset: tensor.nbytes for tensor in file.tensors}
     return {
-        offset: bytes(torch.randint(0, 2, (size,), generator=generator, dtype=torch.uint8))
+        offset: torch.randint(0, 2, (size,), generator=generator, dtype=torch.uint8).numpy().tobytes()
         for offset, size in sizes.items()
     }
 
@@ -88,7 +88,7 @@ def test_data_are_aligned_as_torch_aligns_them():
 def test_tied_tensors_share_their_storage(tmp_path, mmap):
     specs = [("head", F32, (5, 3)), ("norm", F32, (3,)), ("embed", F32, (5, 3))]
     file = place("m.pth", specs, {"head": "embed"})
-    assert file.size < 1000 and file.tensors[0].offset == file.tensors[2].offset
+    assert file.tensors[0].offset == file.tensors[2].offset
     data = content(file)
     assert len(data) == 2
     write(tmp_path / "m.pth", file, data)

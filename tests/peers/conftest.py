@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -128,8 +128,8 @@ class Models:
         self._root = root
         self._logits: dict[tuple[str, Path], Tensor] = {}
 
-    def path(self, name: str, *, dtype: torch.dtype = torch.float32, shard: str | None = None) -> Path:
-        """The directory that transformers has written for one of MODELS."""
+    def path(self, name: str, *, dtype: torch.dtype = torch.float32, shard: int | None = None) -> Path:
+        """The directory that transformers has written for one of MODELS; `shard` is a file's most bytes."""
         word = str(dtype).removeprefix("torch.")
         path = self._root / f"{name}-{word}{f'-{shard}' if shard else ''}"
         if not path.exists():
@@ -183,6 +183,15 @@ def _porter(path: Path) -> Tensor:
     from porter.models import GPT
 
     return GPT.from_checkpoint(path)(prompt())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tests run side by side, and threads that wait for one another's cores cost more than they give."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,96 @@
+"""Which files of a repository a checkpoint needs, and when a directory holds them all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from porter.errors import MalformedError, UsageError
+from porter.sources.hub_files import RepoFile, complete, select
+
+SHARDS = [f"model-{number:05d}-of-00003.safetensors" for number in (1, 2, 3)]
+
+
+def chosen(*names: str, include: tuple[str, ...] = (), exclude: tuple[str, ...] = ()) -> set[str]:
+    return {file.name for file in select([RepoFile(name, 1) for name in names], include, exclude)}
+
+
+def test_safetensors_are_preferred_and_nothing_is_fetched_twice() -> None:
+    here = ["config.json", "tokenizer.json", "chat_template.jinja", *SHARDS, "model.safetensors.index.json"]
+    others = ["pytorch_model.bin", "consolidated.safetensors", "model.gguf", "flax_model.msgpack", "README.md"]
+    others += ["onnx/model.onnx", "original/consolidated.00.pth", "model.h5", "pytorch_model.bin.index.json"]
+    assert chosen(*here, *others, "LICENSE", ".gitattributes") == set(here)
+
+
+def test_torch_files_are_fetched_where_there_is_nothing_better() -> None:
+    shards = [f"pytorch_model-0000{number}-of-00002.bin" for number in (1, 2)]
+    index = "pytorch_model.bin.index.json"
+    assert chosen("config.json", *shards, index, "training_args.bin", "x.pth") == {"config.json", *shards, index}
+    assert chosen("config.json", "gemma-2b.ckpt", "gemma.gguf") == {"config.json", "gemma-2b.ckpt"}
+
+
+def test_other_kinds_come_only_when_they_are_named() -> None:
+    with pytest.raises(UsageError, match=r"gemma\.gguf"):
+        chosen("config.json", "gemma.gguf")
+    assert chosen("config.json", "gemma.gguf", include=("*.gguf",)) == {"gemma.gguf"}
+
+
+def test_patterns() -> None:
+    names = ("config.json", "a/b/x.json", "model.safetensors", "pytorch_model.bin")
+    assert chosen(*names, include=("*.json",)) == {"config.json", "a/b/x.json"}
+    assert chosen(*names, include=("a/",)) == {"a/b/x.json"}
+    assert chosen(*names, include=("*.bin", "*.json"), exclude=("a/*",)) == {"pytorch_model.bin", "config.json"}
+    assert chosen(*names, exclude=("model.*",)) == {"config.json"}
+    with pytest.raises(UsageError):
+        chosen(*names, exclude=("*",))
+
+
+@pytest.mark.parametrize("name", ["../config.json", "/etc/passwd", "a/../../x", "a\\b", "a\nb", "a//b"])
+def test_a_name_that_leads_out_is_refused(name: str) -> None:
+    with pytest.raises(MalformedError):
+        chosen(name, include=("*",))
+
+
+def place(directory: Path, *names: str) -> Path:
+    for name in names:
+        (directory / name).write_bytes(b"")
+    return directory
+
+
+def test_a_directory_is_complete_with_config_and_all_shards(tmp_path: Path) -> None:
+    index = {"weight_map": {f"t{number}": name for number, name in enumerate(SHARDS)}}
+    place(tmp_path, "config.json", *SHARDS[:2])
+    assert not complete(tmp_path), "two of three by their numbers"
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert not complete(tmp_path)
+    (tmp_path / SHARDS[2]).symlink_to(tmp_path / "gone")
+    assert not complete(tmp_path), "a link that leads nowhere"
+    (tmp_path / SHARDS[2]).unlink()
+    place(tmp_path, SHARDS[2])
+    assert complete(tmp_path)
+    (tmp_path / "config.json").unlink()
+    assert not complete(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["config.json", "model.safetensors"], True),
+        (["model.safetensors"], False),
+        (["config.json", "tokenizer.json"], False),
+        (["model.gguf"], True),
+        (["config.json", "model.gguf", SHARDS[0]], False),
+        (["config.json", "training_args.bin"], False),
+        (["config.json", "pytorch_model.bin"], True),
+        (["config.json", "gemma-2b.ckpt"], True),
+    ],
+)
+def test_other_shapes_of_a_directory(tmp_path: Path, names: list[str], expected: bool) -> None:
+    assert complete(place(tmp_path, *names)) is expected
+
+
+def test_a_broken_index_is_not_complete(tmp_path: Path) -> None:
+    place(tmp_path, "config.json", "model.safetensors.index.json", "model.safetensors")
+    assert not complete(tmp_path)
