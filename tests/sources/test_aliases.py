@@ -39,7 +39,9 @@ def test_what_reads_as_a_path_names_none(source: str) -> None:
     assert resolve(source) is None
 
 
-@pytest.mark.parametrize("source", ["hf://", "hf://a/b/c", "hf://a/../b", "org/name@", "org/name@a..b", "hf://a/b@-x"])
+@pytest.mark.parametrize(
+    "source", ["hf://", "hf://a/b/c", "hf://a/../b", "org/name@", "org/name@a..b", "hf://a/b@-x"]
+)
 def test_a_malformed_address_is_an_error(source: str) -> None:
     with pytest.raises(UsageError):
         resolve(source)
@@ -93,5 +95,7 @@ def test_any_text_is_read_or_refused_in_words(text: str) -> None:
 
 
 def test_reading_a_name_does_not_import_the_hubs_client() -> None:
-    code = "import sys, porter.sources.aliases, porter.api.download; sys.exit('huggingface_hub' in sys.modules)"
+    code = (
+        "import sys, porter.sources.aliases, porter.api.download; sys.exit('huggingface_hub' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -19,7 +19,13 @@ def chosen(*names: str, include: tuple[str, ...] = (), exclude: tuple[str, ...] 
 
 def test_safetensors_are_preferred_and_nothing_is_fetched_twice() -> None:
     here = ["config.json", "tokenizer.json", "chat_template.jinja", *SHARDS, "model.safetensors.index.json"]
-    others = ["pytorch_model.bin", "consolidated.safetensors", "model.gguf", "flax_model.msgpack", "README.md"]
+    others = [
+        "pytorch_model.bin",
+        "consolidated.safetensors",
+        "model.gguf",
+        "flax_model.msgpack",
+        "README.md",
+    ]
     others += ["onnx/model.onnx", "original/consolidated.00.pth", "model.h5", "pytorch_model.bin.index.json"]
     assert chosen(*here, *others, "LICENSE", ".gitattributes") == set(here)
 
@@ -27,7 +33,11 @@ def test_safetensors_are_preferred_and_nothing_is_fetched_twice() -> None:
 def test_torch_files_are_fetched_where_there_is_nothing_better() -> None:
     shards = [f"pytorch_model-0000{number}-of-00002.bin" for number in (1, 2)]
     index = "pytorch_model.bin.index.json"
-    assert chosen("config.json", *shards, index, "training_args.bin", "x.pth") == {"config.json", *shards, index}
+    assert chosen("config.json", *shards, index, "training_args.bin", "x.pth") == {
+        "config.json",
+        *shards,
+        index,
+    }
     assert chosen("config.json", "gemma-2b.ckpt", "gemma.gguf") == {"config.json", "gemma-2b.ckpt"}
 
 
@@ -41,7 +51,10 @@ def test_patterns() -> None:
     names = ("config.json", "a/b/x.json", "model.safetensors", "pytorch_model.bin")
     assert chosen(*names, include=("*.json",)) == {"config.json", "a/b/x.json"}
     assert chosen(*names, include=("a/",)) == {"a/b/x.json"}
-    assert chosen(*names, include=("*.bin", "*.json"), exclude=("a/*",)) == {"pytorch_model.bin", "config.json"}
+    assert chosen(*names, include=("*.bin", "*.json"), exclude=("a/*",)) == {
+        "pytorch_model.bin",
+        "config.json",
+    }
     assert chosen(*names, exclude=("model.*",)) == {"config.json"}
     with pytest.raises(UsageError):
         chosen(*names, exclude=("*",))
