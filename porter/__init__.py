@@ -4,8 +4,10 @@
     porter.inspect("gemma-2b/")                            # what is in it
     porter.plan("gemma-2b/", to="litgpt")                  # the proof, nothing written
     porter.convert("gemma-2b/", "out/", to="litgpt")       # the bytes
+    porter.load_state_dict("gemma-2b/", as_="litgpt")      # no file written (this one loads torch)
 
-Names are loaded when they are first used: importing porter costs nothing, and none of these imports torch.
+Names are loaded when they are first used: importing porter costs nothing, and what is not said to load torch
+does not.
 """
 
 from __future__ import annotations
@@ -17,10 +19,21 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from porter.api.convert import Conversion, convert, plan
     from porter.api.inspect import Inspection, inspect
+    from porter.api.state_dict import load_state_dict
     from porter.errors import PorterError
     from porter.planning.plan import Plan
 
-__all__ = ["Conversion", "Inspection", "Plan", "PorterError", "__version__", "convert", "inspect", "plan"]
+__all__ = [
+    "Conversion",
+    "Inspection",
+    "Plan",
+    "PorterError",
+    "__version__",
+    "convert",
+    "inspect",
+    "load_state_dict",
+    "plan",
+]
 
 _HOMES = {
     "Conversion": "porter.api.convert",
@@ -28,6 +41,7 @@ _HOMES = {
     "plan": "porter.api.convert",
     "Inspection": "porter.api.inspect",
     "inspect": "porter.api.inspect",
+    "load_state_dict": "porter.api.state_dict",
     "Plan": "porter.planning.plan",
     "PorterError": "porter.errors",
 }

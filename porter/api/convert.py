@@ -81,6 +81,7 @@ def prepare(
     maps: Sequence[Path] = (),
     config: Path | None = None,
     source_dialect: str | None = None,
+    weights_only: bool = False,
 ) -> Prepared:
     """As `plan`, with the opened source and the target's table."""
     name = _target_name(to, maps)
@@ -88,7 +89,7 @@ def prepare(
     opened = open_source(source, maps=maps, config=config, dialect=source_dialect)
     identity = opened.identified()
     target = identity.family.dialect(name)
-    options = Options(wanted, tied, max_shard_size, tuple(allow_unmapped))
+    options = Options(wanted, tied, max_shard_size, tuple(allow_unmapped), weights_only)
     return Prepared(opened, target, build_plan(opened.checkpoint, identity, target, options))
 
 

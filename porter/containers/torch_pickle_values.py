@@ -20,21 +20,21 @@ MAX_DIMS = 64
 _MAX_NUMBER = 2**63 - 1
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Global:
     """A class, function or dtype that is named and never looked up."""
 
     name: str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Inert:
     """In the place of what a call of `name` would have made."""
 
     name: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Storage:
     """A block of `numel` elements in entry `data/<key>`; `kind` is its class, such as `torch.HalfStorage`."""
 
@@ -43,7 +43,7 @@ class Storage:
     numel: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Tensor:
     """A view of a storage; `offset` and `strides` count elements.
 

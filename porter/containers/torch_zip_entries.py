@@ -175,7 +175,9 @@ def _data_offset(fd: int, one: _Listed, limit: int, file: str) -> int:
     if not flags & _SIZES_FOLLOW:
         size, packed = _widened([size, packed], rest[n_name:], name, file)
         if packed != one.entry.size or (size != packed and not method):
-            refuse(file, f"expected {one.entry.size} bytes in entry {name!r}, found {packed} in its own header")
+            refuse(
+                file, f"expected {one.entry.size} bytes in entry {name!r}, found {packed} in its own header"
+            )
     return offset
 
 

@@ -75,7 +75,7 @@ class Expression:
     def tree(self) -> ast.expr:
         try:
             tree = ast.parse(self.text, mode="eval")
-        except (SyntaxError, ValueError, RecursionError) as error:
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise ExpressionError(f"cannot parse the expression `{self.text}`", cause=str(error)) from None
         for node in ast.walk(tree):
             if not isinstance(node, _ALLOWED):
@@ -100,7 +100,7 @@ class Expression:
             return _evaluate(self.tree, lookup, functions or {})
         except ExpressionError as error:
             raise ExpressionError(f"`{self.text}`: {error.message}", hint=error.hint) from None
-        except (TypeError, ValueError, IndexError, KeyError, ArithmeticError) as error:
+        except (TypeError, ValueError, LookupError, ArithmeticError, RecursionError) as error:
             raise ExpressionError(f"`{self.text}` has no value here", cause=str(error)) from None
 
 
@@ -125,7 +125,7 @@ def _evaluate(node: ast.expr, lookup: Lookup, functions: Functions) -> Any:
         case ast.BinOp(op=ast.Div()):
             return divide(value_of(node.left), value_of(node.right))
         case ast.BinOp():
-            return _BINARY[type(node.op)](value_of(node.left), value_of(node.right))
+            return _BINARY[type(node.op)](_number(value_of(node.left)), _number(value_of(node.right)))
         case ast.UnaryOp(op=ast.Not()):
             return not value_of(node.operand)
         case ast.UnaryOp():
@@ -155,6 +155,13 @@ def _evaluate(node: ast.expr, lookup: Lookup, functions: Functions) -> Any:
                 raise ExpressionError(f"unknown function {name}", hint=f"known: {', '.join(functions)}")
             return functions[name](*(value_of(argument) for argument in node.args))
     raise ExpressionError(f"{type(node).__name__} is not part of the notation")
+
+
+def _number(value: Any) -> Any:
+    """Arithmetic is for numbers: repeating or formatting text could ask for any amount of memory."""
+    if not isinstance(value, int | float):
+        raise ExpressionError(f"{value!r} is not a number")
+    return value
 
 
 def divide(numerator: Any, denominator: Any) -> Any:

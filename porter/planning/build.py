@@ -21,19 +21,23 @@ from porter.planning.coverage import BlockIndex, Covered, cover
 from porter.planning.identify import Identity
 from porter.planning.join import Join
 from porter.planning.outputs import place_tensors, side_files
-from porter.planning.plan import COMPUTE, Copy, EqualCheck, Plan, Summary
+from porter.planning.plan import COMPUTE, Copy, EqualCheck, Plan, SideFile, Summary
 from porter.tables.bind import BoundTensor, Sizes, bind_dialect
 from porter.tables.model import Canonical, Dialect
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a user may choose. `dtype` None keeps; `tied` None is what the target's table says."""
+    """What a user may choose. `dtype` None keeps; `tied` None is what the target's table says.
+
+    With `weights_only` the plan has no side files: no config and no tokenizer is ported.
+    """
 
     dtype: Dtype | None = None
     tied: str | None = None
     max_shard_size: str | int | None = None
     allow_unmapped: tuple[str, ...] = ()
+    weights_only: bool = False
 
 
 def build_plan(
@@ -72,7 +76,10 @@ def build_plan(
 
     files, index = place_tensors(target, tensors, options.max_shard_size)
     shapes = {name: shape for name, (_, shape) in tensors.items()}
-    sides, notes = side_files(checkpoint, identity, target, hyperparameters, tensors, shapes)
+    sides: tuple[SideFile, ...] = ()
+    notes: tuple[str, ...] = ()
+    if not options.weights_only:
+        sides, notes = side_files(checkpoint, identity, target, hyperparameters, tensors, shapes)
     used = {copy.source for copy in copies} | {c.kept for c in checks} | {c.dropped for c in checks}
     return Plan(
         family=identity.family.name,

@@ -193,8 +193,7 @@ def test_any_names_and_shapes_round_trip(tmp_path_factory, chosen, alignment):
     )
 
 
-@pytest.mark.parametrize("mmap", [True])
-def test_more_than_4_gib(tmp_path, mmap):
+def test_more_than_4_gib(tmp_path):
     """Sizes and offsets that need zip64, in a sparse file: only literals and a few bytes are written."""
     path = tmp_path / "m.pth"
     big = (1 << 32) // 4 + 3
@@ -207,8 +206,12 @@ def test_more_than_4_gib(tmp_path, mmap):
             stream.write(piece)
         stream.seek(file.tensors[2].offset)
         stream.write(b"\1\2\3\4\5")
-    state = torch.load(path, mmap=mmap, weights_only=True)
-    assert {name: tuple(tensor.shape) for name, tensor in state.items()} == {"a": (3,), "big": (big,), "z": (5,)}
+    state = torch.load(path, mmap=True, weights_only=True)
+    assert {name: tuple(tensor.shape) for name, tensor in state.items()} == {
+        "a": (3,),
+        "big": (big,),
+        "z": (5,),
+    }
     assert state["z"].tolist() == [1, 2, 3, 4, 5]
     header = read_header(path, "m.pth")
     assert header.tensors == file.tensors

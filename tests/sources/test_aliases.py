@@ -32,8 +32,10 @@ def test_what_names_a_repository(source: str, expected: HubReference) -> None:
 
 @pytest.mark.parametrize(
     "source",
-    ["./gemma-2b", "../x/y", "/a/b", "~/models/x", "a/b/c", "model.gguf", "out/model.safetensors", "C:\\x"]
-    + ["kaggle://google/gemma", "", "org/"],
+    [
+        *("./gemma-2b", "../x/y", "/a/b", "~/models/x", "a/b/c", "model.gguf", "out/model.safetensors"),
+        *("C:\\x", "kaggle://google/gemma", "org/", ""),
+    ],
 )
 def test_what_reads_as_a_path_names_none(source: str) -> None:
     assert resolve(source) is None
@@ -91,7 +93,7 @@ def test_any_text_is_read_or_refused_in_words(text: str) -> None:
     except UsageError as error:
         assert error.message
     else:
-        assert found is None or found.repo.count("/") == 1 and ".." not in (found.revision or "")
+        assert found is None or (found.repo.count("/") == 1 and ".." not in (found.revision or ""))
 
 
 def test_reading_a_name_does_not_import_the_hubs_client() -> None:

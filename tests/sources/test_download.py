@@ -1,4 +1,4 @@
-"""`porter.download` against a Hub on the loopback: what is fetched, what is proved, what is never done twice."""
+"""`porter.download` against a Hub on the loopback: what is fetched, proved, never done twice."""
 
 from __future__ import annotations
 
