@@ -74,6 +74,16 @@ class Hub:
         assert "Traceback" not in ran.stderr, ran.stderr
         return json.loads(ran.stdout.splitlines()[-1])
 
+    def start(self, code: str, *args: str) -> subprocess.Popen[str]:
+        """Start Python in a process of its own and do not wait for it."""
+        return subprocess.Popen(
+            [sys.executable, "-c", _PROLOGUE + code, *args],
+            env=dict(self.env),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
     def download(self, source: str, *, env: Mapping[str, str] | None = None, **options: Any) -> Any:
         """`porter.download` as a dict, or `error`, `exit` and `text` of what it raised."""
         options = {key: str(v) if isinstance(v, Path) else v for key, v in options.items()}

@@ -51,11 +51,13 @@ def plan(
     maps: Sequence[Path] = (),
     config: Path | None = None,
     source_dialect: str | None = None,
+    container: str | None = None,
 ) -> Plan:
     """Prove and plan a conversion from headers and configs alone; nothing is written.
 
     `to` is a dialect (`litgpt`, `hf`, or one of your own tables in `maps`). `dtype` is keep, bfloat16,
-    float16 or float32. `tied` is write or omit (default: as the target's table says). Raises PorterError.
+    float16 or float32. `tied` is write or omit (default: as the target's table says). `container` is pth
+    for a torch zip, where the target reads one. Raises PorterError.
     """
     return prepare(
         source,
@@ -67,6 +69,7 @@ def plan(
         maps=maps,
         config=config,
         source_dialect=source_dialect,
+        container=container,
     ).plan
 
 
@@ -82,6 +85,7 @@ def prepare(
     config: Path | None = None,
     source_dialect: str | None = None,
     weights_only: bool = False,
+    container: str | None = None,
 ) -> Prepared:
     """As `plan`, with the opened source and the target's table."""
     name = _target_name(to, maps)
@@ -89,7 +93,7 @@ def prepare(
     opened = open_source(source, maps=maps, config=config, dialect=source_dialect)
     identity = opened.identified()
     target = identity.family.dialect(name)
-    options = Options(wanted, tied, max_shard_size, tuple(allow_unmapped), weights_only)
+    options = Options(wanted, tied, max_shard_size, tuple(allow_unmapped), weights_only, container)
     return Prepared(opened, target, build_plan(opened.checkpoint, identity, target, options))
 
 
@@ -105,6 +109,7 @@ def convert(
     maps: Sequence[Path] = (),
     config: Path | None = None,
     source_dialect: str | None = None,
+    container: str | None = None,
     target_model: str | None = None,
     force: bool = False,
     progress: Callable[[str, int], None] | None = None,
@@ -124,6 +129,7 @@ def convert(
         maps=maps,
         config=config,
         source_dialect=source_dialect,
+        container=container,
     )
     if target_model is not None:
         check_target_model(prepared, target_model)

@@ -8,9 +8,7 @@ be overwritten. Files that have arrived and been proved are kept when a later on
 from __future__ import annotations
 
 import shutil
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,9 +23,6 @@ CACHED, DOWNLOADED, TO_DOWNLOAD = "cached", "downloaded", "to download"
 
 # Bytes that stay free: a disk that is full to the last block makes other programs fail.
 DISK_MARGIN = 128 << 20
-
-# The Hub serves one connection at 50 to 200 MB/s; more than a few do not speed a download up.
-_WORKERS = 4
 
 
 @dataclass(frozen=True)
@@ -73,8 +68,8 @@ def download(
     """Fetch a model by short name, `org/name[@revision]` or `hf://…` into the Hub's cache, or into `to`.
 
     `include` and `exclude` are shell patterns on paths; without `include` the config, the tokenizer and one
-    kind of weights are fetched. `progress` is told a file's name and how many bytes of it have just arrived,
-    from several threads. With `offline` nothing is asked of the network. `token` overrides HF_TOKEN.
+    kind of weights are fetched. `progress` is told a file's name and how many bytes of it have just arrived.
+    With `offline` nothing is asked of the network. `token` overrides HF_TOKEN.
 
     Raises AccessError where a licence or a login is needed, UsageError for what does not exist, would
     overwrite a file that is not the Hub's, or is not cached offline, DifferenceError for a wrong digest,
@@ -98,7 +93,10 @@ def download(
         return _result(ref, place, chosen, missing, dry_run=True)
     _check_disk(place.root, sum(file.size for file in (missing if directory is None else absent)))
     unproved = [file for file in chosen if file in absent or place.mark(file).is_file()]
-    _fetch_all(place, unproved, ref, token, progress)
+    # One after the other: the client splits large files among connections itself, and an interrupt in the
+    # main thread ends a file at once, where a worker would go on to its next ten megabytes.
+    for file in unproved:
+        fetch(place, file, ref, token=token, tick=progress)
     if directory is None:
         with translated(ref, token):
             hub.remember_revision(ref, listing.commit)
@@ -156,33 +154,6 @@ def _check_disk(root: Path, needed: int) -> None:
             cause=f"needed: {_size(needed)}, and {_size(DISK_MARGIN)} to stay free; free: {_size(free)}",
             hint="free some space, or choose another disk with -o or HF_HOME",
         )
-
-
-def _fetch_all(
-    place: Place,
-    files: Sequence[RepoFile],
-    ref: HubReference,
-    token: str | None,
-    progress: Callable[[str, int], None] | None,
-) -> None:
-    stopped = threading.Event()
-
-    def tick(name: str, count: int) -> None:
-        if stopped.is_set():
-            raise PorterError(f"{name} was interrupted")
-        if progress is not None:
-            progress(name, count)
-
-    with ThreadPoolExecutor(_WORKERS) as pool:
-        futures = [pool.submit(fetch, place, file, ref, token=token, tick=tick) for file in files]
-        try:
-            for future in as_completed(futures):
-                future.result()
-        except BaseException:
-            # Workers that are in the middle of a file end at their next piece.
-            stopped.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def _result(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from porter.api.opening import open_source
 from porter.containers.base import StoredTensor
+from porter.dtypes import dtype_named
 from porter.errors import PorterError
+from porter.planning.build import Options, build_plan
 from porter.planning.identify import Identity
+from porter.planning.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,20 @@ class DtypeShare:
 
 
 @dataclass(frozen=True)
+class Memory:
+    """Bytes that the weights take per dtype, and the bfloat16 KV cache per 1,000 tokens of one sequence.
+
+    Tied weights count once. `sliding` is the share of the cache that stops growing at `window` tokens.
+    4 and 8 bit count no scales.
+    """
+
+    weights: Mapping[str, int]
+    kv_cache: int
+    sliding: int
+    window: int | None
+
+
+@dataclass(frozen=True)
 class Inspection:
     """A checkpoint as it is. `family` and `dialect` are None where no table fits; `reason` says why.
 
@@ -55,6 +72,7 @@ class Inspection:
     nbytes: int
     dtypes: tuple[DtypeShare, ...]
     ties: Mapping[str, str]
+    memory: Memory | None
     hyperparameters: Mapping[str, Any]
     stored: tuple[StoredTensor, ...] = field(repr=False, compare=False, default=())
 
@@ -66,12 +84,12 @@ def inspect(
     maps: Sequence[Path] = (),
     config: Path | None = None,
 ) -> Inspection:
-    """Look at a checkpoint: a directory, a `.safetensors` or a `.gguf` file.
+    """Look at a checkpoint: a directory, a weight file, or a model on the Hub (`gemma-2b`, `hf://org/name`).
 
-    `filter` is a shell pattern that tensor names must match. No weight is read. Raises PorterError: 6 for
+    Of a model on the Hub only headers and config are fetched, and nothing that the cache holds. `filter` is a shell pattern that tensor names must match. No weight is read. Raises PorterError: 6 for
     a malformed file, 5 for a container that is not read, 2 if there is nothing at `source`.
     """
-    opened = open_source(source, maps=maps, config=config)
+    opened = open_source(source, maps=maps, config=config, remote=True)
     checkpoint, identity = opened.checkpoint, opened.identity
     stored = [
         tensor for tensor in checkpoint.tensors.values() if filter is None or fnmatchcase(tensor.name, filter)
@@ -91,9 +109,36 @@ def inspect(
         nbytes=sum(tensor.nbytes for tensor in stored),
         dtypes=_shares(stored),
         ties=_ties(identity, checkpoint.tensors) if identity else {},
+        memory=_memory(identity, list(checkpoint.tensors.values())) if identity else None,
         hyperparameters=identity.hyperparameters if identity else {},
         stored=tuple(stored),
     )
+
+
+def inspect_as(
+    source: str | Path | None,
+    dialect: str,
+    *,
+    filter: str | None = None,
+    maps: Sequence[Path] = (),
+    config: Path | None = None,
+) -> Plan:
+    """A checkpoint's tensors under their names and shapes in another dialect: a plan of weights alone.
+
+    Quantised tensors are shown as float32. `filter` is a shell pattern on the other dialect's names.
+    """
+    opened = open_source(source, maps=maps, config=config, remote=True)
+    identity = opened.identified()
+    quantised = any(tensor.dtype.quantised for tensor in opened.checkpoint.tensors.values())
+    options = Options(dtype=dtype_named("F32") if quantised else None, weights_only=True)
+    plan = build_plan(opened.checkpoint, identity, identity.family.dialect(dialect), options)
+    if filter is None:
+        return plan
+    files = tuple(
+        replace(file, tensors=tuple(t for t in file.tensors if fnmatchcase(t.name, filter)))
+        for file in plan.files
+    )
+    return replace(plan, files=files)
 
 
 def _shares(tensors: Sequence[StoredTensor]) -> tuple[DtypeShare, ...]:
@@ -117,3 +162,25 @@ def _ties(identity: Identity, stored: Mapping[str, StoredTensor]) -> dict[str, s
         for name, tensor in identity.family.canonical.tensors.items()
         if tensor.tied is not None and name in makers
     }
+
+
+# Bits per parameter, as people plan for them.
+_BITS = {"float32": 32, "bfloat16": 16, "8 bit": 8, "4 bit": 4}
+
+# k and v, in bfloat16.
+_KV_BYTES = 2 * 2
+
+
+def _memory(identity: Identity, tensors: Sequence[StoredTensor]) -> Memory:
+    """From the config alone, and the number of parameters (a tied head that is stored twice counts once)."""
+    values = identity.hyperparameters
+    twice = set(_ties(identity, {}))
+    parameters = sum(t.elements for t in tensors if identity.names.get(t.name) not in twice)
+    layer = _KV_BYTES * values["n_kv_head"] * values["head_dim"] * 1000
+    sliding = sum(values.get("sliding_layers") or []) if values.get("sliding_window") else 0
+    return Memory(
+        weights={name: parameters * bits // 8 for name, bits in _BITS.items()},
+        kv_cache=layer * values["n_layer"],
+        sliding=layer * sliding,
+        window=values.get("sliding_window") if sliding else None,
+    )

@@ -9,11 +9,12 @@ from pathlib import Path
 from porter.containers.checkpoint import Checkpoint, open_checkpoint
 from porter.errors import PorterError, UsageError
 from porter.planning.identify import Identity, identify
-from porter.sources.local import locate
+from porter.sources.aliases import HubReference, find_source
+from porter.sources.local import Location, locate
 from porter.tables.find import Family, load_families
 
 # Files whose presence makes the current directory a checkpoint.
-_WEIGHTS = ("*.safetensors", "*.gguf", "*.safetensors.index.json")
+_WEIGHTS = ("*.safetensors", "*.gguf", "*.pth", "*.bin", "*.weights.h5")
 
 
 @dataclass(frozen=True)
@@ -40,18 +41,43 @@ def open_source(
     maps: Sequence[Path] = (),
     config: Path | None = None,
     dialect: str | None = None,
+    remote: bool = False,
 ) -> Opened:
-    """Open a local checkpoint (default: `default_source`) and find out what it is."""
+    """Open a checkpoint (default: `default_source`) and find out what it is.
+
+    A path always wins over a name on the Hub. What a name stands for is taken from the Hub's cache; only
+    with `remote` may its headers be read over the network.
+    """
     where = default_source() if source is None else source
     families = load_families(maps)
     if config is not None and not config.is_file():
         raise UsageError(f"there is no config at {config}")
-    checkpoint = open_checkpoint(locate(where))
+    checkpoint = _open(where, remote)
     try:
         identity = identify(checkpoint, families, config=config, dialect=dialect)
     except PorterError as error:
         return Opened(str(where), checkpoint, families, None, error)
     return Opened(str(where), checkpoint, families, identity, None)
+
+
+def _open(source: str | Path, remote: bool) -> Checkpoint:
+    found = find_source(source)
+    if not isinstance(found, HubReference):
+        return open_checkpoint(locate(found))
+    from porter.sources.hub import cached_snapshot
+
+    snapshot = cached_snapshot(found)
+    if snapshot is not None:
+        return open_checkpoint(Location(snapshot, None, found.repo))
+    if remote:
+        from porter.containers.remote import open_remote
+
+        return open_remote(found)
+    raise UsageError(
+        f"{source} has not been downloaded",
+        cause=f"{found.label} is not, or not completely, in the Hub's cache",
+        hint=f"porter download {source}",
+    )
 
 
 def default_source() -> Path:
@@ -71,5 +97,5 @@ def default_source() -> Path:
     raise UsageError(
         "no source was named, and there is none to fall back on",
         cause="the current directory is no checkpoint, and none has been downloaded",
-        hint="name a directory or a file",
+        hint="name a directory, a file or a model, or `porter download gemma-2b` first",
     )

@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from porter.cli.commands.convert import convert
+from porter.cli.commands.doctor import doctor
+from porter.cli.commands.download import download
 from porter.cli.commands.inspect import inspect
 from porter.cli.commands.mappings import mappings
 from porter.cli.common import command
@@ -37,6 +39,8 @@ def _main(
     pass
 
 
+app.command()(command(download))
 app.command()(command(inspect))
 app.command()(command(convert))
 app.add_typer(mappings, name="mappings")
+app.command()(command(doctor))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from porter.errors import PorterError
+from porter.reporting.text import printable
 
 # Version of the JSON that `--json` prints; it changes when a field changes its meaning or goes.
 SCHEMA = 1
@@ -38,7 +39,8 @@ def data(lines: Iterable[str] | str) -> None:
 def note(text: str, kind: str = "note") -> None:
     """Print a remark to stderr, unless quiet."""
     if not settings.quiet:
-        sys.stderr.write(f"{paint(kind + ':', '33' if kind == 'warning' else '36', sys.stderr)} {text}\n")
+        word = paint(kind + ":", "33" if kind == "warning" else "36", sys.stderr)
+        sys.stderr.write(f"{word} {printable(text)}\n")
 
 
 def say(text: str) -> None:
@@ -49,10 +51,11 @@ def say(text: str) -> None:
 
 def error(problem: PorterError) -> None:
     """Print an error as `error:`, `cause:` and `hint:` lines."""
-    lines = [f"{paint('error:', '1;31', sys.stderr)} {problem.message}"]
+    lines = [f"{paint('error:', '1;31', sys.stderr)} {printable(problem.message)}"]
     for word, text in (("cause:", problem.cause), ("hint:", problem.hint)):
         if text:
-            first, *rest = text.split("\n")
+            # Errors quote names from files, and these are untrusted.
+            first, *rest = (printable(line) for line in text.split("\n"))
             lines.append(f"{paint(word, '1;36', sys.stderr)} {first}")
             lines.extend(f"       {line}" for line in rest)
     sys.stderr.write("\n".join(lines) + "\n")

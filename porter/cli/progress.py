@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from porter.cli import output
 from porter.planning.plan import Plan
@@ -49,3 +50,41 @@ def _lines(verb: str, plan: Plan) -> Advance:
             output.say(f"{verb:<8} {name} {size(total)}")
 
     return advance
+
+
+@contextmanager
+def transfer(verb: str) -> Iterator[Advance]:
+    """A callback for transfers whose total is not known before: a file's name and the bytes that came."""
+    if output.settings.quiet:
+        yield lambda name, came: None
+        return
+    if not sys.stderr.isatty():
+        seen: set[str] = set()
+
+        def line(name: str, came: int) -> None:
+            if name not in seen:
+                seen.add(name)
+                output.say(f"{verb:<8} {name}")
+
+        yield line
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TotalFileSizeColumn, TransferSpeedColumn
+
+    console = Console(stderr=True, no_color=not output.colored(sys.stderr))
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TotalFileSizeColumn(),
+        TransferSpeedColumn(),
+    )
+    with Progress(*columns, console=console) as bars:
+        tasks: dict[str, Any] = {}
+
+        def advance(name: str, came: int) -> None:
+            if name not in tasks:
+                tasks[name] = bars.add_task(f"{verb} {name}", total=0)
+            task = bars.tasks[bars.task_ids.index(tasks[name])]
+            bars.update(tasks[name], advance=came, total=task.completed + came)
+
+        yield advance

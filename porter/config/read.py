@@ -86,6 +86,8 @@ class ConfigReader:
                 return self._translate(entry, path, value)
         if entry.has_default:
             return self._derived(entry, entry.default)
+        if entry.has_assumed:
+            return self._derived(entry, entry.assumed)
         if entry.has_fixed:
             return self._derived(entry, entry.fixed)
         if self.canonical.hyperparameters[name].required:

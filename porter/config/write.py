@@ -36,6 +36,8 @@ def write_config(
             if value != hyperparameter.neutral and not hyperparameter.advisory:
                 raise _cannot(dialect, name, value, "its config has no place for it")
             continue
+        if entry.has_assumed:
+            continue
         if entry.has_fixed:
             _check_fixed(dialect, entry, value, hyperparameters)
         if entry.only is not None and value not in entry.only:
@@ -43,7 +45,10 @@ def write_config(
         if value is None and hyperparameter.advisory and entry.contains is None:
             continue
         if entry.write_to is not None:
-            _write_field(dialect, entry, value, written, makers, shapes)
+            theirs = value
+            if entry.write is not None and value is not None:
+                theirs = entry.write.evaluate(hyperparameters.__getitem__)
+            _write_field(dialect, entry, theirs, written, makers, shapes)
     for path, (constant, _) in dialect.config.write.items():
         value = constant
         if isinstance(constant, Expression):
@@ -175,7 +180,10 @@ def _prove(
         ) from None
     for name, hyperparameter in canonical.hyperparameters.items():
         value = hyperparameters.get(name, hyperparameter.neutral)
-        if not hyperparameter.advisory and again[name] != value:
+        entry = dialect.config.fields.get(name)
+        if hyperparameter.advisory or (entry is not None and entry.has_assumed):
+            continue
+        if again[name] != value:
             raise _cannot(dialect, name, value, f"its config would read as {again[name]!r}")
 
 

@@ -17,12 +17,6 @@ from porter.sources.local import Location
 
 # Weight files of containers that are known but not read; named so that the error can say what they are.
 _OTHER_CONTAINERS = {
-    ".bin": "a torch file",
-    ".pth": "a torch file",
-    ".pt": "a torch file",
-    ".ckpt": "a torch file",
-    ".h5": "Keras HDF5",
-    ".keras": "a Keras archive",
     ".msgpack": "Flax msgpack",
 }
 
@@ -63,6 +57,8 @@ def open_checkpoint(location: Location) -> Checkpoint:
     Raises UnsupportedError for containers that are not read, MalformedError for broken ones and for
     directories that hold no weights.
     """
+    from porter.containers import hdf5, keras, safetensors
+
     headers = _headers(location)
     weights = {header.file for header in headers}
     files = {
@@ -70,13 +66,15 @@ def open_checkpoint(location: Location) -> Checkpoint:
         for path in sorted(location.root.iterdir())
         if path.is_file() and path.name not in weights and not path.name.endswith(".safetensors")
     }
+    if headers[0].container == hdf5.CONTAINER and (location.root / keras.TOKENIZER).is_file():
+        files[keras.TOKENIZER] = safetensors.locate(location.root, keras.TOKENIZER)
     return Checkpoint(
         location.root, location.label, headers[0].container, headers, files, location.file is not None
     )
 
 
 def _headers(location: Location) -> tuple[Header, ...]:
-    from porter.containers import gguf, safetensors
+    from porter.containers import gguf, keras, safetensors, torch_zip
 
     root = location.root
     if location.file is not None:
@@ -85,6 +83,10 @@ def _headers(location: Location) -> tuple[Header, ...]:
             return (safetensors.read_header(path, location.file),)
         if path.suffix == ".gguf":
             return (gguf.read_header(path, location.file),)
+        if path.suffix in torch_zip.SUFFIXES:
+            return (torch_zip.read_header(path, location.file),)
+        if keras.is_keras(path.name):
+            return keras.read_file(root, location.file)
         raise _unsupported(path)
     if any(root.glob("*.safetensors")) or any(root.glob("*.safetensors.index.json")):
         return tuple(safetensors.read_checkpoint_headers(root))
@@ -97,16 +99,22 @@ def _headers(location: Location) -> tuple[Header, ...]:
             cause=", ".join(path.name for path in models[:5]),
             hint="name the file that you mean",
         )
+    if keras.holds_keras(root):
+        return keras.read_directory(root)
+    if any(path.suffix in torch_zip.SUFFIXES for path in root.iterdir() if path.is_file()):
+        return tuple(torch_zip.read_checkpoint_headers(root))
     for path in sorted(root.iterdir()):
         if path.suffix in _OTHER_CONTAINERS and path.is_file():
             raise _unsupported(path)
     raise MalformedError(
         f"{root} holds no weights",
-        cause="no .safetensors and no .gguf file",
+        cause="no .safetensors, .gguf, .pth, .bin, .weights.h5 or .keras file",
         hint="give a checkpoint's directory, or its weight file",
     )
 
 
 def _unsupported(path: Path) -> UnsupportedError:
     kind = _OTHER_CONTAINERS.get(path.suffix, "no container that porter knows")
-    return UnsupportedError(f"cannot read {path.name}: {kind}", hint="porter reads safetensors and GGUF")
+    return UnsupportedError(
+        f"cannot read {path.name}: {kind}", hint="porter reads safetensors, GGUF, torch and Keras files"
+    )

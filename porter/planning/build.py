@@ -30,7 +30,7 @@ from porter.tables.model import Canonical, Dialect
 class Options:
     """What a user may choose. `dtype` None keeps; `tied` None is what the target's table says.
 
-    With `weights_only` the plan has no side files: no config and no tokenizer is ported.
+    `container` is pth or None (as the target's table says). With `weights_only` the plan has no side files: no config and no tokenizer is ported.
     """
 
     dtype: Dtype | None = None
@@ -38,6 +38,7 @@ class Options:
     max_shard_size: str | int | None = None
     allow_unmapped: tuple[str, ...] = ()
     weights_only: bool = False
+    container: str | None = None
 
 
 def build_plan(
@@ -74,7 +75,10 @@ def build_plan(
         copies.extend(made)
     checks = () if untied else _tie_checks(covered, source_bound, ties)
 
-    files, index = place_tensors(target, tensors, options.max_shard_size)
+    torch = _writes_torch(options)
+    shared = _shared(target_bound, copies, target_ties) if torch else {}
+    copies = [copy for copy in copies if copy.target not in shared]
+    files, index = place_tensors(target, tensors, options.max_shard_size, torch=torch, ties=shared)
     shapes = {name: shape for name, (_, shape) in tensors.items()}
     sides: tuple[SideFile, ...] = ()
     notes: tuple[str, ...] = ()
@@ -101,6 +105,26 @@ def build_plan(
         notes=(*_notes(identity, copies, covered), *notes),
         rules={bound.name: f"{bound.rule.where}" for bound in target_bound},
     )
+
+
+def _writes_torch(options: Options) -> bool:
+    if options.container not in (None, "safetensors", "pth"):
+        raise UsageError(f"unknown container {options.container!r}", hint="safetensors or pth")
+    return options.container == "pth"
+
+
+def _shared(bound: Sequence[BoundTensor], copies: Sequence[Copy], ties: Mapping[str, str]) -> dict[str, str]:
+    """Tied target tensors that can share another's storage: the same copies make both."""
+    made: dict[str, list[tuple[object, ...]]] = {}
+    for copy in copies:
+        key = (copy.source, copy.source_offset, copy.target_offset, copy.loops, copy.operations)
+        made.setdefault(copy.target, []).append(key)
+    owners = {tuple(made[t.name]): t.name for t in bound if not _only_ties(t, ties)}
+    return {
+        tensor.name: owners[tuple(made[tensor.name])]
+        for tensor in bound
+        if ties and _only_ties(tensor, ties) and tuple(made[tensor.name]) in owners
+    }
 
 
 def _ties_in_force(canonical: Canonical, hyperparameters: Mapping[str, Any]) -> dict[str, str]:
@@ -242,7 +266,7 @@ def _summary(
     return Summary(
         source_tensors=len(checkpoint.tensors),
         target_tensors=len(tensors),
-        renamed=len(by_target) - len(fused) - len(split) - len(tied),
+        renamed=len(set(by_target) - fused - split - tied),
         fused=len(fused),
         split=len(split),
         ties_written=len(tied),

@@ -117,7 +117,7 @@ def _candidates(
     for family in families.values():
         for dialect in family.dialects.values():
             file = dialect.config.file
-            if file is None or dialect.files.container != checkpoint.container:
+            if file is None or checkpoint.container not in dialect.files.readable:
                 continue
             if file not in raws:
                 override = config if config is not None and config.suffix == Path(file).suffix else None

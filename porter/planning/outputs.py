@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from porter.config.write import dump_config, write_config
+from porter.containers import torch_zip_writer
 from porter.containers.base import OutputFile
 from porter.containers.checkpoint import Checkpoint
 from porter.containers.safetensors_writer import place, shard
@@ -28,12 +29,26 @@ Tensors = Mapping[str, tuple[Dtype, tuple[int, ...]]]
 
 
 def place_tensors(
-    target: Dialect, tensors: Tensors, max_shard_size: str | int | None
+    target: Dialect,
+    tensors: Tensors,
+    max_shard_size: str | int | None,
+    *,
+    torch: bool = False,
+    ties: Mapping[str, str] | None = None,
 ) -> tuple[tuple[OutputFile, ...], tuple[SideFile, ...]]:
-    """Place every tensor in a file. Dialects that shard follow the Hub's rule and get an index."""
+    """Place every tensor in a file. Dialects that shard follow the Hub's rule and get an index.
+
+    With `torch` the file is a torch zip, in which a tensor of `ties` shares the storage of another.
+    """
     weights = target.files.weights
     assert weights is not None
     specs = [(name, dtype, shape) for name, (dtype, shape) in _in_reading_order(tensors)]
+    if torch:
+        if target.files.torch is None:
+            raise UnsupportedError(f"{target.title} reads no torch file", hint="leave out --container")
+        if max_shard_size is not None:
+            raise UnsupportedError(f"{target.title} reads one file; --max-shard-size does not apply")
+        return (torch_zip_writer.place(target.files.torch, specs, ties or {}),), ()
     if not target.files.sharded:
         if max_shard_size is not None:
             raise UnsupportedError(f"{target.title} reads one file; --max-shard-size does not apply")

@@ -115,8 +115,9 @@ class Plan:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of tensor data that the output holds (headers not counted)."""
-        return sum(tensor.nbytes for tensor in self.targets())
+        """Bytes of tensor data that the output holds (headers not counted, shared storages once)."""
+        places = {(tensor.file, tensor.offset): tensor.nbytes for tensor in self.targets() if tensor.nbytes}
+        return sum(places.values())
 
     @property
     def classes(self) -> dict[str, int]:

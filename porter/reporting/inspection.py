@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from porter.api.inspect import Inspection
+from porter.api.inspect import Inspection, Memory
 from porter.reporting.collapse import collapse
 from porter.reporting.collapse import full as every
 from porter.reporting.text import plural, printable, quantity, size, table
 
+RIGHT = (3, 4, 5)
 
-def render(found: Inspection, *, full: bool = False) -> list[str]:
-    """The lines of `porter inspect`."""
+
+def cells(found: Inspection, *, full: bool = False) -> list[list[str]]:
+    """The shape table, header first."""
     rows = every(found.stored) if full else collapse(found.stored)
     total = found.parameters or 1
-    cells = [["Tensor", "Shape", "Dtype", "×", "Params", "%"]]
+    lines = [["Tensor", "Shape", "Dtype", "×", "Params", "%"]]
     for row in rows:
         first = row.tensors[0]
-        cells.append(
+        lines.append(
             [
                 printable(row.name),
                 str(list(first.shape)),
@@ -25,19 +27,33 @@ def render(found: Inspection, *, full: bool = False) -> list[str]:
                 f"{100 * row.parameters / total:.1f}",
             ]
         )
-    lines = [title(found), *table(cells, right=(3, 4, 5))]
+    return lines
+
+
+def render(found: Inspection, *, full: bool = False) -> list[str]:
+    """The lines of `porter inspect`."""
+    lines = [title(found), *table(cells(found, full=full), right=RIGHT)]
     for name, other in found.ties.items():
         stored = any(tensor.name == name for tensor in found.stored)
         lines.append(f"{name}  tied to {other}" + (" (stored twice)" if stored else ""))
     if len(found.dtypes) > 1:
-        lines.append("")
         shares = [["Dtype", "Tensors", "Params", "Size"]]
         shares += [
             [share.dtype, str(share.tensors), quantity(share.parameters, 1), size(share.nbytes)]
             for share in found.dtypes
         ]
-        lines += table(shares, right=(1, 2, 3))
+        lines += ["", *table(shares, right=(1, 2, 3))]
+    if found.memory is not None:
+        lines += ["", *_memory(found.memory)]
     return lines
+
+
+def _memory(memory: Memory) -> list[str]:
+    weights = " · ".join(f"{name} {size(nbytes)}" for name, nbytes in memory.weights.items())
+    cache = f"KV cache  {size(memory.kv_cache)} per 1,000 tokens (bfloat16)"
+    if memory.window is not None:
+        cache += f", of which {size(memory.sliding)} stop growing at {memory.window:,} tokens"
+    return [f"weights   {weights}", cache]
 
 
 def title(found: Inspection) -> str:

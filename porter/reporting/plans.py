@@ -5,6 +5,7 @@ from __future__ import annotations
 from porter.planning.build import grade
 from porter.planning.plan import COPY_CLASSES, Plan
 from porter.reporting.collapse import collapse
+from porter.reporting.collapse import full as every
 from porter.reporting.text import plural, printable, size, table
 
 
@@ -42,22 +43,19 @@ def classes(plan: Plan) -> str:
     )
 
 
-def render(plan: Plan) -> list[str]:
-    """The lines of `convert --dry-run`."""
-    sources = {copy.target: [] for copy in plan.copies}  # type: dict[str, list[str]]
+RIGHT = (3,)
+
+
+def cells(plan: Plan, *, full: bool = False) -> list[list[str]]:
+    """The target's tensors, each with the source tensors it is made of and the rule; header first."""
+    sources: dict[str, list[str]] = {copy.target: [] for copy in plan.copies}
     for copy in plan.copies:
         if copy.source not in sources[copy.target]:
             sources[copy.target].append(copy.source)
-    lines = [
-        f"plan     {plan.family}: {plan.source_dialect} → {plan.target_dialect} · {grade(plan)}",
-        f"         {summary(plan)}",
-        f"         {plan.hash}",
-        "",
-    ]
-    cells = [["Target", "Shape", "Dtype", "×", "From", "Rule"]]
-    for row in collapse(plan.targets()):
+    lines = [["Target", "Shape", "Dtype", "×", "From", "Rule"]]
+    for row in every(plan.targets()) if full else collapse(plan.targets()):
         first = row.tensors[0]
-        cells.append(
+        lines.append(
             [
                 printable(row.name),
                 str(list(first.shape)),
@@ -67,7 +65,18 @@ def render(plan: Plan) -> list[str]:
                 plan.rules.get(first.name, ""),
             ]
         )
-    lines += table(cells, right=(3,))
+    return lines
+
+
+def render(plan: Plan) -> list[str]:
+    """The lines of `convert --dry-run`."""
+    lines = [
+        f"plan     {plan.family}: {plan.source_dialect} → {plan.target_dialect} · {grade(plan)}",
+        f"         {summary(plan)}",
+        f"         {plan.hash}",
+        "",
+    ]
+    lines += table(cells(plan), right=RIGHT)
     lines.append("")
     for check in plan.checks:
         lines.append(f"check    {check.dropped} equals {check.kept} ({check.reason})")

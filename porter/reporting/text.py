@@ -55,3 +55,20 @@ def table(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> list[s
         ]
         lines.append("  ".join(cells).rstrip())
     return lines
+
+
+def csv_lines(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as CSV (RFC 4180 quoting)."""
+    import csv
+    import io
+
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue().splitlines()
+
+
+def markdown_lines(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> list[str]:
+    """Rows (the first is the header) as a Markdown table."""
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    rule = ["---:" if column in right else "---" for column in range(len(rows[0]))]
+    return [f"| {' | '.join(row)} |" for row in [escaped[0], rule, *escaped[1:]]]

@@ -135,8 +135,7 @@ def check_access(listing: RepoListing, ref: HubReference, file: str, token: str 
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
         url = hf_hub_url(ref.repo, file, revision=listing.commit)
-        # None would send no token here, where elsewhere it means the stored one.
-        get_hf_file_metadata(url, token=token or _stored_token())
+        get_hf_file_metadata(url, token=token)
 
 
 def remember_revision(ref: HubReference, commit: str) -> None:
@@ -149,9 +148,3 @@ def remember_revision(ref: HubReference, commit: str) -> None:
     staged = path.with_name(f".{path.name}.porter")
     staged.write_text(commit)
     staged.replace(path)
-
-
-def _stored_token() -> str | None:
-    from huggingface_hub import get_token
-
-    return get_token()

@@ -30,6 +30,7 @@ def check_canonical(canonical: Canonical) -> None:
     ):
         known = sizes | set(canonical.axes)
         _names(expression, known, start, f"the size of {name}")
+    _check_circles(canonical, start)
     for tensor in canonical.tensors.values():
         for variable in tensor.pattern.variables:
             if variable not in canonical.index:
@@ -51,6 +52,18 @@ def check_canonical(canonical: Canonical) -> None:
             _names(tensor.when, sizes, tensor.where, "`when`")
         if tensor.tied is not None:
             _check_tie(tensor, canonical)
+
+
+def _check_circles(canonical: Canonical, where: Where) -> None:
+    for name in canonical.axes:
+        reads, met = [name], set[str]()
+        while reads:
+            expression = canonical.axes.get(reads.pop())
+            further = (expression.names if expression else frozenset()) - met
+            if name in further:
+                raise TableError(where, f"the size of {name} is derived from itself", hint="break the circle")
+            met |= further
+            reads.extend(further)
 
 
 def check_dialect(dialect: Dialect, canonical: Canonical) -> None:
@@ -133,10 +146,11 @@ def _check_produced_once(dialect: Dialect, canonical: Canonical) -> None:
 
 def _check_overlaps(dialect: Dialect) -> None:
     seen: dict[str, list[tuple[Pattern, Where, Expression | None]]] = {}
+    # Rules last, so that an error names the line of a rule.
     entries: list[tuple[Pattern, Where, Expression | None]] = [
-        (rule.theirs, rule.where, rule.when) for rule in dialect.rules
+        (pattern, Where(dialect.path, 1), None) for pattern in dialect.ignore
     ]
-    entries += [(pattern, Where(dialect.path, 1), None) for pattern in dialect.ignore]
+    entries += [(rule.theirs, rule.where, rule.when) for rule in dialect.rules]
     for pattern, where, when in entries:
         rivals = [entry for form in pattern.spellings for entry in seen.get(form.template, ())]
         for other, place, other_when in rivals:
@@ -145,6 +159,7 @@ def _check_overlaps(dialect: Dialect) -> None:
                     where,
                     f"a stored name could fit both {pattern.text!r} and {other.text!r}",
                     cause=f"the other one is at {place}",
+                    hint="a tensor belongs to one rule: narrow one of the two, or `remove` it",
                 )
         for form in pattern.spellings:
             seen.setdefault(form.template, []).append((pattern, where, when))
@@ -160,7 +175,7 @@ def _check_config(dialect: Dialect, canonical: Canonical) -> None:
                 f"{canonical.family} has no hyperparameter {entry.name!r}",
                 hint=f"there are: {', '.join(sorted(names))}",
             )
-        for expression in (entry.default, entry.read, entry.fixed):
+        for expression in (entry.default, entry.read, entry.write, entry.fixed, entry.assumed):
             if isinstance(expression, Expression):
                 _names(expression, names | {"layer"}, entry.where, entry.name)
     for name, (value, where) in dialect.config.write.items():

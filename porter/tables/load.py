@@ -54,6 +54,15 @@ _DIALECT_KEYS = {
     "targets",
 }
 _RULE_KEYS = {"theirs", "ours", "layout", "add", "multiply", "when", "tied"}
+_RULE_FORMS = {
+    "theirs": '"the stored tensor\'s name"',
+    "ours": '"a canonical tensor", or a list of them',
+    "layout": '"a layout"',
+    "add": "a number",
+    "multiply": "a number",
+    "when": '"a condition"',
+    "tied": '"write" or "omit"',
+}
 _TENSOR_KEYS = {"axes", "when", "tied"}
 _HYPERPARAMETER_KEYS = {"type", "neutral", "optional", "advisory"}
 _TYPES = {"int", "number", "bool", "str", "list", "any"}
@@ -71,6 +80,8 @@ def load_canonical(path: Path, root: Path) -> Canonical:
     for name, (value, where) in _merge(chain, "axes").items():
         spec = {"size": value} if not isinstance(value, dict) else value
         _known(spec, {"size", "inverse"}, where)
+        if "size" not in spec:
+            raise TableError(where, f"{name} needs a `size`", hint=f'{name} = "<expression>"')
         axes[name] = _expression(str(spec["size"]), where)
         for whole, text in spec.get("inverse", {}).items():
             inverses[whole] = _expression(str(text), where)
@@ -87,7 +98,7 @@ def load_canonical(path: Path, root: Path) -> Canonical:
     }
     canonical = Canonical(
         family=_text(own, "family"),
-        version=int(own.data.get("version", 1)),
+        version=_version(own),
         index=index,
         axes=axes,
         inverses=inverses,
@@ -110,9 +121,14 @@ def load_dialect(path: Path, root: Path, canonical: Canonical) -> Dialect:
     for source in chain:
         _only(source, _DIALECT_KEYS)
     own = chain[-1]
-    family = next(source.data["family"] for source in chain[::-1] if "family" in source.data)
+    stated = next((source for source in chain[::-1] if "family" in source.data), own)
+    family = _text(stated, "family")
     if family != canonical.family:
-        raise TableError(own.where("family"), f"the table is for {family!r}, not for {canonical.family!r}")
+        raise TableError(
+            stated.where("family"),
+            f"the table is for {family!r}, not for {canonical.family!r}",
+            hint="`family` says whose canonical tensors `ours` names",
+        )
     files = {key: value for key, (value, _) in _merge(chain, "files").items()}
     _known(files, set(Files.__dataclass_fields__), own.where("files"))
     dialect = Dialect(
@@ -121,9 +137,7 @@ def load_dialect(path: Path, root: Path, canonical: Canonical) -> Dialect:
         title=next((str(s.data["title"]) for s in chain[::-1] if "title" in s.data), _text(own, "dialect")),
         rules=_rules(chain, canonical),
         ignore=tuple(
-            _pattern(text, source.where("ignore"))
-            for source in chain
-            for text in source.data.get("ignore", [])
+            _pattern(text, source.where("ignore")) for source in chain for text in _texts(source, "ignore")
         ),
         prefixes=tuple(
             (ours, theirs)
@@ -143,40 +157,60 @@ def load_dialect(path: Path, root: Path, canonical: Canonical) -> Dialect:
 def _rules(chain: list[TableSource], canonical: Canonical) -> tuple[Rule, ...]:
     kept: dict[str, tuple[Mapping[str, Any], Where]] = {}
     for source in chain:
-        for text in source.data.get("remove", []):
+        for text in _texts(source, "remove"):
             if kept.pop(text, None) is None:
                 raise TableError(
                     source.where("remove"),
                     f"`remove` names no rule of the table that is extended: {text!r}",
+                    hint="it takes stored names, as `theirs` spells them",
                 )
         own: set[str] = set()
         for number, raw in enumerate(source.data.get("rule", [])):
             where = source.where("rule", number)
-            _known(raw, _RULE_KEYS, where)
-            for key in ("theirs", "ours"):
-                if key not in raw:
-                    raise TableError(where, f"the rule has no `{key}`")
-            theirs = str(raw["theirs"])
+            _check_form(raw, where)
+            theirs = raw["theirs"]
             if theirs in own:
-                raise TableError(where, f"two rules for the stored name {theirs!r}")
+                raise TableError(
+                    where, f"two rules for the stored name {theirs!r}", hint="one rule names all its blocks"
+                )
             own.add(theirs)
             kept.pop(theirs, None)
             kept[theirs] = (raw, where)
     return tuple(_rule(raw, where, canonical) for raw, where in kept.values())
 
 
+def _check_form(raw: Any, where: Where) -> None:
+    """Every key of a rule known, and each of the right type."""
+    if not isinstance(raw, dict):
+        raise TableError(where, "a rule must be a table", hint="write [[rule]] above it")
+    _known(raw, _RULE_KEYS, where)
+    for key in ("theirs", "ours"):
+        if key not in raw:
+            raise TableError(where, f"the rule has no `{key}`", hint=f"{key} = {_RULE_FORMS[key]}")
+    for key, value in raw.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        texts = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        fits = number if key in ("add", "multiply") else isinstance(value, str) or (key == "ours" and texts)
+        if not fits:
+            raise TableError(where, f"`{key}` must be {_RULE_FORMS[key]}", cause=f"found {value!r}")
+
+
 def _rule(raw: Mapping[str, Any], where: Where, canonical: Canonical) -> Rule:
     ours = (raw["ours"],) if isinstance(raw["ours"], str) else tuple(raw["ours"])
     if "layout" in raw:
         try:
-            layout = parse_layout(str(raw["layout"])).refined(canonical.refine)
+            layout = parse_layout(raw["layout"]).refined(canonical.refine)
         except PorterError as error:
             raise TableError(where, error.message, cause=error.cause, hint=error.hint) from None
     else:
         layout = _same_layout(ours, canonical, where)
     tied = raw.get("tied", "write")
     if tied not in ("write", "omit"):
-        raise TableError(where, f'`tied` must be "write" or "omit", not {tied!r}')
+        raise TableError(
+            where,
+            f'`tied` must be "write" or "omit", not {tied!r}',
+            hint="it says what the framework does with a tensor that equals another",
+        )
     return Rule(
         theirs=_pattern(raw["theirs"], where),
         ours=ours,
@@ -241,7 +275,23 @@ def _merge(chain: list[TableSource], section: str) -> Merged:
 def _text(source: TableSource, key: str) -> str:
     value = source.data.get(key)
     if not isinstance(value, str):
-        raise TableError(source.where(key), f"the table needs a `{key}`")
+        raise TableError(source.where(key), f"the table needs a `{key}`", hint=f'write {key} = "<name>"')
+    return value
+
+
+def _texts(source: TableSource, key: str) -> list[str]:
+    value = source.data.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise TableError(source.where(key), f"`{key}` must be a list of names", cause=f"found {value!r}")
+    return value
+
+
+def _version(source: TableSource) -> int:
+    value = source.data.get("version", 1)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TableError(
+            source.where("version"), "`version` must be a whole number", cause=f"found {value!r}"
+        )
     return value
 
 

@@ -104,7 +104,9 @@ class FieldEntry:
 
     `fields` are dotted paths, tried in order; `write_to` is the one written. `values` pairs theirs with
     ours, item by item for lists. `default` stands in when no field is there (and for null, unless
-    `nullable`). `read` computes the value instead. `fixed` is a value that the dialect sets in code.
+    `nullable`). `read` computes the value instead, and `write` what is written. `fixed` is a value that the
+    dialect sets in code. `assumed` is what a dialect without a place for it is taken to mean: the value is
+    read as that, and lost in writing.
     """
 
     name: str
@@ -117,6 +119,9 @@ class FieldEntry:
     each_layer: bool = False
     nullable: bool = False
     read: Expression | None = None
+    write: Expression | None = None
+    assumed: Any = None
+    has_assumed: bool = False
     fixed: Any = None
     has_fixed: bool = False
     only: tuple[Any, ...] | None = None
@@ -140,13 +145,22 @@ class ConfigTable:
 
 @dataclass(frozen=True)
 class Files:
-    """What a directory of this dialect is made of. `tokenizer` names the flavour of tokenizer files."""
+    """What a directory of this dialect is made of. `tokenizer` names the flavour of tokenizer files.
+
+    `torch` is the name of the torch zip file that the framework reads as well, if it does.
+    """
 
     weights: str | None = None
     container: str = "safetensors"
     sharded: bool = False
     tokenizer: str = "hf"
     writable: bool = True
+    torch: str | None = None
+
+    @property
+    def readable(self) -> tuple[str, ...]:
+        """The containers in which tensors of this dialect are found."""
+        return ("safetensors", "torch") if self.container == "safetensors" else (self.container,)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ _VARIABLE = re.compile(r"\{(_?)([A-Za-z][A-Za-z0-9_]*)\}")
 _PLAIN = re.compile(r"\{[A-Za-z][A-Za-z0-9_]*\}")
 _SUFFIX = re.compile(r"\{_([A-Za-z][A-Za-z0-9_]*)\}")
 _DIGITS = re.compile(r"[0-9]+")
+# Names are a stranger's text: nothing is numbered this high, and Python refuses to read very long numbers.
+_LONGEST = 18
 _SLOT = "\0"
 
 
@@ -42,6 +44,9 @@ class Spelling:
     def match(self, digits: list[str]) -> dict[str, int] | None:
         """The variables' values for a name of this template with these runs of digits."""
         values = dict.fromkeys(self.zero, 0)
+        if len(digits) != len(self.slots):
+            # The name itself held the mark that stands for digits.
+            return None
         for slot, run in zip(self.slots, digits, strict=True):
             if not slot.startswith("{"):
                 if slot != run:
@@ -49,6 +54,8 @@ class Spelling:
                 continue
             name = slot[1:-1]
             if run.startswith("0") and (len(run) > 1 or name in self.suffixes):
+                return None
+            if len(run) > _LONGEST:
                 return None
             values[name] = int(run)
         return values
@@ -117,11 +124,13 @@ def parse_pattern(text: str) -> Pattern:
     """Check a pattern: braces closed, no variable twice, no variable touching digits or another variable."""
     pattern = Pattern(text)
     if not text:
-        raise PatternError("a name pattern is empty")
+        raise PatternError("a name pattern is empty", hint="write the tensor's name as it is stored")
     if re.search(r"[{}]", _VARIABLE.sub("", text)):
-        raise PatternError(f"`{text}`: a brace that is no `{{variable}}`")
+        raise PatternError(
+            f"`{text}`: a brace that is no `{{variable}}`", hint="a variable is written {layer}"
+        )
     if len(set(pattern.variables)) != len(pattern.variables):
-        raise PatternError(f"`{text}`: a variable stands twice")
+        raise PatternError(f"`{text}`: a variable stands twice", hint="give the two numbers two names")
     if len(_SUFFIX.findall(text)) > 1:
         raise PatternError(f"`{text}`: two numbered suffixes in one name")
     if re.search(r"\}[0-9{]|[0-9]\{", text):

@@ -16,7 +16,8 @@ from typing import Any
 from porter.errors import MalformedError, UsageError
 from porter.tables.model import TableError, Where
 
-_SECTION = re.compile(r"\s*\[(\[)?\s*([^\[\]]+?)\s*\]")
+# Alone on its line, or it is an item of a list that runs over several.
+_SECTION = re.compile(r"\s*\[(\[)?\s*([^\[\],]+?)\s*\]\]?\s*(?:#.*)?$")
 _KEY = re.compile(r"""\s*(?:"([^"]+)"|'([^']+)'|([A-Za-z0-9_.\-]+))\s*=""")
 
 

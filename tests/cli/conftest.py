@@ -148,7 +148,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 def run(tmp_path: Path) -> Run:
     """`python -m porter` in an empty directory, stdout and stderr apart; `env` adds to a plain environment."""
     here = tmp_path / "here"
-    here.mkdir()
+    here.mkdir(exist_ok=True)
 
     def porter(
         *arguments: str | Path, cwd: Path = here, env: Mapping[str, str] | None = None
@@ -184,7 +184,29 @@ def tree() -> Callable[[Path], dict[str, str]]:
 
 
 @pytest.fixture
-def refused(run: Run, tree: Callable[[Path], dict[str, str]], tmp_path: Path) -> Callable[..., str]:
+def call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """As `run`, in this process: ten times as fast. What is not caught by porter fails the test."""
+    from porter.cli.app import app
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def porter(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        here = tmp_path / "here"
+        here.mkdir(exist_ok=True)
+        monkeypatch.chdir(here)
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            app([str(argument) for argument in arguments], prog_name="porter")
+        printed = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, stopped.value.code, printed.out, printed.err)
+
+    return porter
+
+
+@pytest.fixture
+def refused(call: Run, tree: Callable[[Path], dict[str, str]], tmp_path: Path) -> Callable[..., str]:
     """Runs a command that must be refused; its stderr.
 
     Refused means: the exit code, no data, the words asked for, no traceback, and nothing changed on disk: no
@@ -192,12 +214,13 @@ def refused(run: Run, tree: Callable[[Path], dict[str, str]], tmp_path: Path) ->
     """
 
     def check(code: int, arguments: list[str | Path], *words: str) -> str:
+        (tmp_path / "here").mkdir(exist_ok=True)
         before = tree(tmp_path)
-        done = run(*arguments)
+        done = call(*arguments)
         assert done.returncode == code, done.stderr
         assert done.stdout == ""
         assert "Traceback" not in done.stderr
-        assert done.stderr.startswith("error: ")
+        assert [line[:7] for line in done.stderr.splitlines()].count("error: ") == 1
         for word in words:
             assert word in done.stderr
         assert tree(tmp_path) == before

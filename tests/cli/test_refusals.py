@@ -34,7 +34,6 @@ def test_every_missing_tensor_is_listed(refused, save, tensors, config, to_litgp
     for layer in range(3):
         del tensors[f"model.layers.{layer}.mlp.up_proj.weight"]
     said = refused(6, to_litgpt(save(tensors, config)), "3 tensors missing")
-    assert [line.split()[-4] for line in said.splitlines() if "up_proj" in line]
     assert all(f"model.layers.{layer}.mlp.up_proj.weight [31, 22]" in said for layer in range(3))
 
 
@@ -96,11 +95,11 @@ def test_names_with_control_characters(refused, save, tensors, config, to_litgpt
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "[bold red]x[/]", "a\u202eb", "a b/{layer}"])
-def test_odd_names_are_shown_escaped_and_are_unmapped(refused, run, save, tensors, config, to_litgpt, name):
+def test_odd_names_are_shown_escaped_and_are_unmapped(refused, call, save, tensors, config, to_litgpt, name):
     tensors[name] = np.zeros((3, 4), np.float32)
     source = save(tensors, config)
     said = refused(5, to_litgpt(source), "1 tensor of the source is not mapped")
-    shown = run("inspect", source)
+    shown = call("inspect", source)
     assert shown.returncode == 0
     for text in (said, shown.stdout):
         assert name.replace("\u202e", "\\u202e") in text
@@ -154,10 +153,10 @@ def test_an_index_and_its_shards_disagree(refused, save, tensors, config, to_lit
     source = save(tensors, config, shards=2)
     index = source / "model.safetensors.index.json"
     content = json.loads(index.read_text())
-    names = list(content["weight_map"])
-    content["weight_map"][names[0]] = content["weight_map"][names[1]]
+    name, *_, other = content["weight_map"]
+    content["weight_map"][name] = content["weight_map"][other]
     index.write_text(json.dumps(content))
-    refused(6, to_litgpt(source), names[0], "expected it here", "model-00001-of-00002.safetensors")
+    refused(6, to_litgpt(source), name, "expected it here", "found it in model-00001-of-00002.safetensors")
 
 
 def test_a_key_stands_twice_in_a_header(refused, gemma, to_litgpt):
@@ -199,7 +198,7 @@ def test_a_config_is_no_json(refused, gemma, to_litgpt):
 
 def test_a_field_is_missing(refused, save, tensors, config, to_litgpt):
     del config["hidden_size"]
-    refused(6, to_litgpt(save(tensors, config)), "config.json", "hidden_size is missing", "d_model")
+    refused(6, to_litgpt(save(tensors, config)), "config.json", "'hidden_size' is missing", "d_model")
 
 
 def test_heads_do_not_divide(refused, save, tensors, config, to_litgpt):

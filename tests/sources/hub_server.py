@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 LARGE = (".safetensors", ".bin", ".gguf", ".pth", ".ckpt", "tokenizer.model", "tokenizer.json")
+_PAUSE = 0.02
 SIGNATURE = "signed-for-one-reader"
 
 
@@ -169,8 +170,19 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         pass
 
-    def reply(self, status: int, headers: Mapping[str, str], body: bytes = b"", *, length: int = -1) -> None:
-        """Send a response; `length` is announced instead of the body's own where it is given."""
+    def reply(
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        body: bytes = b"",
+        *,
+        length: int = -1,
+        pause: float = 0,
+    ) -> None:
+        """Send a response; `length` is announced instead of the body's own where it is given.
+
+        `pause` is waited before each 4 KiB, in seconds.
+        """
         self.send_response(status)
         for key, value in headers.items():
             self.send_header(key, value)
@@ -180,6 +192,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if self.command != "HEAD":
                 for start in range(0, len(body), 4096):
+                    time.sleep(pause)
                     sent += self.wfile.write(body[start : start + 4096])
         except OSError:
             # The reader has what it wanted.
@@ -213,8 +226,6 @@ class _Handler(BaseHTTPRequestHandler):
             kind = self.hub.strike(name, "corrupt", "disconnect", "slow")
         if kind and kind.isdigit():
             return self.refuse(int(kind), None, "The server is unwell")
-        if kind == "slow":
-            time.sleep(0.3)
         if kind == "corrupt":
             data = data[:-1] + bytes([data[-1] ^ 0xFF])
         status, start, stop = 200, 0, len(data)
@@ -228,8 +239,7 @@ class _Handler(BaseHTTPRequestHandler):
         if kind == "disconnect":
             self.close_connection = True
             return self.reply(status, headers, body[: len(body) // 2], length=len(body))
-        length = len(body)
-        return self.reply(status, headers, body, length=length)
+        return self.reply(status, headers, body, pause=_PAUSE if kind == "slow" else 0)
 
 
 class _Storage(_Handler):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -266,3 +268,28 @@ def test_the_disk_is_asked_before_the_first_byte(hub: Any, model: str) -> None:
     assert "error" not in hub.download("org/model", free=SIZE + margin)
     # What is cached needs no room.
     assert "error" not in hub.download("org/model", free=0)
+
+
+# An interrupt.
+
+
+@pytest.mark.parametrize("into", ["cache", "directory"])
+def test_an_interrupt_leaves_no_unfinished_file_under_its_name(hub: Any, tmp_path: Path, into: str) -> None:
+    data = b"s" * 40_000_000
+    hub.server.add("org/model", {"config.json": CONFIG, "model.safetensors": data})
+    hub.server.fault("model.safetensors", "slow")
+    to = tmp_path / "out" if into == "directory" else None
+    code = "from porter.api.download import download\ndownload('org/model', to=sys.argv[1] or None)"
+    started = hub.start(code, str(to or ""))
+    while not any(request.path.endswith("config.json") for request in hub.server.log):
+        time.sleep(0.05)
+    time.sleep(0.5)
+    started.send_signal(signal.SIGINT)
+    # Sent slowly, the rest would take three minutes.
+    _, said = started.communicate(timeout=20)
+    assert started.returncode != 0 and "KeyboardInterrupt" in said
+    found = contents(to or hub.cache / "models--org--model" / "snapshots")
+    assert {Path(name).name for name in found} == {"config.json"}
+    hub.server.faults.clear()
+    again = hub.download("org/model", to=to) if to else hub.download("org/model")
+    assert contents(again["path"])["model.safetensors"] == data

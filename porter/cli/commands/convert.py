@@ -35,6 +35,10 @@ def convert(
         str | None,
         typer.Option("--max-shard-size", metavar="SIZE", help="Largest file, for hf. Default: 5GB."),
     ] = None,
+    container: Annotated[
+        str | None,
+        typer.Option("--container", help="safetensors, or pth for a lit_model.pth that stock LitGPT loads."),
+    ] = None,
     target_model: Annotated[
         str | None,
         typer.Option(
@@ -73,6 +77,7 @@ def convert(
         maps=map,
         config=config,
         source_dialect=source_dialect,
+        container=container,
     )
     plan = prepared.plan
     if source is None:
@@ -107,5 +112,7 @@ def convert(
         )
         return
     output.data(f"wrote    {done.out}/: {', '.join(done.sizes)}")
-    if "porter" in prepared.target.targets:
+    if container == "pth":
+        output.data(f"load     litgpt generate {done.out}")
+    elif "porter" in prepared.target.targets:
         output.data(f"load     porter.models.GPT.from_checkpoint({str(done.out)!r})")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from porter.cli import output
+from porter.errors import UsageError
 
 MapOption = Annotated[
     list[Path],
@@ -24,27 +25,82 @@ def inspect(
         str | None,
         typer.Argument(
             metavar="[SRC]",
-            help="A directory, a .safetensors or a .gguf file. Default: here, or the last model downloaded.",
+            help="A directory, a weight file, a short name such as gemma-2b, or hf://org/name[@rev]. "
+            "Default: here, or the last model downloaded.",
         ),
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="A row per tensor, layers not collapsed.")] = False,
     filter: Annotated[
         str | None, typer.Option("--filter", metavar="GLOB", help="Only tensors whose name fits.")
     ] = None,
+    as_: Annotated[
+        str | None,
+        typer.Option(
+            "--as", metavar="DIALECT", help="Show names and shapes in another dialect, with the rules."
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print the table as CSV.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
     map: MapOption = [],  # noqa: B006
     config: ConfigOption = None,
 ) -> None:
     """Show what a checkpoint holds: a shape table from headers alone."""
+    if json + csv + markdown > 1:
+        raise UsageError("choose one of --json, --csv and --markdown")
+    if as_ is not None:
+        _as(source, as_, full, filter, json, csv, markdown, map, config)
+        return
     from porter.api.inspect import inspect as look
-    from porter.reporting.inspection import render
+    from porter.reporting.inspection import RIGHT, cells, render
 
     found = look(source, filter=filter, maps=map, config=config)
     if source is None:
         output.note(f"no source named: {found.source}")
     if json:
         output.as_json(found)
-        return
-    output.data(render(found, full=full))
+    elif csv or markdown:
+        _print(cells(found, full=full), RIGHT, csv)
+    else:
+        output.data(render(found, full=full))
     if found.reason is not None:
         output.note(found.reason)
+
+
+def _as(
+    source: str | None,
+    dialect: str,
+    full: bool,
+    filter: str | None,
+    json: bool,
+    csv: bool,
+    markdown: bool,
+    maps: list[Path],
+    config: Path | None,
+) -> None:
+    from porter.api.inspect import inspect_as
+    from porter.reporting.plans import RIGHT, cells
+    from porter.reporting.text import table
+
+    plan = inspect_as(source, dialect, filter=filter, maps=maps, config=config)
+    rows = cells(plan, full=full)
+    if json:
+        keys = [cell.lower() if cell != "×" else "count" for cell in rows[0]]
+        output.as_json(
+            {
+                "family": plan.family,
+                "from": plan.source_dialect,
+                "as": plan.target_dialect,
+                "tensors": [dict(zip(keys, row, strict=True)) for row in rows[1:]],
+            }
+        )
+    elif csv or markdown:
+        _print(rows, RIGHT, csv)
+    else:
+        output.data(table(rows, right=RIGHT))
+
+
+def _print(rows: list[list[str]], right: tuple[int, ...], csv: bool) -> None:
+    from porter.reporting.text import csv_lines, markdown_lines
+
+    output.data(csv_lines(rows) if csv else markdown_lines(rows, right=right))

@@ -1,0 +1,126 @@
+"""`porter doctor`: what this machine offers porter: versions, extras, caches, a token or none, a file system.
+
+Nothing secret is read out: of a token only whether there is one is told.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+_PACKAGES = (
+    "torch",
+    "safetensors",
+    "huggingface_hub",
+    "typer",
+    "rich",
+    "sentencepiece",
+    "protobuf",
+    "pyyaml",
+)
+_EXTRAS = {
+    "gguf": ("gguf", "numpy"),
+    "keras": ("h5py",),
+    "kaggle": ("kagglehub",),
+    "orbax": ("orbax-checkpoint",),
+}
+_PEERS = ("litgpt", "transformers", "keras-hub")
+
+
+@dataclass(frozen=True)
+class FileSystem:
+    """What the file system at a path can do; `free` in bytes."""
+
+    path: Path
+    free: int
+    block: int
+    shares_blocks: bool
+    writable: bool
+
+
+@dataclass(frozen=True)
+class Health:
+    """The whole report. Versions are None for what is not installed."""
+
+    porter: str
+    python: str
+    system: str
+    packages: Mapping[str, str | None]
+    extras: Mapping[str, bool]
+    peers: Mapping[str, str | None]
+    hub_cache: Path
+    hub_endpoint: str
+    token: bool
+    offline: bool
+    file_system: FileSystem
+
+
+def doctor(path: str | Path = ".") -> Health:
+    """Look around; `path` is where outputs would be written."""
+    from huggingface_hub import constants, get_token
+
+    from porter import __version__
+
+    return Health(
+        porter=__version__,
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        packages={name: _version(name) for name in _PACKAGES},
+        extras={name: all(_version(part) for part in parts) for name, parts in _EXTRAS.items()},
+        peers={name: _version(name) for name in _PEERS},
+        hub_cache=Path(constants.HF_HUB_CACHE),
+        hub_endpoint=constants.ENDPOINT,
+        token=get_token() is not None,
+        offline=bool(constants.HF_HUB_OFFLINE),
+        file_system=_file_system(Path(path)),
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _file_system(path: Path) -> FileSystem:
+    there = path.resolve()
+    while not there.exists():
+        there = there.parent
+    if not there.is_dir():
+        there = there.parent
+    writable = os.access(there, os.W_OK)
+    return FileSystem(
+        path=there,
+        free=shutil.disk_usage(there).free,
+        block=os.statvfs(there).f_bsize,
+        shares_blocks=writable and _shares_blocks(there),
+        writable=writable,
+    )
+
+
+# ioctl FICLONE of linux/fs.h: share all blocks of one file with another.
+_FICLONE = 0x40049409
+
+
+def _shares_blocks(directory: Path) -> bool:
+    """Try it on two small files that are gone again at once."""
+    try:
+        import fcntl
+
+        with (
+            tempfile.TemporaryFile(dir=directory) as source,
+            tempfile.TemporaryFile(dir=directory) as target,
+        ):
+            source.write(b"\0" * 4096)
+            source.flush()
+            fcntl.ioctl(target.fileno(), _FICLONE, source.fileno())
+    except (OSError, ImportError):
+        return False
+    return True

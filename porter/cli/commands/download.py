@@ -1,0 +1,75 @@
+"""`porter download`: a model from the Hub, verified, into the cache that other tools share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from porter.cli import output
+from porter.errors import UsageError
+
+
+def download(
+    source: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="A short name such as gemma-2b, or org/name[@rev].")
+    ] = None,
+    list_: Annotated[bool, typer.Option("--list", help="List the short names.")] = False,
+    revision: Annotated[
+        str | None, typer.Option("--revision", help="A branch, a tag or a commit. Default: main.")
+    ] = None,
+    include: Annotated[
+        list[str], typer.Option("--include", metavar="GLOB", help="Only these files; may be repeated.")
+    ] = [],  # noqa: B006
+    exclude: Annotated[
+        list[str], typer.Option("--exclude", metavar="GLOB", help="Not these files; may be repeated.")
+    ] = [],  # noqa: B006
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="DIR", help="Where to. Default: the Hub's own cache."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show files and sizes; fetch nothing.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Download a model from the Hugging Face Hub, and verify it."""
+    from porter.reporting.text import plural, size, table
+
+    if list_:
+        _list(json)
+        return
+    if source is None:
+        raise UsageError("no model was named", hint="porter download gemma-2b, or porter download --list")
+    from porter.api.download import download as fetch
+    from porter.cli.progress import transfer
+
+    asked = {"revision": revision, "include": include, "exclude": exclude, "to": out}
+    if dry_run:
+        found = fetch(source, dry_run=True, offline=output.settings.offline, **asked)  # type: ignore[arg-type]
+    else:
+        with transfer("download") as advance:
+            found = fetch(source, offline=output.settings.offline, progress=advance, **asked)  # type: ignore[arg-type]
+    if json:
+        output.as_json(found)
+        return
+    rows = [["File", "Size", ""], *([file.name, size(file.size), file.status] for file in found.files)]
+    if dry_run:
+        output.data(table(rows, right=(1,)))
+        output.data(f"{plural(len(found.files), 'file')}, {size(found.bytes_total)}")
+        output.data(f"to fetch {size(found.bytes_to_fetch)} of {found.repo}@{found.commit}")
+        return
+    fetched = size(found.bytes_fetched) if found.bytes_fetched else "nothing, all was there"
+    output.say(f"fetched  {fetched} · {found.repo}@{found.commit}")
+    output.data(found.path)
+
+
+def _list(json: bool) -> None:
+    from porter.reporting.text import table
+    from porter.sources.aliases import ALIASES
+
+    if json:
+        output.as_json({"models": [output.to_plain(alias) for alias in ALIASES.values()]})
+        return
+    rows = [["Name", "Repository", "Family", "Params"]]
+    rows += [[alias.alias, alias.repo, alias.family, alias.parameters] for alias in ALIASES.values()]
+    output.data(table(rows, right=(3,)))
