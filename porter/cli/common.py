@@ -6,6 +6,7 @@ import functools
 import inspect
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated, Any
@@ -69,7 +70,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             sys.stdout.flush()
         except PorterError as problem:
             if output.settings.debug:
-                raise
+                traceback.print_exc()
             output.error(problem)
             raise SystemExit(problem.exit_code) from None
         except KeyboardInterrupt:

@@ -14,6 +14,9 @@ from porter.errors import MalformedError
 # Far above any config (they hold kilobytes); it bounds what a parser may be fed.
 _LARGEST = 16 * 1024 * 1024
 
+# A shortened decimal may lie beyond it.
+_FLOAT32_MAX = struct.unpack("<f", b"\xff\xff\x7f\x7f")[0]
+
 GENERATION = "generation_config"
 
 
@@ -48,14 +51,28 @@ def raw_config(
     """
     if file == "(metadata)":
         return _from_metadata(checkpoint.metadata) if checkpoint.container == "gguf" else None
+    keras = checkpoint.container == "hdf5"
     path = override or (checkpoint.files.get(file) if file else None)
-    if path is None:
+    if keras and override is None and file in checkpoint.metadata:
+        # A `.keras` archive brings its own config, which goes before one that lies beside it.
+        raw = dict(checkpoint.metadata[file])
+    elif path is None:
         return None
-    raw = load_mapping(path)
+    else:
+        raw = load_mapping(path)
+    if keras:
+        raw = _backbone(raw)
     generation = checkpoint.files.get("generation_config.json")
     if generation is not None and GENERATION not in raw:
         raw[GENERATION] = load_mapping(generation)
     return raw
+
+
+def _backbone(raw: dict[str, Any]) -> dict[str, Any]:
+    """Keras' config of a whole model (`GemmaCausalLM`) holds that of its backbone, which says it all."""
+    config = raw.get("config")
+    inner = config.get("backbone") if isinstance(config, Mapping) else None
+    return dict(inner) if isinstance(inner, Mapping) else raw
 
 
 def get(raw: Mapping[str, Any], path: str) -> tuple[bool, Any]:
@@ -80,10 +97,13 @@ def put(raw: dict[str, Any], path: str, value: Any) -> None:
 
 def shortest_float32(value: float) -> float:
     """The shortest decimal that is the same float32: 9.99999997e-07 stored as float32 was 1e-06."""
-    packed = struct.pack("<f", value)
+    try:
+        packed = struct.pack("<f", value)
+    except OverflowError:
+        return value
     for digits in range(1, 10):
         short = float(f"{value:.{digits}g}")
-        if struct.pack("<f", short) == packed:
+        if abs(short) <= _FLOAT32_MAX and struct.pack("<f", short) == packed:
             return short
     return value
 

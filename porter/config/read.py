@@ -153,7 +153,7 @@ class ConfigReader:
         if value is None and not hyperparameter.required:
             return None
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if hyperparameter.type == "int" and number and float(value).is_integer():
+        if hyperparameter.type == "int" and isinstance(value, float) and value.is_integer():
             value = int(value)
         fits = {
             "int": isinstance(value, int) and not isinstance(value, bool),

@@ -70,6 +70,15 @@ def read_directory(root: Path) -> tuple[Header, ...]:
     return headers
 
 
+def preset_metadata(sizes: Iterable[int]) -> bytes:
+    """A preset's `metadata.json`, from the number of elements of each tensor.
+
+    KerasHub notes its own version and the date too; neither took part here, and nothing reads them.
+    """
+    content = {"parameter_count": sum(sizes), "tasks": ["CausalLM"]}
+    return (json.dumps(content, indent=4) + "\n").encode()
+
+
 def _read_shards(root: Path) -> list[Header]:
     weight_map = _weight_map(_json(locate(root, INDEX).read_bytes(), INDEX))
     files = sorted({file for homes in weight_map.values() for file in homes})

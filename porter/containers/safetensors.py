@@ -102,15 +102,19 @@ def read_index(path: Path) -> dict[str, str]:
     weight_map = _strict_json(text, file).get("weight_map")
     if not isinstance(weight_map, dict):
         _refuse(file, f"expected an object called weight_map, found {_kind(weight_map)}")
+    safe: set[str] = set()
     for name, shard in weight_map.items():
         _check_name(name, file)
         if not isinstance(shard, str):
             _refuse(file, f"expected the name of a file, found {_kind(shard)}", name)
+        if shard in safe:
+            continue
         if reason := unsafe_path(shard):
             raise MalformedError(
                 f"{file}: unsafe file name {shard!r} for tensor {name!r}",
                 cause=f"expected a path inside the checkpoint, found one that {reason}",
             )
+        safe.add(shard)
     return weight_map
 
 

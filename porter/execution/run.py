@@ -13,7 +13,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from porter.containers import safetensors, safetensors_writer, torch_zip, torch_zip_writer
+from porter.containers import (
+    hdf5,
+    hdf5_writer,
+    safetensors,
+    safetensors_writer,
+    torch_zip,
+    torch_zip_writer,
+)
 from porter.containers.base import OutputFile
 from porter.containers.safetensors import locate, unsafe_path
 from porter.errors import PorterError, UnsupportedError
@@ -32,6 +39,7 @@ Digests = Mapping[str, str | None]
 _LITERALS: dict[str, Callable[[OutputFile], list[tuple[int, bytes]]]] = {
     safetensors.CONTAINER: safetensors_writer.literals,
     torch_zip.CONTAINER: torch_zip_writer.literals,
+    hdf5.CONTAINER: hdf5_writer.literals,
 }
 
 # Bytes of a side file read at a time.

@@ -73,6 +73,7 @@ def build_plan(
         _check_filled(bound, made)
         tensors[bound.name] = (dtype, bound.shape)
         copies.extend(made)
+    _check_used(covered, copies, join.alias, target)
     checks = () if untied else _tie_checks(covered, source_bound, ties)
 
     torch = _writes_torch(options)
@@ -221,6 +222,25 @@ def _check_filled(bound: BoundTensor, copies: Sequence[Copy]) -> None:
 _BYTE = Dtype("U8", 1, 1, "int")
 
 
+def _check_used(
+    covered: Covered, copies: Sequence[Copy], alias: Mapping[str, str], target: Dialect
+) -> None:
+    """Every element of every mapped source tensor goes to one place; ties go by what they are tied to."""
+    moved = dict.fromkeys(covered.tensors, 0)
+    by_stored_name = {tensor.name: name for name, tensor in covered.tensors.items()}
+    for copy in copies:
+        if copy.canonical not in alias:
+            moved[by_stored_name[copy.source]] += elements(copy.loops)
+    for name, tensor in covered.tensors.items():
+        kept = not _only_ties(covered.bound[name], alias)
+        if kept and moved[name] != tensor.elements:
+            raise UnsupportedError(
+                f"{tensor.name} would not be carried over exactly once",
+                cause=f"it holds {tensor.elements} elements, {moved[name]} would be written as {target.title}",
+                hint=f"the conditions (`when`) of {target.path.name} must hold once for each weight",
+            )
+
+
 def _tie_checks(
     covered: Covered, bound: Sequence[BoundTensor], ties: Mapping[str, str]
 ) -> tuple[EqualCheck, ...]:
@@ -228,7 +248,8 @@ def _tie_checks(
     makers = {block.canonical: tensor.name for tensor in bound for block in tensor.blocks}
     checks = []
     for name, other in ties.items():
-        dropped, kept = makers[name], makers[other]
+        # A table may store the tied tensor under a condition only.
+        dropped, kept = makers.get(name), makers.get(other)
         if dropped in covered.tensors and kept in covered.tensors:
             one, two = covered.tensors[kept], covered.tensors[dropped]
             if one.dtype != two.dtype:
@@ -257,10 +278,11 @@ def _summary(
         feeds.setdefault(copy.source, set()).add(copy.target)
     tied = {tensor.name for tensor in bound if ties and _only_ties(tensor, ties)}
     fused = {name for name, made in by_target.items() if len({copy.source for copy in made}) > 1}
+    whole = fused | tied
     split = {
         name
         for name, made in by_target.items()
-        if name not in fused | tied and len(feeds[made[0].source] - tied) > 1
+        if name not in whole and len(feeds[made[0].source] - tied) > 1
     }
     stored_ties = [name for name in covered.tensors if ties and _only_ties(covered.bound[name], ties)]
     return Summary(

@@ -65,10 +65,9 @@ def _check_unmapped(unmapped: list[str], identity: Identity) -> None:
     beyond = [name for name in unmapped if name in identity.names]
     cause = listed(unmapped)
     if beyond:
-        cause += (
-            f"\n{beyond[0]!r} has the right form, but the config says otherwise "
-            f"(n_layer = {identity.hyperparameters['n_layer']})"
-        )
+        layers = identity.hyperparameters.get("n_layer")
+        cause += f"\n{beyond[0]!r} has the right form, but the config says otherwise"
+        cause += f" (n_layer = {layers})" if layers is not None else ""
     raise UnsupportedError(
         f"{count(len(unmapped), 'tensor')} of the source {'is' if len(unmapped) == 1 else 'are'} not mapped "
         f"by {identity.family.name}/{identity.dialect.name}",

@@ -169,7 +169,7 @@ def _unknown(checkpoint: Checkpoint, families: Mapping[str, Family], config: Pat
             said = next(
                 (
                     f"{key} = {raw[key]!r}"
-                    for key in ("model_type", "general.architecture", "name")
+                    for key in ("model_type", "general.architecture", "class_name", "name")
                     if key in raw
                 ),
                 "no model_type",

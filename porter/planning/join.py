@@ -10,15 +10,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from porter.containers.base import StoredTensor
 from porter.dtypes import Dtype
 from porter.errors import UnsupportedError
-from porter.layout import Loop, run_length, strided_copy
+from porter.layout import AddressMap, Loop, run_length, strided_copy
 from porter.planning.coverage import BlockIndex
 from porter.planning.plan import COMPUTE, EXTENT, RUNS, TILE, Copy, Operation
 from porter.tables.bind import Block, BoundTensor, Sizes
 from porter.tables.model import Rule
+from porter.tables.patterns import Pattern
 
 
 @dataclass(frozen=True)
@@ -74,12 +76,10 @@ class Join:
         at: Mapping[str, int],
     ) -> Copy:
         stored = self.stored[source]
-        source_map, target_map = from_block.address.at(at), block.address.at(at)
-        sizes = self.sizes.sizes(list(source_map.strides), at)
-        source_offset, target_offset, loops = strided_copy(source_map, target_map, sizes)
+        source_offset, target_offset, loops = self._strided(from_block.address, block.address, at)
         operations = self._operations(self.rules[source], target.rule)
         return Copy(
-            canonical=block.canonical.format(**at),
+            canonical=Pattern(block.canonical).filled(at),
             source=stored.name,
             target=target.name,
             source_offset=source_offset,
@@ -89,6 +89,26 @@ class Join:
             operations=operations,
             rule=str(target.rule.where),
         )
+
+    def _strided(
+        self, source: AddressMap, target: AddressMap, at: Mapping[str, int]
+    ) -> tuple[int, int, tuple[Loop, ...]]:
+        """The copy between two maps. Tensors of one rule share their maps, so that most are made once."""
+        held = any(variable in source.strides or variable in target.strides for variable in at)
+        steady = not held and not any(axis in self.sizes.varying for axis in source.strides)
+        key = (id(source), id(target))
+        if steady and key in self._made:
+            return self._made[key]
+        source_map, target_map = source.at(at), target.at(at)
+        sizes = self.sizes.sizes(list(source_map.strides), at)
+        found = strided_copy(source_map, target_map, sizes)
+        if steady:
+            self._made[key] = found
+        return found
+
+    @cached_property
+    def _made(self) -> dict[tuple[int, int], tuple[int, int, tuple[Loop, ...]]]:
+        return {}
 
     @staticmethod
     def _operations(source: Rule, target: Rule) -> tuple[Operation, ...]:

@@ -8,16 +8,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from porter.config.write import dump_config, write_config
-from porter.containers import torch_zip_writer
+from porter.containers import hdf5, hdf5_writer, torch_zip_writer
 from porter.containers.base import OutputFile
 from porter.containers.checkpoint import Checkpoint
+from porter.containers.keras import METADATA, preset_metadata
 from porter.containers.safetensors_writer import place, shard
 from porter.dtypes import Dtype, dominant, dtype_word
 from porter.errors import UnsupportedError
 from porter.planning.identify import Identity
 from porter.planning.plan import SideFile
 from porter.tables.model import Dialect
-from porter.tokenizers.plan import tokenizer_files
+from porter.tokenizers.keras import preset_files
+from porter.tokenizers.plan import TokenizerPlan, tokenizer_files
 
 # What transformers wrote for years and the Hub recommends: files that resume and cache well.
 DEFAULT_SHARD = "5GB"
@@ -52,6 +54,8 @@ def place_tensors(
     if not target.files.sharded:
         if max_shard_size is not None:
             raise UnsupportedError(f"{target.title} reads one file; --max-shard-size does not apply")
+        if target.files.container == hdf5.CONTAINER:
+            return (hdf5_writer.place(weights, specs, {}),), ()
         return (place(weights, specs, _METADATA),), ()
     stem, _, suffix = weights.rpartition(".")
     groups, index = shard(specs, max_shard_size or DEFAULT_SHARD, f"{stem}{{suffix}}.{suffix}")
@@ -84,19 +88,29 @@ def side_files(
     sides = []
     if target.config.file is not None:
         sides.append(SideFile(target.config.file, dump_config(config, target.config.file)))
-    tokenizer = tokenizer_files(
-        checkpoint.files,
-        metadata=checkpoint.metadata if checkpoint.container == "gguf" else None,
-        target=target.files.tokenizer,
-        vocab_size=int(hyperparameters["vocab_size"]),
-    )
+    keras = target.files.tokenizer == "keras"
+    tokenizer = _tokenizer(checkpoint, target, config, int(hyperparameters["vocab_size"]))
     for file in tokenizer.files:
         sides.append(SideFile(file.name, file.content, file.copied_from))
-    if not any(side.name == "generation_config.json" for side in sides):
+    if keras:
+        sides.append(SideFile(METADATA, preset_metadata(_elements(shape) for _, shape in tensors.values())))
+    elif not any(side.name == "generation_config.json" for side in sides):
         generation = _generation_config(hyperparameters)
         if generation is not None:
             sides.append(SideFile("generation_config.json", generation))
     return tuple(sides), tokenizer.notes
+
+
+def _tokenizer(
+    checkpoint: Checkpoint, target: Dialect, config: Mapping[str, Any], vocab_size: int
+) -> TokenizerPlan:
+    metadata = checkpoint.metadata if checkpoint.container == "gguf" else None
+    if target.files.tokenizer == "keras":
+        backbone = str(config["class_name"])
+        return preset_files(checkpoint.files, metadata=metadata, backbone=backbone, vocab_size=vocab_size)
+    return tokenizer_files(
+        checkpoint.files, metadata=metadata, target=target.files.tokenizer, vocab_size=vocab_size
+    )
 
 
 def _generation_config(hyperparameters: Mapping[str, Any]) -> bytes | None:

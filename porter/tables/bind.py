@@ -51,7 +51,8 @@ class Sizes:
         return {**sizes_read(self.canonical), **self.canonical.index}
 
     @cached_property
-    def _varying(self) -> frozenset[str]:
+    def varying(self) -> frozenset[str]:
+        """Axes whose size depends on an index variable."""
         index = set(self.canonical.index)
         return frozenset(name for name, expression in self.canonical.axes.items() if expression.names & index)
 
@@ -61,7 +62,7 @@ class Sizes:
 
     def size(self, axis: str, at: Mapping[str, int]) -> int:
         """The size of an axis, with index variables at the given values. Raises PorterError."""
-        if axis in self._varying:
+        if axis in self.varying:
             return self._evaluate(axis, at)
         if axis not in self._constant:
             self._constant[axis] = self._evaluate(axis, {})
@@ -72,7 +73,7 @@ class Sizes:
         stacked = [axis for axis in axes if axis in self.canonical.index]
         found = {}
         for axis in axes:
-            if axis in self._varying and stacked:
+            if axis in self.varying and stacked:
                 every = {
                     self.size(axis, {**at, **dict(zip(stacked, point, strict=True))})
                     for point in itertools.product(*(range(self.size(s, at)) for s in stacked))
@@ -152,18 +153,22 @@ def bind_dialect(
 
 def _bind_rule(rule: Rule, canonical: Canonical, sizes: Sizes) -> Iterator[BoundTensor]:
     variables = rule.theirs.variables
-    leaves = rule.layout.leaves
-    axes = list(dict.fromkeys(axis for leaf in leaves for axis in leaf))
+    axes = list(dict.fromkeys(axis for leaf in rule.layout.leaves for axis in leaf))
+    varies = _varies(rule, canonical, sizes, axes)
     cache: dict[tuple[int, ...], BoundLayout] = {}
+    layout: BoundLayout | None = None
     for point in _points(variables, sizes):
         fixed = dict(zip(variables, point, strict=True))
-        if not _exists(rule, canonical, sizes, fixed):
-            continue
-        found = sizes.sizes(axes, fixed)
-        key = tuple(found.values())
-        if key not in cache:
-            cache[key] = bind(rule.layout, found)
-        layout = cache[key]
+        if layout is None or varies:
+            if not _exists(rule, canonical, sizes, fixed):
+                if varies:
+                    continue
+                return
+            found = sizes.sizes(axes, fixed)
+            key = tuple(found.values())
+            if key not in cache:
+                cache[key] = bind(rule.layout, found)
+            layout = cache[key]
         yield BoundTensor(
             name=rule.theirs.format(fixed),
             shape=layout.shape,
@@ -174,11 +179,23 @@ def _bind_rule(rule: Rule, canonical: Canonical, sizes: Sizes) -> Iterator[Bound
         )
 
 
+def _varies(rule: Rule, canonical: Canonical, sizes: Sizes, axes: Sequence[str]) -> bool:
+    """Whether shapes or conditions differ from one of the rule's tensors to the next.
+
+    They hardly ever do; a checkpoint of a hundred thousand tensors is then bound once per rule.
+    """
+    conditions = [rule.when, *(canonical.tensors[name].when for name in rule.ours)]
+    held = set(rule.theirs.variables)
+    return any(axis in sizes.varying for axis in axes) or any(
+        condition is not None and condition.names & held for condition in conditions
+    )
+
+
 def _points(
     variables: Sequence[str], sizes: Sizes, at: Mapping[str, int] | None = None
 ) -> Iterator[tuple[int, ...]]:
-    if not variables:
-        yield ()
+    if not any(variable in sizes.varying for variable in variables):
+        yield from itertools.product(*(range(sizes.size(variable, {})) for variable in variables))
         return
     first, rest = variables[0], variables[1:]
     at = at or {}

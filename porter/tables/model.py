@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,12 @@ class Where:
     path: Path
     line: int
 
-    def __str__(self) -> str:
+    @cached_property
+    def _text(self) -> str:
         return f"{self.path.parent.name}/{self.path.name}:{self.line}"
+
+    def __str__(self) -> str:
+        return self._text
 
 
 class TableError(PorterError):

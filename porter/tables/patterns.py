@@ -100,6 +100,10 @@ class Pattern:
 
         return _VARIABLE.sub(fill, self.text)
 
+    def filled(self, values: Mapping[str, int]) -> str:
+        """The name with those variables filled in that have a value; the others stand as they are."""
+        return _PLAIN.sub(lambda match: str(values.get(match[0][1:-1], match[0])), self.text)
+
     def match(self, name: str) -> dict[str, int] | None:
         """The variables' values if `name` fits the pattern, else None."""
         template = template_of(name)

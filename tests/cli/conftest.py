@@ -128,7 +128,10 @@ def save(tmp_path: Path) -> Callable[..., Path]:
             inside = names[at::shards]
             _write(directory / file, {name: tensors[name] for name in inside})
             weight_map |= dict.fromkeys(inside, file)
-        index = {"metadata": {"total_size": sum(t.nbytes for t in tensors.values())}, "weight_map": weight_map}
+        index = {
+            "metadata": {"total_size": sum(t.nbytes for t in tensors.values())},
+            "weight_map": weight_map,
+        }
         (directory / "model.safetensors.index.json").write_text(json.dumps(index))
         return directory
 
@@ -146,7 +149,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """`python -m porter` in an empty directory, stdout and stderr apart; `env` adds to a plain environment."""
+    """`python -m porter` in an empty directory, stdout and stderr apart; `env` adds to the environment."""
     here = tmp_path / "here"
     here.mkdir(exist_ok=True)
 

@@ -1,4 +1,4 @@
-"""What porter refuses, one reason each: the error that is shown, the exit code, and that nothing is touched."""
+"""What porter refuses, one reason each: the error shown, the exit code, and that nothing is touched."""
 
 from __future__ import annotations
 
@@ -56,7 +56,12 @@ def test_a_layer_is_more_than_the_config_says(refused, save, tensors, config, to
 def test_a_tensor_has_a_wrong_shape(refused, save, tensors, config, to_litgpt):
     tensors[K_PROJ] = np.ascontiguousarray(tensors[K_PROJ].T)
     refused(
-        6, to_litgpt(save(tensors, config)), "model.safetensors", K_PROJ, "expected [10, 22]", "found [22, 10]"
+        6,
+        to_litgpt(save(tensors, config)),
+        "model.safetensors",
+        K_PROJ,
+        "expected [10, 22]",
+        "found [22, 10]",
     )
 
 
@@ -315,7 +320,7 @@ def test_the_output_and_the_source_lie_in_one_another(refused, gemma, place):
 
 
 def test_the_dialect_is_unknown(refused, gemma, out):
-    refused(5, ["convert", gemma, "--to", "latin", "-o", out], "'latin'", "gemma", "hf, litgpt")
+    refused(5, ["convert", gemma, "--to", "latin", "-o", out], "'latin'", "gemma", "hf", "litgpt")
 
 
 def test_there_is_no_writer_for_the_dialect(refused, gemma, out):

@@ -212,7 +212,8 @@ def test_a_live_model_refuses_a_broken_table_and_says_which_rule_it_is(models, t
     said = caught.value.cause or ""
     for layer in range(3):
         block = f"transformer.h.{layer}"
-        assert f"misshapen {block}.attn.proj.weight: the model has [66, 60], the plan [60, 66] ({proj})" in said
+        misshapen = f"{block}.attn.proj.weight: the model has [66, 60], the plan [60, 66] ({proj})"
+        assert f"misshapen {misshapen}" in said
         assert f"missing {block}.mlp.fc_2.weight [101, 66]" in said
         assert f"unexpected {block}.mlp.fc_3.weight [101, 66] ({fc_3})" in said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.toml"]

@@ -1,0 +1,94 @@
+"""Copies of class extent whose whole blocks the two files can share: no byte of them is read or written.
+
+Only the edges, which are parts of blocks, are copied. Sharing a range again changes nothing, so it is no
+part of what a journal notes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from porter.containers.base import OutputFile
+from porter.errors import UnsupportedError
+from porter.execution.files import RangeWriter, SourceFile, WeightFile
+from porter.execution.move import Move
+from porter.execution.options import ALWAYS, NEVER
+from porter.execution.system import clone_range
+from porter.planning.plan import Copy, Plan
+from porter.planning.sharing import shared_range
+
+# Imported late by nobody: extents are always there.
+from porter.execution.extents import move_bytes  # isort: skip
+
+# Bytes. Some file systems refuse longer requests at once.
+LONGEST = 1 << 30
+
+
+@dataclass
+class Shared:
+    """Copies that are done, by target tensor; how many bytes share their blocks; why not more do."""
+
+    copies: dict[str, list[Copy]] = field(default_factory=dict)
+    nbytes: int = 0
+    refused: str | None = None
+
+
+def share(
+    plan: Plan,
+    file: OutputFile,
+    copies: Mapping[str, Sequence[Copy]],
+    sources: Mapping[str, SourceFile],
+    writer: WeightFile,
+    reflink: str,
+) -> Shared:
+    """Runs every copy into `file` that can share blocks.
+
+    Where the file system cannot, nothing is done and `refused` says why. With `reflink` always that is an
+    UnsupportedError, and so is a file of which no block could be shared anyway.
+    """
+    done = Shared()
+    if reflink == NEVER:
+        return done
+    for tensor in file.tensors:
+        for copy in copies.get(tensor.name, ()):
+            source = plan.source_by_name[copy.source]
+            range_ = shared_range(copy, source, tensor)
+            if range_ is None:
+                continue
+            reader = sources[source.file]
+            done.refused = _clone(reader, writer, range_.source, range_.target, range_.length)
+            if done.refused:
+                # The first refusal comes before anything was shared, or sharing works only for some files.
+                break
+            start = tensor.offset + tensor.dtype.nbytes(copy.target_offset)
+            end = start + range_.nbytes
+            into = RangeWriter(writer, start, end, range_.nbytes - range_.length, summed=False)
+            move = Move(copy, source, tensor, reader, into)
+            move.check()
+            head = range_.target - start
+            move_bytes(move, range_.source - head, start, head)
+            after = range_.target + range_.length
+            move_bytes(move, range_.source + range_.length, after, end - after)
+            into.finish()
+            writer.count(range_.length)
+            done.copies.setdefault(tensor.name, []).append(copy)
+            done.nbytes += range_.length
+    if reflink == ALWAYS and (done.refused or not done.nbytes):
+        raise UnsupportedError(
+            f"{file.name} cannot share blocks with the source",
+            cause=done.refused or "no whole block lies at the same place in a source file and here",
+            hint="leave out --reflink always, and the bytes are copied",
+        )
+    return done
+
+
+def _clone(
+    reader: SourceFile, writer: WeightFile, source: int, target: int, length: int
+) -> str | None:
+    for start in range(0, length, LONGEST):
+        count = min(LONGEST, length - start)
+        refused = clone_range(reader.fd, source + start, writer.fd, target + start, count)
+        if refused:
+            return refused
+    return None

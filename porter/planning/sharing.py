@@ -1,0 +1,77 @@
+"""Where tensors have to be placed so that a file system can share their blocks with the source's.
+
+Whole blocks can be shared where source and target lie equally far from a block's start. Whether the file
+system does it is found out when the plan is run; that it could is decided here, from headers alone.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from porter.containers.base import StoredTensor
+from porter.layout.copies import elements
+from porter.planning.plan import EXTENT, Copy, Plan
+
+# Bytes; the block of XFS, btrfs and ext4. Multiples of it suit smaller blocks too.
+BLOCK = 4096
+
+# Bytes. Data that start anywhere else would not be aligned for every dtype.
+ALIGNMENT = 8
+
+
+@dataclass(frozen=True)
+class SharedRange:
+    """The whole blocks within a copy of `nbytes`: where they start in the two files, and their bytes."""
+
+    source: int
+    target: int
+    length: int
+    nbytes: int
+
+
+def shared_range(copy: Copy, source: StoredTensor, target: StoredTensor) -> SharedRange | None:
+    """The blocks that the copy could share; None where there is none, or the two do not agree."""
+    if copy.copy_class != EXTENT or source.dtype != target.dtype:
+        return None
+    nbytes = source.dtype.nbytes(elements(copy.loops))
+    read_at = source.offset + source.dtype.nbytes(copy.source_offset)
+    write_at = target.offset + target.dtype.nbytes(copy.target_offset)
+    if (read_at - write_at) % BLOCK:
+        return None
+    edge = -write_at % BLOCK
+    length = (nbytes - edge) // BLOCK * BLOCK
+    return SharedRange(read_at + edge, write_at + edge, length, nbytes) if length > 0 else None
+
+
+def shareable_bytes(plan: Plan) -> int:
+    """How many bytes of the output could share their blocks with the source, on a file system that can."""
+    ranges = (
+        shared_range(copy, plan.source_by_name[copy.source], plan.target_by_name[copy.target])
+        for copy in plan.copies
+    )
+    return sum(found.length for found in ranges if found)
+
+
+def residues(copies: Iterable[Copy], sources: Mapping[str, StoredTensor]) -> dict[str, int]:
+    """By target tensor, where it has to start modulo the block so that most of its bytes can be shared.
+
+    Tensors that have no whole block to share, or could share only where they were not aligned, are left out.
+    """
+    votes: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
+    for copy in copies:
+        source = sources[copy.source]
+        if copy.copy_class != EXTENT:
+            continue
+        nbytes = source.dtype.nbytes(elements(copy.loops))
+        start = source.offset + source.dtype.nbytes(copy.source_offset)
+        residue = (start - source.dtype.nbytes(copy.target_offset)) % BLOCK
+        if nbytes >= 2 * BLOCK and residue % ALIGNMENT == 0:
+            votes[copy.target][residue] += nbytes
+    return {target: majority(found) for target, found in votes.items()}
+
+
+def majority(votes: Mapping[int, int]) -> int:
+    """The residue that has most bytes; of several, the smallest."""
+    return min(votes, key=lambda residue: (-votes[residue], residue))

@@ -1,0 +1,334 @@
+"""Published configs, read into canonical hyperparameters: fields, defaults, and what a dialect fixes in code."""
+
+import math
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from porter.config.raw import get, load_mapping, put, shortest_float32
+from porter.errors import MalformedError, UnsupportedError
+
+
+def test_gemma_2b(configs, gemma_2b):
+    found = configs.read("gemma", "hf", gemma_2b, label="google/gemma-2b")
+    expected = {
+        "n_layer": 18,
+        "d_model": 2048,
+        "n_head": 8,
+        "n_kv_head": 1,
+        "head_dim": 256,
+        "d_ff": 16384,
+        "vocab_size": 256000,
+        "context_length": 8192,
+        "norm_type": "rms",
+        "norm_eps": 1e-6,
+        "norm_offset": 1,
+        "activation": "gelu_tanh",
+        "query_scale": 256,
+        "scale_embeddings": True,
+        "tie_embeddings": True,
+        "rope_theta": 10000.0,
+        "rope_type": "default",
+        "rope_local_theta": None,
+        "sliding_window": None,
+        "attn_softcap": None,
+        "model_name": "google/gemma-2b",
+        "bos_token_id": 2,
+    }
+    assert {name: found[name] for name in expected} == expected
+
+
+def test_the_same_model_in_litgpts_words(configs, gemma_2b):
+    """LitGPT's own entry for Gemma-2b, as its `model_config.yaml` would hold it."""
+    litgpt = {
+        "name": "Gemma-2b",
+        "hf_config": {"org": "google", "name": "gemma-2b"},
+        "scale_embeddings": True,
+        "vocab_size": 256000,
+        "padding_multiple": 64,
+        "padded_vocab_size": 256000,
+        "block_size": 8192,
+        "n_embd": 2048,
+        "n_layer": 18,
+        "n_head": 8,
+        "n_query_groups": 1,
+        "head_size": 256,
+        "rotary_percentage": 1.0,
+        "parallel_residual": False,
+        "bias": False,
+        "norm_class_name": "RMSNorm",
+        "norm_eps": 1e-6,
+        "mlp_class_name": "GemmaMLP",
+        "gelu_approximate": "tanh",
+        "intermediate_size": 16384,
+    }
+    ours = configs.computing("gemma", configs.read("gemma", "litgpt", litgpt))
+    theirs = configs.computing("gemma", configs.read("gemma", "hf", gemma_2b))
+    assert ours == theirs
+    # Negative control: a LitGPT entry that leaves the norm's epsilon out means another one.
+    del litgpt["norm_eps"]
+    assert configs.read("gemma", "litgpt", litgpt)["norm_eps"] == 1e-5
+
+
+DEFAULTS = [
+    ("gemma", "hf", "norm_eps", 1e-6),
+    ("gemma", "hf", "n_kv_head", 16),
+    ("gemma", "hf", "tie_embeddings", True),
+    ("llama", "hf", "norm_eps", 1e-6),
+    ("llama", "hf", "tie_embeddings", False),
+    ("llama", "hf", "rope_theta", 10000.0),
+    ("llama", "litgpt", "norm_eps", 1e-5),
+    ("llama", "litgpt", "rotary_percentage", 0.25),
+    ("llama", "litgpt", "parallel_residual", True),
+    ("llama", "litgpt", "mlp_bias", True),
+    ("gpt_neox", "hf", "norm_eps", 1e-5),
+    ("gpt_neox", "hf", "rotary_percentage", 0.25),
+    ("gpt_neox", "hf", "parallel_residual", True),
+    ("gemma2", "hf", "query_scale", 256),
+    ("gemma2", "hf", "sliding_window", 4096),
+    ("gemma3_text", "hf", "rope_theta", 1e6),
+    ("gemma3_text", "hf", "rope_local_theta", 10000.0),
+]
+
+SIZES = {
+    "hf": {
+        "num_hidden_layers": 3,
+        "hidden_size": 64,
+        "num_attention_heads": 16,
+        "intermediate_size": 9,
+        "vocab_size": 5,
+        "max_position_embeddings": 7,
+    },
+    "litgpt": {"n_layer": 3, "n_embd": 64, "n_head": 16, "padded_vocab_size": 5, "name": "x"},
+}
+
+
+@pytest.mark.parametrize(("family", "dialect", "name", "value"), DEFAULTS)
+def test_what_a_dialect_means_by_leaving_a_field_out(configs, family, dialect, name, value):
+    assert configs.read(family, dialect, SIZES[dialect])[name] == value
+
+
+def test_defaults_that_follow_from_other_fields(configs):
+    found = configs.read("llama", "hf", SIZES["hf"])
+    assert (found["n_kv_head"], found["head_dim"], found["query_scale"]) == (16, 4, 4)
+    found = configs.read("llama", "litgpt", SIZES["litgpt"])
+    assert (found["d_ff"], found["head_dim"]) == (4 * 64, 4)
+
+
+def test_head_dim_that_does_not_divide_is_the_configs_fault(configs):
+    with pytest.raises(MalformedError, match="head_dim cannot be derived") as caught:
+        configs.read("llama", "hf", SIZES["hf"] | {"hidden_size": 65})
+    assert "65 / 16 is not a whole number" in caught.value.cause
+
+
+def test_gemma1_computes_the_tanh_gelu_whatever_the_config_calls_it(configs, gemma_2b):
+    for word in ("gelu", "gelu_pytorch_tanh"):
+        assert configs.read("gemma", "hf", gemma_2b | {"hidden_act": word})["activation"] == "gelu_tanh"
+    # In Gemma 2 and in Llama the same word is taken at its word.
+    assert configs.read("llama", "hf", SIZES["hf"] | {"hidden_act": "gelu"})["activation"] == "gelu"
+
+
+def test_gemma3_rope_in_the_new_style_and_in_the_old(configs, gemma3):
+    layers = ["sliding_attention"] * 5 + ["full_attention"] + ["sliding_attention"] * 2
+    new = gemma3 | {
+        "layer_types": layers,
+        "rope_parameters": {
+            "full_attention": {"rope_type": "default", "rope_theta": 1000000.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+        },
+    }
+    old = gemma3 | {
+        "rope_theta": 1000000.0,
+        "rope_local_base_freq": 10000.0,
+        "rope_scaling": None,
+        "sliding_window_pattern": 6,
+    }
+    found = configs.read("gemma3_text", "hf", new)
+    assert found == configs.read("gemma3_text", "hf", old)
+    assert found["sliding_layers"] == [True] * 5 + [False] + [True] * 2
+    assert (found["rope_theta"], found["rope_local_theta"]) == (1e6, 1e4)
+    # Negative control: another pattern is another model.
+    assert configs.read("gemma3_text", "hf", old | {"sliding_window_pattern": 2}) != found
+
+
+def test_gemma3_rope_scaled_on_the_global_layers_only(configs, gemma3):
+    scaled = {"factor": 8.0, "rope_type": "linear"}
+    old = configs.read("gemma3_text", "hf", gemma3 | {"rope_scaling": scaled})
+    new = configs.read(
+        "gemma3_text",
+        "hf",
+        gemma3
+        | {
+            "rope_parameters": {
+                "full_attention": {**scaled, "rope_theta": 1e6},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+            }
+        },
+    )
+    assert old == new
+    assert (old["rope_type"], old["rope_factor"], old["rope_local_type"]) == ("linear", 8.0, "default")
+
+
+def test_gemma2_soft_caps_absent_and_null(configs, gemma2):
+    """Left out they are the published values; null means that there are none."""
+    absent = configs.read("gemma2", "hf", gemma2)
+    assert (absent["attn_softcap"], absent["final_softcap"]) == (50.0, 30.0)
+    nulls = gemma2 | {"attn_logit_softcapping": None, "final_logit_softcapping": None}
+    null = configs.read("gemma2", "hf", nulls)
+    assert (null["attn_softcap"], null["final_softcap"]) == (None, None)
+    written = configs.write("gemma2", "hf", null)
+    assert written["attn_logit_softcapping"] is None
+
+
+def test_gemma2_layers_alternate(configs, gemma2):
+    assert configs.read("gemma2", "hf", gemma2)["sliding_layers"] == [True, False, True, False]
+
+
+def test_llama3_rope(configs, llama):
+    found = configs.read("llama", "hf", llama)
+    names = ("rope_type", "rope_factor", "rope_low_freq_factor", "rope_high_freq_factor", "rope_original_context")
+    assert [found[name] for name in names] == ["llama3", 32.0, 1.0, 4.0, 8192]
+    modern = dict(llama)
+    modern["rope_parameters"] = {**modern.pop("rope_scaling"), "rope_theta": modern.pop("rope_theta")}
+    assert configs.read("llama", "hf", modern) == found
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "kind"),
+    [
+        ("num_hidden_layers", "18", "int"),
+        ("num_hidden_layers", True, "int"),
+        ("hidden_size", 2048.5, "int"),
+        ("hidden_size", [2048], "int"),
+        ("hidden_size", float("nan"), "int"),
+        ("hidden_size", float("inf"), "int"),
+        ("rms_norm_eps", "1e-06", "number"),
+        ("rms_norm_eps", {"eps": 1}, "number"),
+        ("attention_bias", 1, "bool"),
+        ("attention_bias", "false", "bool"),
+    ],
+)
+def test_a_wrong_type_names_file_and_field(configs, gemma_2b, field, value, kind):
+    with pytest.raises(MalformedError) as caught:
+        configs.read("gemma", "hf", gemma_2b | {field: value})
+    assert caught.value.message == f"config.json: {field} must be of type {kind}"
+    assert repr(value) in caught.value.cause
+
+
+def test_a_number_beyond_all_floats_is_a_number(configs, gemma_2b):
+    assert configs.read("gemma", "hf", gemma_2b | {"max_position_embeddings": 10**400})["context_length"] == 10**400
+
+
+def test_whole_floats_are_whole_numbers(configs, gemma_2b):
+    found = configs.read("gemma", "hf", gemma_2b | {"hidden_size": 2048.0})["d_model"]
+    assert found == 2048 and isinstance(found, int)
+
+
+@pytest.mark.parametrize("field", ["num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size"])
+@pytest.mark.parametrize("change", ["absent", "null"])
+def test_a_missing_field_is_named_with_its_file(configs, gemma_2b, field, change):
+    if change == "null":
+        gemma_2b[field] = None
+    else:
+        del gemma_2b[field]
+    with pytest.raises(MalformedError, match=f"config.json: the field '?{field}'? is missing") as caught:
+        configs.read("gemma", "hf", gemma_2b)
+    assert "gemma" in caught.value.cause
+
+
+def test_lists_have_an_item_for_each_layer(configs, gemma2):
+    with pytest.raises(MalformedError, match="one item per layer") as caught:
+        configs.read("gemma2", "hf", gemma2 | {"layer_types": ["full_attention"] * 3})
+    assert "3 items for 4 layers" in caught.value.cause
+
+
+UNKNOWN_WORDS = [
+    ("gemma", {"hidden_act": "swiglu"}, "hidden_act = 'swiglu'"),
+    ("gemma2", {"hidden_activation": "mish"}, "hidden_activation = 'mish'"),
+    ("gemma2", {"layer_types": ["sliding_attention", "chunked", "x", "y"]}, "layer_types = 'chunked'"),
+    ("llama", {"hidden_act": "gelu_10"}, "hidden_act = 'gelu_10'"),
+    ("llama", {"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
+]
+
+
+@pytest.mark.parametrize(("family", "change", "message"), UNKNOWN_WORDS)
+def test_a_word_that_no_table_knows_is_unsupported(configs, family, change, message, gemma_2b, gemma2, llama):
+    raw = {"gemma": gemma_2b, "gemma2": gemma2, "llama": llama}[family] | change
+    with pytest.raises(UnsupportedError) as caught:
+        configs.read(family, "hf", raw)
+    assert caught.value.exit_code == 5
+    assert caught.value.message.startswith("config.json: ")
+    assert message in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"n_expert": 8}, {"lm_head_bias": True}, {"shared_attention_norm": True}, {"latent_attention": {"q": 1}}],
+)
+def test_a_litgpt_model_that_computes_something_else_is_unsupported(configs, change):
+    with pytest.raises(UnsupportedError, match=f"model_config.yaml: {next(iter(change))}"):
+        configs.read("llama", "litgpt", SIZES["litgpt"] | change)
+
+
+def test_unknown_fields_are_reported(configs, gemma_2b):
+    assert configs.reader("gemma", "hf", gemma_2b).unknown_fields() == []
+    strange = gemma_2b | {"head_dimm": 3, "generation_config": {}, "my_rope": 1}
+    assert configs.reader("gemma", "hf", strange).unknown_fields() == ["head_dimm", "my_rope"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("config.json", "{", "config.json cannot be parsed"),
+        ("config.json", "[1]", "config.json holds no mapping"),
+        ("config.json", "null", "config.json holds no mapping"),
+        ("config.json", "[" * 100_000, "config.json cannot be parsed"),
+        ("model_config.yaml", "a: [", "model_config.yaml cannot be parsed"),
+        ("model_config.yaml", "1: 2", "model_config.yaml holds no mapping"),
+        ("model_config.yaml", "x: !!python/object/apply:os.system ['false']", "cannot be parsed"),
+        ("model_config.yaml", "", "model_config.yaml holds no mapping"),
+    ],
+)
+def test_a_broken_file_is_named(tmp_path, name, text, message):
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(MalformedError, match=message):
+        load_mapping(path)
+
+
+def test_a_file_that_is_no_text_or_far_too_large(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_bytes(b"\xff\xfe{}")
+    with pytest.raises(MalformedError, match="cannot read"):
+        load_mapping(path)
+    with path.open("wb") as file:
+        file.truncate(2**25)
+    with pytest.raises(MalformedError, match="larger than 16 MiB"):
+        load_mapping(path)
+
+
+def test_dotted_paths():
+    raw = {"a": {"b": {"c": 1}}, "d.e": 2, "n": None}
+    assert get(raw, "a.b.c") == (True, 1)
+    assert get(raw, "d.e") == (True, 2)
+    assert get(raw, "n") == (True, None)
+    assert get(raw, "n.x") == (False, None)
+    assert get(raw, "a.x.c") == (False, None)
+    put(raw, "a.x.c", 3)
+    assert raw["a"] == {"b": {"c": 1}, "x": {"c": 3}}
+
+
+@pytest.mark.parametrize(
+    ("stored", "short"),
+    [(9.999999974752427e-07, 1e-6), (0.10000000149011612, 0.1), (10000.0, 10000.0), (50.0, 50.0), (1e300, 1e300)],
+)
+def test_float32_is_read_as_the_shortest_decimal(stored, short):
+    assert shortest_float32(stored) == short
+
+
+@given(st.floats(width=32))
+def test_shortening_keeps_the_float32(value):
+    found = shortest_float32(value)
+    assert math.isnan(found) if math.isnan(value) else struct.pack("<f", found) == struct.pack("<f", value)

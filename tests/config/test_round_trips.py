@@ -1,0 +1,122 @@
+"""What is written is read back: for every family and dialect, and from one dialect through another."""
+
+import json
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from porter.config.write import dump_config
+from porter.errors import UnsupportedError
+from porter.tables import load_families
+
+WRITABLE = [
+    (family.name, dialect.name)
+    for family in load_families().values()
+    for dialect in family.dialects.values()
+    if dialect.files.writable
+]
+GENERAL = [(family, dialect) for family, dialect in WRITABLE if dialect in ("hf", "litgpt")]
+
+
+@st.composite
+def hyperparameters(draw, configs, family):
+    """The family's example with other sizes and settings that every writable dialect can express."""
+    n_layer = draw(st.integers(1, 7))
+    n_kv_head = draw(st.integers(1, 4))
+    head_dim = 2 * draw(st.integers(1, 9))
+    per_kv = 1 if family == "gpt_neox" else draw(st.integers(1, 4))
+    n_head = n_kv_head * per_kv
+    example = configs.example(family)
+    changes = {
+        "n_layer": n_layer,
+        "n_kv_head": n_kv_head,
+        "n_head": n_head,
+        "head_dim": head_dim,
+        "d_model": n_head * (head_dim if family == "gpt_neox" else draw(st.integers(1, 99))),
+        "d_ff": draw(st.integers(1, 999)),
+        "vocab_size": draw(st.integers(1, 999)),
+        "context_length": draw(st.integers(1, 10**6)),
+        "norm_eps": draw(st.sampled_from([1e-5, 1e-6, 1e-12, 0.001])),
+        "rope_theta": draw(st.sampled_from([10000, 10000.0, 500000.0, 1e6, 12345.5])),
+        "tie_embeddings": draw(st.booleans()),
+    }
+    scaled = {"gemma2": draw(st.integers(1, 300)), "gemma3_text": draw(st.integers(1, 300))}
+    changes["query_scale"] = scaled.get(family, head_dim)
+    for name in ("sliding_layers", "rope_local_layers"):
+        if example[name] is not None:
+            changes[name] = draw(st.lists(st.booleans(), min_size=n_layer, max_size=n_layer))
+    if changes.get("rope_local_layers") is not None:
+        changes["rope_local_layers"] = changes["sliding_layers"]
+    if family == "llama":
+        changes["attention_bias"] = changes["attention_out_bias"] = draw(st.booleans())
+        changes["mlp_bias"] = changes["attention_bias"]
+        kind = draw(st.sampled_from(["default", "linear", "llama3"]))
+        changes["rope_type"] = kind
+        if kind != "default":
+            changes["rope_factor"] = draw(st.sampled_from([2.0, 8.0, 32.0]))
+        if kind == "llama3":
+            changes |= {
+                "rope_low_freq_factor": 1.0,
+                "rope_high_freq_factor": 4.0,
+                "rope_original_context": 8192,
+            }
+    if family in ("gemma2", "gemma3_text"):
+        changes["attn_softcap"] = draw(st.sampled_from([None, 50.0, 30.0]))
+        changes["final_softcap"] = draw(st.sampled_from([None, 30.0, 20.0]))
+    if family == "gpt_neox":
+        changes["parallel_residual"] = draw(st.booleans())
+        changes["rotary_percentage"] = draw(st.sampled_from([0.25, 0.5, 1.0]))
+        changes["activation"] = draw(st.sampled_from(["gelu", "gelu_tanh"]))
+    return {**example, **changes}
+
+
+@pytest.mark.parametrize(("family", "dialect"), GENERAL)
+def test_the_example_is_written_and_read_back(configs, family, dialect):
+    wanted = configs.example(family)
+    raw = configs.write(family, dialect, wanted)
+    found = configs.read(family, dialect, raw, configs.shapes(family, dialect, wanted))
+    assert configs.computing(family, found, dialect) == configs.computing(family, wanted, dialect)
+
+
+@pytest.mark.parametrize(("family", "dialect"), WRITABLE)
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_any_model_is_refused_or_written_and_read_back(configs, family, dialect, data):
+    wanted = data.draw(hyperparameters(configs, family))
+    try:
+        raw = configs.write(family, dialect, wanted)
+    except UnsupportedError:
+        assert (family, dialect) not in GENERAL, "these express whatever is drawn"
+        return
+    file = configs.families[family].dialect(dialect).config.file
+    text = dump_config(raw, file)
+    parsed = yaml.safe_load(text) if file.endswith(".yaml") else json.loads(text)
+    found = configs.read(family, dialect, parsed, configs.shapes(family, dialect, wanted))
+    assert configs.computing(family, found, dialect) == configs.computing(family, wanted, dialect)
+    assert configs.reader(family, dialect, parsed).unknown_fields() == []
+
+
+def test_a_changed_config_reads_differently(configs):
+    """Negative control: the comparison above sees a changed field."""
+    wanted = configs.example("gemma")
+    raw = configs.write("gemma", "hf", wanted)
+    found = configs.read("gemma", "hf", raw | {"rms_norm_eps": 1e-5})
+    assert configs.computing("gemma", found) != configs.computing("gemma", wanted)
+
+
+def test_text_is_the_same_whatever_the_order(configs):
+    raw = configs.write("gemma", "hf", configs.example("gemma"))
+    backwards = dict(reversed(raw.items()))
+    assert list(backwards) != list(raw)
+    assert dump_config(backwards, "config.json") == dump_config(raw, "config.json")
+    assert dump_config(backwards, "x.yaml") == dump_config(raw, "x.yaml")
+
+
+def test_numbers_of_a_yaml_are_numbers_to_every_reader(configs):
+    """YAML 1.1 reads `1e-06` as text; what is written must not be taken for it."""
+    raw = configs.write("gemma", "litgpt", configs.example("gemma", norm_eps=1e-6))
+    parsed = yaml.safe_load(dump_config(raw, "model_config.yaml"))
+    assert parsed["norm_eps"] == 1e-6 and isinstance(parsed["norm_eps"], float)
+    assert isinstance(parsed["rope_base"], int)
