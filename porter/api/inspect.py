@@ -86,8 +86,9 @@ def inspect(
 ) -> Inspection:
     """Look at a checkpoint: a directory, a weight file, or a model on the Hub (`gemma-2b`, `hf://org/name`).
 
-    Of a model on the Hub only headers and config are fetched, and nothing that the cache holds. `filter` is a shell pattern that tensor names must match. No weight is read. Raises PorterError: 6 for
-    a malformed file, 5 for a container that is not read, 2 if there is nothing at `source`.
+    Of a model on the Hub only headers and config are fetched, and nothing that the cache holds. `filter` is
+    a shell pattern that tensor names must match. No weight is read. Raises PorterError: 6 for a malformed
+    file, 5 for a container that is not read, 2 if there is nothing at `source`.
     """
     opened = open_source(source, maps=maps, config=config, remote=True)
     checkpoint, identity = opened.checkpoint, opened.identity

@@ -81,19 +81,14 @@ def _open(source: str | Path, remote: bool) -> Checkpoint:
 
 
 def default_source() -> Path:
-    """The current directory if it is a checkpoint, else the newest model in the Hub's cache."""
+    """The current directory if it is a checkpoint, else the model that was downloaded last."""
     here = Path.cwd()
     if any(any(here.glob(pattern)) for pattern in _WEIGHTS):
         return here
-    from huggingface_hub.constants import HF_HUB_CACHE
+    from porter.sources.hub import last_downloaded
 
-    snapshots = [
-        path
-        for path in Path(HF_HUB_CACHE).glob("models--*/snapshots/*")
-        if any(any(path.glob(pattern)) for pattern in _WEIGHTS)
-    ]
-    if snapshots:
-        return max(snapshots, key=lambda path: path.stat().st_mtime)
+    if snapshot := last_downloaded():
+        return snapshot
     raise UsageError(
         "no source was named, and there is none to fall back on",
         cause="the current directory is no checkpoint, and none has been downloaded",

@@ -64,13 +64,28 @@ def open_checkpoint(location: Location) -> Checkpoint:
     files = {
         path.name: path
         for path in sorted(location.root.iterdir())
-        if path.is_file() and path.name not in weights and not path.name.endswith(".safetensors")
+        if path.name not in weights and _readable(location.root, path)
     }
     if headers[0].container == hdf5.CONTAINER and (location.root / keras.TOKENIZER).is_file():
         files[keras.TOKENIZER] = safetensors.locate(location.root, keras.TOKENIZER)
     return Checkpoint(
         location.root, location.label, headers[0].container, headers, files, location.file is not None
     )
+
+
+# Small files that may be read or copied: configs, tokenizers, templates.
+_SMALL = (".json", ".yaml", ".yml", ".model", ".jinja", ".txt", ".spm")
+
+
+def _readable(root: Path, path: Path) -> bool:
+    """Whether a file beside the weights may be used. A link that leads out of the checkpoint is an error."""
+    from porter.containers.safetensors import locate
+
+    if path.suffix not in _SMALL or not path.is_file():
+        return False
+    if path.is_symlink():
+        locate(root, path.name)
+    return True
 
 
 def _headers(location: Location) -> tuple[Header, ...]:

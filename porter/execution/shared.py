@@ -11,15 +11,13 @@ from dataclasses import dataclass, field
 
 from porter.containers.base import OutputFile
 from porter.errors import UnsupportedError
+from porter.execution.extents import move_bytes
 from porter.execution.files import RangeWriter, SourceFile, WeightFile
 from porter.execution.move import Move
 from porter.execution.options import ALWAYS, NEVER
 from porter.execution.system import clone_range
 from porter.planning.plan import Copy, Plan
 from porter.planning.sharing import shared_range
-
-# Imported late by nobody: extents are always there.
-from porter.execution.extents import move_bytes  # isort: skip
 
 # Bytes. Some file systems refuse longer requests at once.
 LONGEST = 1 << 30
@@ -57,15 +55,16 @@ def share(
             if range_ is None:
                 continue
             reader = sources[source.file]
-            done.refused = _clone(reader, writer, range_.source, range_.target, range_.length)
-            if done.refused:
-                # The first refusal comes before anything was shared, or sharing works only for some files.
-                break
             start = tensor.offset + tensor.dtype.nbytes(copy.target_offset)
             end = start + range_.nbytes
             into = RangeWriter(writer, start, end, range_.nbytes - range_.length, summed=False)
             move = Move(copy, source, tensor, reader, into)
             move.check()
+            refused = _clone(reader, writer, range_.source, range_.target, range_.length)
+            if refused:
+                # Every later request would most likely be refused too, at the price of a system call.
+                done.refused = refused
+                return _checked(done, file, reflink)
             head = range_.target - start
             move_bytes(move, range_.source - head, start, head)
             after = range_.target + range_.length
@@ -74,6 +73,10 @@ def share(
             writer.count(range_.length)
             done.copies.setdefault(tensor.name, []).append(copy)
             done.nbytes += range_.length
+    return _checked(done, file, reflink)
+
+
+def _checked(done: Shared, file: OutputFile, reflink: str) -> Shared:
     if reflink == ALWAYS and (done.refused or not done.nbytes):
         raise UnsupportedError(
             f"{file.name} cannot share blocks with the source",

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from porter.containers.base import StoredTensor
-from porter.layout.copies import elements
+from porter.layout.copies import coalesce, elements, run_length
 from porter.planning.plan import EXTENT, Copy, Plan
 
 # Bytes; the block of XFS, btrfs and ext4. Multiples of it suit smaller blocks too.
@@ -34,6 +34,8 @@ class SharedRange:
 def shared_range(copy: Copy, source: StoredTensor, target: StoredTensor) -> SharedRange | None:
     """The blocks that the copy could share; None where there is none, or the two do not agree."""
     if copy.copy_class != EXTENT or source.dtype != target.dtype:
+        return None
+    if elements(copy.loops) != run_length(coalesce(copy.loops)):
         return None
     nbytes = source.dtype.nbytes(elements(copy.loops))
     read_at = source.offset + source.dtype.nbytes(copy.source_offset)

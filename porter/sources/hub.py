@@ -78,11 +78,31 @@ def cached_directory(ref: HubReference) -> Path | None:
 def cached_snapshot(ref: HubReference) -> Path | None:
     """The snapshot directory of a reference if config and all weights are in the cache. No network."""
     snapshot = cached_directory(ref)
-    if snapshot is None or not complete(snapshot):
-        return None
+    return snapshot if snapshot is not None and _whole(snapshot) else None
+
+
+def last_downloaded() -> Path | None:
+    """The snapshot directory of the complete model that the cache was last asked to hold. No network."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    cache = Path(HF_HUB_CACHE)
+    asked: dict[Path, float] = {path: path.stat().st_mtime for path in cache.glob("models--*/snapshots/*")}
+    # A download for which nothing had to be fetched writes only its revision's name anew.
+    for folder in cache.glob("models--*/refs"):
+        for path in folder.rglob("*"):
+            if path.is_file() and (snapshot := folder.parent / "snapshots" / path.read_text().strip()) in asked:
+                asked[snapshot] = max(asked[snapshot], path.stat().st_mtime)
+    newest_first = sorted(asked, key=lambda path: -asked[path])
+    return next((path for path in newest_first if _whole(path)), None)
+
+
+def _whole(snapshot: Path) -> bool:
+    """Whether config and all weights are there, and none whose digest has not been compared."""
+    if not snapshot.is_dir() or not complete(snapshot):
+        return False
     # A run that was stopped between the last byte and the digest leaves its file unproven.
-    pending = unverified(cache_folder(ref.repo))
-    return None if any(path.resolve().name in pending for path in snapshot.iterdir()) else snapshot
+    pending = unverified(snapshot.parent.parent)
+    return not any(path.resolve().name in pending for path in snapshot.iterdir())
 
 
 def unverified(folder: Path) -> frozenset[str]:

@@ -28,7 +28,12 @@ def locate(source: str | Path) -> Location:
     if path.is_dir():
         return Location(path, None, label_of(path))
     if path.is_file():
-        return Location(path.parent, path.name, path.stem)
+        label = path.stem
+        real = path.resolve()
+        if real.suffix == path.suffix:
+            # Whoever names a link means the file behind it. (The Hub's links lead to blobs without a suffix.)
+            path = real
+        return Location(path.parent, path.name, label)
     raise UsageError(
         f"there is no checkpoint at {source}",
         cause="no such file or directory",

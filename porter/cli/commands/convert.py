@@ -81,7 +81,7 @@ def convert(
     )
     plan = prepared.plan
     if source is None:
-        output.note(f"no source named: {prepared.opened.source}")
+        output.note(f"no source named: took {prepared.opened.checkpoint.label}, at {prepared.opened.source}")
     for text in plan.notes:
         output.note(text)
     if target_model is not None:

@@ -56,7 +56,7 @@ def inspect(
 
     found = look(source, filter=filter, maps=map, config=config)
     if source is None:
-        output.note(f"no source named: {found.source}")
+        output.note(f"no source named: took {found.label}, at {found.source}")
     if json:
         output.as_json(found)
     elif csv or markdown:
