@@ -7,13 +7,14 @@ import json
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from porter.api.opening import Opened, open_source
 from porter.dtypes import dtype_spoken
 from porter.errors import UsageError
+from porter.execution.options import ExecutionOptions
 from porter.planning.build import Options, build_plan, grade
 from porter.planning.plan import Plan
 from porter.tables.find import load_user_table
@@ -24,13 +25,17 @@ RECEIPT = "porter-receipt.json"
 
 @dataclass(frozen=True)
 class Conversion:
-    """A finished conversion: its plan, the published directory, each file's bytes and sha256 (or None)."""
+    """A finished conversion: its plan, the published directory, each file's bytes and sha256 (or None).
+
+    `shared` is how many bytes of each weight file share their blocks with the source's.
+    """
 
     plan: Plan
     source: str
     out: Path
     sizes: Mapping[str, int]
     digests: Mapping[str, str | None]
+    shared: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -137,6 +142,7 @@ def convert(
     container: str | None = None,
     target_model: str | None = None,
     force: bool = False,
+    options: ExecutionOptions | None = None,
     progress: Callable[[str, int], None] | None = None,
 ) -> Conversion:
     """Convert a checkpoint into the directory `out`, all or nothing.
@@ -158,7 +164,7 @@ def convert(
     )
     if target_model is not None:
         check_target_model(prepared, target_model)
-    return run(prepared, out, force=force, progress=progress)
+    return run(prepared, out, force=force, options=options, progress=progress)
 
 
 def check_target_model(prepared: Prepared, spec: str) -> int:
@@ -173,9 +179,16 @@ def run(
     out: str | Path | None = None,
     *,
     force: bool = False,
+    options: ExecutionOptions | None = None,
     progress: Callable[[str, int], None] | None = None,
+    moving: Callable[[str], None] | None = None,
+    notice: Callable[[str], None] | None = None,
 ) -> Conversion:
-    """Run a prepared plan and publish its directory."""
+    """Run a prepared plan and publish its directory.
+
+    `options` say how: sharing blocks, digests, resuming, memory. What `progress`, `moving` and `notice`
+    are told is described at `porter.execution.run.execute`.
+    """
     from porter.execution.run import execute
 
     destination = Path(out) if out is not None else default_out(prepared)
@@ -185,11 +198,19 @@ def run(
         destination,
         force=force,
         inside=prepared.opened.checkpoint.single,
+        options=options,
         progress=progress,
+        moving=moving,
+        notice=notice,
         receipt=lambda digests: receipt(prepared, digests),
     )
     return Conversion(
-        prepared.plan, prepared.opened.source, destination, dict(result.sizes), dict(result.digests)
+        prepared.plan,
+        prepared.opened.source,
+        destination,
+        dict(result.sizes),
+        dict(result.digests),
+        dict(result.shared),
     )
 
 

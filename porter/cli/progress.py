@@ -3,53 +3,97 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from porter.cli import output
 from porter.planning.plan import Plan
-from porter.reporting.text import size
+from porter.reporting.text import printable, size
 
 Advance = Callable[[str, int], None]
 
 
+class Watch:
+    """What a conversion is told to call: with a file's name and the bytes written since the last call, and
+    with the name of each tensor that it begins with. Silent by itself.
+    """
+
+    def __call__(self, name: str, written: int) -> None:
+        pass
+
+    def moving(self, tensor: str) -> None:
+        pass
+
+
 @contextmanager
-def progress(verb: str, plan: Plan) -> Iterator[Advance]:
-    """A callback that takes a file's name and the bytes written since the last call."""
+def progress(verb: str, plan: Plan) -> Iterator[Watch]:
+    """A watch over the files of a plan."""
     if output.settings.quiet:
-        yield lambda name, written: None
+        yield Watch()
     elif sys.stderr.isatty():
-        with _bar(verb, plan) as advance:
-            yield advance
+        with _bar(verb, plan) as watch:
+            yield watch
     else:
-        yield _lines(verb, plan)
+        yield _Lines(verb, plan)
 
 
 @contextmanager
-def _bar(verb: str, plan: Plan) -> Iterator[Advance]:
+def _bar(verb: str, plan: Plan) -> Iterator[Watch]:
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.markup import escape
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
 
     console = Console(stderr=True, no_color=not output.colored(sys.stderr))
-    columns = (TextColumn(f"{verb:<8}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn(f"{verb:<8}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
     with Progress(*columns, console=console) as bars:
-        task = bars.add_task(verb, total=plan.weight_bytes)
-        yield lambda name, written: bars.advance(task, written)
+        task = bars.add_task("", total=sum(file.size for file in plan.files))
+
+        class Bar(Watch):
+            def __call__(self, name: str, written: int) -> None:
+                bars.advance(task, written)
+
+            def moving(self, tensor: str) -> None:
+                bars.update(task, description=escape(printable(tensor)))
+
+        yield Bar()
+        bars.update(task, description="")
 
 
-def _lines(verb: str, plan: Plan) -> Advance:
-    totals = {file.name: sum(tensor.nbytes for tensor in file.tensors) for file in plan.files}
-    done: dict[str, int] = {}
+class _Lines(Watch):
+    """A line a file, when it is written."""
 
-    def advance(name: str, written: int) -> None:
-        before = done.get(name, 0)
-        done[name] = before + written
-        total = totals.get(name)
-        if total is not None and before < total <= done[name]:
-            output.say(f"{verb:<8} {name} {size(total)}")
+    def __init__(self, verb: str, plan: Plan) -> None:
+        self._verb = verb
+        self._left = {file.name: file.size for file in plan.files}
+        self._sizes = dict(self._left)
+        self._begun = time.monotonic()
 
-    return advance
+    def __call__(self, name: str, written: int) -> None:
+        if self._left.get(name, 0) <= 0:
+            return
+        self._left[name] -= written
+        if self._left[name] > 0:
+            return
+        now = time.monotonic()
+        seconds, self._begun = max(now - self._begun, 1e-3), now
+        total = self._sizes[name]
+        output.say(f"{self._verb:<8} {name} {size(total)} in {seconds:.1f} s, {size(total / seconds)}/s")
 
 
 @contextmanager

@@ -53,7 +53,7 @@ def raw_config(
         return _from_metadata(checkpoint.metadata) if checkpoint.container == "gguf" else None
     keras = checkpoint.container == "hdf5"
     path = override or (checkpoint.files.get(file) if file else None)
-    if keras and override is None and file in checkpoint.metadata:
+    if keras and override is None and file is not None and file in checkpoint.metadata:
         # A `.keras` archive brings its own config, which goes before one that lies beside it.
         raw = dict(checkpoint.metadata[file])
     elif path is None:

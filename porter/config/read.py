@@ -18,7 +18,10 @@ from porter.layout import Expression
 from porter.tables.model import Canonical, Dialect, FieldEntry, Hyperparameter
 
 Shapes = Mapping[str, tuple[int, ...]]
-_MISSING = object()
+
+# Layers, or experts. Far more than any model has; a config that claims billions would
+# otherwise be believed until memory runs out (at this bound, a refusal takes 4 s and 550 MB).
+_MAX_INDEX = 65_536
 
 
 @dataclass
@@ -169,6 +172,13 @@ class ConfigReader:
             raise MalformedError(
                 f"{self._file}: {where} must be of type {hyperparameter.type}",
                 cause=f"found {value!r}",
+            )
+        if any(hyperparameter.name in size.names for size in self.canonical.index.values()) and (
+            not 0 <= value <= _MAX_INDEX
+        ):
+            raise MalformedError(
+                f"{self._file}: {hyperparameter.name} = {value} is out of range",
+                cause=f"expected 0 to {_MAX_INDEX}",
             )
         per_layer = hyperparameter.type == "list"
         if per_layer and len(value) != self.value("n_layer"):

@@ -13,7 +13,6 @@ Format: https://support.hdfgroup.org/documentation/hdf5 and Keras' `saving_lib.p
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import stat
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from porter.containers.base import Header, StoredTensor
+from porter.containers.window import Window
 from porter.dtypes import DTYPES, Dtype
 from porter.errors import MalformedError, PorterError, UnsupportedError
 
@@ -78,36 +78,6 @@ def read_header(path: Path, file: str, start: int = 0, size: int | None = None) 
             raise PorterError(f"{file} cannot be read", cause=f"{error.strerror}: {path}") from error
         raise MalformedError(f"{file} is malformed", cause=f"no HDF5 file: {error}") from None
     return Header(CONTAINER, file, whole, tensors)
-
-
-class Window(io.RawIOBase):
-    """A range of bytes of an open file, as a read-only file of its own."""
-
-    def __init__(self, stream: io.BufferedReader, start: int, size: int) -> None:
-        self._stream, self._start, self.size = stream, start, size
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence]
-        self._at = base + offset
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        wanted = max(0, min(len(buffer), self.size - self._at))
-        self._stream.seek(self._start + self._at)
-        data = self._stream.read(wanted)
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
 
 
 def _read(h5py: Any, window: Window, file: str, start: int) -> Iterator[StoredTensor]:

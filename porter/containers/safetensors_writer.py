@@ -31,8 +31,24 @@ _ORDER = (
 _RANK = {name: rank for rank, name in enumerate(_ORDER)}
 
 
-def place(name: str, tensors: Sequence[TensorSpec], metadata: Mapping[str, str]) -> OutputFile:
+# Bytes; the residues that `place` is given are modulo this.
+BLOCK = 4096
+
+# Bytes. To share fewer with the source is not worth another order than the reference writer's.
+LEAST_SHARED = 64 << 10
+
+
+def place(
+    name: str,
+    tensors: Sequence[TensorSpec],
+    metadata: Mapping[str, str],
+    residues: Mapping[str, int] | None = None,
+) -> OutputFile:
     """Where each tensor of the output file `name` goes.
+
+    `residues` says, modulo 4096, where tensors lie best so that a file system can share their blocks with
+    the source's. The residue that suits most bytes gets them: its tensors of whole blocks come first, and
+    the header is padded up to it. Without, the order and the header are the reference writer's.
 
     Raises UnsupportedError for a dtype that safetensors lacks, for a name given twice, and for a header
     that readers would refuse as too long.
@@ -48,6 +64,7 @@ def place(name: str, tensors: Sequence[TensorSpec], metadata: Mapping[str, str])
             raise UnsupportedError(f"{name}: {tensor!r} has the shape {list(shape)}")
         seen.add(tensor)
     ordered = sorted(tensors, key=lambda spec: (-_RANK[spec[1].name], spec[0]))
+    ordered, residue = _arranged(ordered, residues or {})
     relative: list[StoredTensor] = []
     end = 0
     for tensor, dtype, shape in ordered:
@@ -55,6 +72,8 @@ def place(name: str, tensors: Sequence[TensorSpec], metadata: Mapping[str, str])
         end += relative[-1].nbytes
     length = len(_json(relative, 0, metadata))
     start = -(-(8 + length) // ALIGNMENT) * ALIGNMENT
+    if residue is not None:
+        start += (residue - start) % BLOCK
     if start - 8 > MAX_HEADER:
         raise UnsupportedError(
             f"{name}: the header takes {start - 8} bytes",
@@ -66,6 +85,28 @@ def place(name: str, tensors: Sequence[TensorSpec], metadata: Mapping[str, str])
         for tensor in relative
     )
     return OutputFile(name, CONTAINER, start + end, placed, dict(metadata))
+
+
+def _arranged(ordered: list[TensorSpec], residues: Mapping[str, int]) -> tuple[list[TensorSpec], int | None]:
+    """Tensors that agree on the commonest residue first; the residue, or None if too few bytes have any.
+
+    Sizes that are whole blocks keep the residue, and every dtype's alignment, for what follows. One tensor
+    of another size can still profit, as the last of them; what comes after it lies where it happens to.
+    """
+    sizes = {spec[0]: StoredTensor(*spec, "", 0).nbytes for spec in ordered}
+    votes: dict[int, int] = {}
+    for tensor, residue in residues.items():
+        if tensor in sizes and residue % ALIGNMENT == 0:
+            votes[residue] = votes.get(residue, 0) + sizes[tensor]
+    if max(votes.values(), default=0) < LEAST_SHARED:
+        return ordered, None
+    residue = min(votes, key=lambda found: (-votes[found], found))
+    agreed = [spec for spec in ordered if residues.get(spec[0]) == residue]
+    whole = [spec for spec in agreed if sizes[spec[0]] % BLOCK == 0]
+    odd = [spec for spec in agreed if sizes[spec[0]] % BLOCK and sizes[spec[0]] % ALIGNMENT == 0]
+    last = sorted(odd, key=lambda spec: -sizes[spec[0]])[:1]
+    first = {spec[0] for spec in whole + last}
+    return [*whole, *last, *(spec for spec in ordered if spec[0] not in first)], residue
 
 
 def literals(file: OutputFile) -> list[tuple[int, bytes]]:

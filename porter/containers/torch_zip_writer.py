@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from porter.containers.base import OutputFile, StoredTensor
-from porter.containers.safetensors_writer import TensorSpec
+from porter.containers.safetensors_writer import BLOCK, LEAST_SHARED, TensorSpec
 from porter.containers.torch_pickle import MAX_PICKLE
 from porter.containers.torch_pickle_writer import pickle_state, storages
 from porter.containers.torch_zip import CONTAINER
@@ -69,12 +69,15 @@ def place(
     ties: Mapping[str, str] | None = None,
     *,
     alignment: int = ALIGNMENT,
+    residues: Mapping[str, int] | None = None,
 ) -> OutputFile:
     """Where each tensor of the output file `name` goes; data start on multiples of `alignment` bytes.
 
     `ties` maps a tensor to the one whose data it shares; both have the same dtype and shape, and the first
-    is placed at the second's offset. Raises UnsupportedError for a dtype that torch lacks, for a name given
-    twice, and for ties that cannot be; ValueError for an alignment that is no power of two from 4 to 32768.
+    is placed at the second's offset. `residues` says, modulo 4096, where tensors lie best so that a file
+    system can share their blocks with the source's; those of at least 64 KiB are padded up to it. Raises
+    UnsupportedError for a dtype that torch lacks, for a name given twice, and for ties that cannot be;
+    ValueError for an alignment that is no power of two from 4 to 32768.
     """
     if alignment < 4 or alignment > MAX_ALIGNMENT or alignment & (alignment - 1):
         raise ValueError(f"cannot align to {alignment} bytes")
@@ -101,7 +104,9 @@ def place(
     offsets: dict[str, int] = {}
     for number, owner in enumerate(owners):
         nbytes = StoredTensor(*specs[owner], name, 0).nbytes
-        offsets[owner] = _next_offset(position, _data_name(number), nbytes, alignment)
+        residue = (residues or {}).get(owner) if nbytes >= LEAST_SHARED else None
+        step = alignment if residue is None else BLOCK
+        offsets[owner] = _next_offset(position, _data_name(number), nbytes, step, residue or 0)
         position = offsets[owner] + nbytes
     placed = tuple(StoredTensor(*spec, name, offsets[ties.get(spec[0], spec[0])]) for spec in tensors)
     file = OutputFile(name, CONTAINER, 0, placed)
@@ -163,10 +168,10 @@ def _small_entry(name: str, content: bytes, header: int) -> _Entry:
     return _Entry(raw, len(content), header, header + LOCAL.size + len(raw), zlib.crc32(content))
 
 
-def _next_offset(header: int, name: bytes, size: int, alignment: int) -> int:
-    """The first aligned offset that leaves room for an entry's header from byte `header` on."""
+def _next_offset(header: int, name: bytes, size: int, alignment: int, residue: int = 0) -> int:
+    """The first offset of that residue that leaves room for an entry's header from byte `header` on."""
     least = header + LOCAL.size + len(name) + len(_wide_sizes(size))
-    offset = -(-least // alignment) * alignment
+    offset = least + (residue - least) % alignment
     # An extra field takes at least 4 bytes, or none.
     return offset + alignment if 0 < offset - least < 4 else offset
 

@@ -40,34 +40,66 @@ class Box:
         return tuple(loop.size for loop in self.loops)
 
 
-def cut_by_elements(box: Box, limit: int) -> Iterator[Box]:
-    """Boxes of at most `limit` elements, cut along the loops that are outermost in the target."""
-    return _cut(box, limit, lambda part: part.elements, lambda loop: loop.target_stride)
+def cut_to_tiles(box: Box, limit: int, source_run: int, *, by_target_span: bool = False) -> Iterator[Box]:
+    """Boxes of at most `limit` elements, in the target's order as far as the source allows.
+
+    The loop that is innermost in the source is not made shorter than `source_run` while another one can be
+    cut. With `by_target_span` a box's elements lie at most `limit` elements apart in the target.
+    """
+    cost = _target_span if by_target_span else _elements
+    inner = min(range(len(box.loops)), key=lambda axis: box.loops[axis].source_stride, default=None)
+    yield from _tile(box, limit, cost, inner, source_run)
 
 
-def cut_by_target_span(box: Box, limit: int) -> Iterator[Box]:
-    """Boxes whose elements lie at most `limit` elements apart in the target."""
-    return _cut(box, limit, lambda part: part.target_span, lambda loop: loop.target_stride)
+def _tile(box: Box, limit: int, cost: Callable[[Box], int], inner: int | None, run: int) -> Iterator[Box]:
+    divisible = [axis for axis, loop in enumerate(box.loops) if loop.size > 1]
+    if cost(box) <= limit or not divisible:
+        yield box
+        return
+    long_enough = [axis for axis in divisible if axis != inner or box.loops[axis].size > run]
+    # The steps of the widest loop lie farthest apart, so that parts of it overlap least.
+    axis = max(long_enough or divisible, key=lambda axis: box.loops[axis].target_stride)
+    count = _count(box, limit, cost, axis)
+    if axis == inner and long_enough:
+        count = max(count, run)
+    for part in _parts(box, axis, count):
+        yield from _tile(part, limit, cost, inner, run)
 
 
 def cut_by_source_span(box: Box, limit: int) -> Iterator[Box]:
     """Boxes whose elements lie at most `limit` elements apart in the source."""
-    return _cut(box, limit, lambda part: part.source_span, lambda loop: loop.source_stride)
-
-
-def _cut(box: Box, limit: int, cost: Callable[[Box], int], stride: Callable[[Loop], int]) -> Iterator[Box]:
-    divisible = [index for index, loop in enumerate(box.loops) if loop.size > 1]
-    if cost(box) <= limit or not divisible:
+    divisible = [axis for axis, loop in enumerate(box.loops) if loop.size > 1]
+    if box.source_span <= limit or not divisible:
         yield box
         return
-    # The steps of the widest loop lie farthest apart, so that parts of it overlap least.
-    axis = max(divisible, key=lambda index: stride(box.loops[index]))
-    size = box.loops[axis].size
+    axis = max(divisible, key=lambda axis: box.loops[axis].source_stride)
+    for part in _parts(box, axis, _count(box, limit, _source_span, axis)):
+        yield from cut_by_source_span(part, limit)
+
+
+def _elements(box: Box) -> int:
+    return box.elements
+
+
+def _target_span(box: Box) -> int:
+    return box.target_span
+
+
+def _source_span(box: Box) -> int:
+    return box.source_span
+
+
+def _count(box: Box, limit: int, cost: Callable[[Box], int], axis: int) -> int:
+    """How many steps of a loop fit the limit, at least one; every cost grows evenly with a loop's size."""
     single = cost(_part(box, axis, 0, 1))
     step = cost(_part(box, axis, 0, 2)) - single
-    count = max(1, 1 + (limit - single) // step)
+    return max(1, 1 + (limit - single) // max(step, 1))
+
+
+def _parts(box: Box, axis: int, count: int) -> Iterator[Box]:
+    size = box.loops[axis].size
     for start in range(0, size, count):
-        yield from _cut(_part(box, axis, start, min(count, size - start)), limit, cost, stride)
+        yield _part(box, axis, start, min(count, size - start))
 
 
 def _part(box: Box, axis: int, start: int, count: int) -> Box:

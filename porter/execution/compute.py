@@ -14,12 +14,18 @@ import torch
 from porter.dtypes import Dtype
 from porter.errors import UnsupportedError
 from porter.execution.boxes import Box
+from porter.execution.gather import gather
 from porter.execution.move import Move
-from porter.execution.tiles import gather, mapped, target_boxes, write_box
+from porter.execution.tiles import PARTS, target_boxes, turn, write_box
+from porter.layout.copies import run_length
 from porter.planning.plan import Operation
 
-# Bytes of one piece in its widest dtype on the way.
-PIECE = 16 << 20
+# Bytes of one piece in its widest dtype on the way, where source and target have the same order: pieces
+# that stay in the processor's cache are cast faster than the disk takes them.
+PIECE = 1 << 20
+
+# The same for pieces that are turned too, which have to be large for long runs, and for dequantised ones.
+TURNED_PIECE = 16 << 20
 
 
 def move_values(move: Move) -> None:
@@ -29,18 +35,14 @@ def move_values(move: Move) -> None:
     if move.source.dtype.quantised:
         from porter.execution.quantised import dequantised
 
-        pieces = dequantised(move, max(1, PIECE // 4))
+        pieces = dequantised(move, max(1, _turned_piece(move) // 4))
     else:
         pieces = _plain(move)
     dtype = _torch_dtype(move.target.dtype, move)
     lost = 0
-    room = memoryview(b"")
     for box, values in pieces:
         values = _operate(values, move.copy.operations, move)
-        size = box.elements * dtype.itemsize
-        if size > len(room):
-            room = memoryview(bytearray(size))
-        data = room[:size]
+        data = move.buffers.take("turned", box.elements * dtype.itemsize)
         result = torch.frombuffer(data, dtype=dtype).view(box.shape)
         result.copy_(values)
         lost += _lost(values, result)
@@ -56,13 +58,23 @@ def move_values(move: Move) -> None:
 def _plain(move: Move) -> Iterator[tuple[Box, torch.Tensor]]:
     """Boxes in the target's order, with their values in the source's dtype or, to operate on, in float32."""
     dtype = _torch_dtype(move.source.dtype, move)
-    source = mapped(move, dtype)
-    held = torch.float32 if move.copy.operations else dtype
     target_size = move.target.dtype.itemsize
-    for box in target_boxes(move.box, max(1, PIECE // max(held.itemsize, target_size)), target_size):
-        values = torch.empty(box.elements, dtype=held)
-        gather(move, source, box, values)
-        yield box, values.view(box.shape)
+    widest = max(4 if move.copy.operations else 1, dtype.itemsize, target_size)
+    straight = run_length(move.box.loops) == move.box.elements
+    piece = PIECE if straight else _turned_piece(move)
+    for box in target_boxes(move.box, max(1, piece // widest), target_size):
+        values = gather(move, box, dtype)
+        if not straight:
+            # Turned in its own dtype, which is fast, so that the cast goes straight.
+            order = torch.frombuffer(move.buffers.take("order", box.elements * dtype.itemsize), dtype=dtype)
+            order = order.view(box.shape)
+            turn(values, order)
+            values = order
+        yield box, values.float() if move.copy.operations else values
+
+
+def _turned_piece(move: Move) -> int:
+    return min(TURNED_PIECE, move.buffers.memory // (2 * PARTS))
 
 
 def _operate(values: torch.Tensor, operations: tuple[Operation, ...], move: Move) -> torch.Tensor:

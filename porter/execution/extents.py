@@ -9,8 +9,8 @@ from porter.errors import PorterError
 from porter.execution.move import Move
 from porter.layout.copies import run_length
 
-# Bytes. Stays in the L2 cache: on a warm ext4 twice the speed of `cp` and of copy_file_range, and
-# faster and steadier than 8 MiB.
+# Bytes. Stays in the L2 cache: on a warm ext4 faster than copy_file_range, and faster and steadier
+# than 1 or 8 MiB.
 BUFFER = 256 << 10
 
 
@@ -22,14 +22,21 @@ def move_extent(move: Move) -> None:
     if box.elements != run_length(box.loops):
         raise PorterError(f"{move.label}: not one range of bytes")
     dtype = move.source.dtype
-    read_at = move.source.offset + dtype.nbytes(box.source)
-    write_at = move.target.offset + dtype.nbytes(box.target)
-    left = dtype.nbytes(box.elements)
-    buffer = memoryview(bytearray(min(BUFFER, left)))
-    while left:
-        piece = buffer[: min(left, len(buffer))]
+    move_bytes(
+        move,
+        move.source.offset + dtype.nbytes(box.source),
+        move.target.offset + dtype.nbytes(box.target),
+        dtype.nbytes(box.elements),
+    )
+
+
+def move_bytes(move: Move, read_at: int, write_at: int, count: int) -> None:
+    """Moves `count` bytes between two offsets of the files."""
+    buffer = memoryview(bytearray(min(BUFFER, count)))
+    while count:
+        piece = buffer[: min(count, len(buffer))]
         move.reader.read(piece, read_at)
         move.writer.write(write_at, piece)
         read_at += len(piece)
         write_at += len(piece)
-        left -= len(piece)
+        count -= len(piece)

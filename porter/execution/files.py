@@ -1,29 +1,35 @@
 """The two ends of every copy: a source file read in pieces, and a weight file being written.
 
-Sources are opened read-only and never written. A weight file counts what it is given, so that a byte
-left out or written twice is noticed, and hashes what arrives in order; a file whose bytes came out of
-order has no digest.
+Sources are opened read-only and never written. A weight file is written in ranges, each by one thread;
+every range counts what it is given, so that a byte left out or written twice is noticed, and sums what
+arrives in order.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import mmap
 import os
 import stat
+import threading
+import zlib
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
 from porter.errors import MalformedError, PorterError
+from porter.execution.system import reserve, start_writeback
 
 # Bytes between two calls of a progress callback.
 PROGRESS_STEP = 4 << 20
 
 # Bytes handed to the system at once. One write of a 32 MiB tile takes twice the time of its pieces.
 WRITE = 256 << 10
+
+
+class Stopped(Exception):
+    """Another thread has failed, or the user has interrupted: this one must not go on."""
 
 
 class SourceFile:
@@ -34,12 +40,13 @@ class SourceFile:
         self.size = size
         try:
             # O_NONBLOCK so that a pipe in the place of a file is refused, not waited for.
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
             raise MalformedError(f"{name} is missing", cause=f"expected a file at {path}") from None
-        found = os.fstat(self._fd)
+        found = os.fstat(self.fd)
+        self.modified = found.st_mtime_ns
         if not stat.S_ISREG(found.st_mode) or found.st_size != size:
-            os.close(self._fd)
+            os.close(self.fd)
             raise MalformedError(
                 f"{name} is not the file that was planned for",
                 cause=f"expected a regular file of {size} bytes, found {found.st_size}",
@@ -50,7 +57,7 @@ class SourceFile:
         """Fills `view` from byte `offset` on; MalformedError where the file ends before."""
         done = 0
         while done < len(view):
-            count = os.preadv(self._fd, [view[done:]], offset + done)
+            count = os.preadv(self.fd, [view[done:]], offset + done)
             if count == 0:
                 raise MalformedError(
                     f"{self.name} was cut short while it was read",
@@ -61,7 +68,7 @@ class SourceFile:
     @cached_property
     def map(self) -> mmap.mmap:
         """The whole file, mapped read-only."""
-        return mmap.mmap(self._fd, self.size, access=mmap.ACCESS_READ)
+        return mmap.mmap(self.fd, self.size, access=mmap.ACCESS_READ)
 
     def forget(self, start: int, end: int) -> None:
         """Unmaps the pages that hold bytes `start` to `end`; they stay in the system's cache."""
@@ -74,81 +81,158 @@ class SourceFile:
         if "map" in self.__dict__:
             with contextlib.suppress(BufferError):
                 self.map.close()
-        os.close(self._fd)
+        os.close(self.fd)
 
 
 class WeightFile:
-    """A new file of exactly `size` bytes, written at any offsets in any order; use it as a context."""
+    """A file of exactly `size` bytes, written at any offsets in any order; use it as a context.
 
-    def __init__(self, path: Path, name: str, size: int, progress: Callable[[str, int], None] | None) -> None:
+    A file that is already there is taken over if it has that size; `resumed` says so.
+    """
+
+    def __init__(
+        self, path: Path, name: str, size: int, progress: Callable[[str, int], None] | None = None
+    ) -> None:
         self.name = name
-        self._size = size
+        self.size = size
+        self.stopped = threading.Event()
         self._progress = progress
         self._unreported = 0
         self._written = 0
-        self._next = 0
-        self._hash = hashlib.sha256()
+        self._lock = threading.Lock()
         # 0666 lets the umask decide, as it does for files that a user makes.
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        self.resumed = size > 0 and os.fstat(self.fd).st_size == size
+        if not self.resumed:
+            os.ftruncate(self.fd, 0)
+            os.ftruncate(self.fd, size)
 
     def __enter__(self) -> WeightFile:
-        os.ftruncate(self._fd, self._size)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self._fd)
+        os.close(self.fd)
+
+    def reserve(self) -> None:
+        """Reserves the file's room on disk. Raises OSError if there is too little."""
+        reserve(self.fd, self.size)
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Writes `data` at byte `offset`; each byte of the file must be written once."""
-        if offset == self._next and self._next == self._written:
-            self._hash.update(data)
-            self._next += len(data)
-        self._put(offset, data)
-        self._count(len(data))
+        self.put(offset, data)
+        self.count(len(data))
 
     def read(self, view: memoryview, offset: int) -> None:
         """Fills `view` with what the file holds from byte `offset` on, zeros where nothing was written."""
         done = 0
         while done < len(view):
-            done += os.preadv(self._fd, [view[done:]], offset + done)
+            count = os.preadv(self.fd, [view[done:]], offset + done)
+            if count == 0:
+                raise PorterError(f"{self.name} was cut short while it was written")
+            done += count
 
-    def patch(self, offset: int, data: memoryview, fresh: int) -> None:
-        """Writes `data`, of which only `fresh` bytes were not in the file before."""
-        self._put(offset, data)
-        self._count(fresh)
-
-    def finish(self) -> None:
-        """Makes the bytes durable. Raises PorterError unless as many were written as the file holds."""
-        self._report()
-        if self._written != self._size:
-            raise PorterError(
-                f"{self.name}: the plan does not write each byte once",
-                cause=f"expected {self._size} bytes, wrote {self._written}",
-            )
-        os.fsync(self._fd)
-
-    @property
-    def digest(self) -> str | None:
-        """`sha256:<hex>` of the file, or None if its bytes were not written in order."""
-        return f"sha256:{self._hash.hexdigest()}" if self._next == self._size else None
-
-    def _put(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+    def put(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """Writes `data` without counting it."""
         view = memoryview(data)
-        if offset < 0 or offset + len(view) > self._size:
+        if offset < 0 or offset + len(view) > self.size:
             raise PorterError(f"{self.name}: the plan writes outside the file", cause=f"at byte {offset}")
         done = 0
         while done < len(view):
-            done += os.pwrite(self._fd, view[done : done + WRITE], offset + done)
+            if self.stopped.is_set():
+                raise Stopped
+            done += os.pwrite(self.fd, view[done : done + WRITE], offset + done)
 
-    def _count(self, count: int) -> None:
-        self._written += count
-        self._unreported += count
-        if self._unreported >= PROGRESS_STEP:
+    def count(self, count: int) -> None:
+        """Notes that `count` bytes of the file have got their final value."""
+        with self._lock:
+            self._written += count
+            self._unreported += count
+            if self._unreported >= PROGRESS_STEP:
+                self._report()
+
+    def finish(self) -> None:
+        """Makes the bytes durable. Raises PorterError unless as many were written as the file holds."""
+        with self._lock:
             self._report()
+        if self._written != self.size:
+            raise PorterError(
+                f"{self.name}: the plan does not write each byte once",
+                cause=f"expected {self.size} bytes, wrote {self._written}",
+            )
+        os.fsync(self.fd)
 
     def _report(self) -> None:
         if self._progress and self._unreported:
             self._progress(self.name, self._unreported)
         self._unreported = 0
+
+
+class RangeWriter:
+    """What one unit of work writes: `expected` bytes in `start` to `end` of a weight file."""
+
+    def __init__(self, file: WeightFile, start: int, end: int, expected: int, *, summed: bool) -> None:
+        self.file = file
+        self._start, self._end = start, end
+        self._expected = expected
+        self._summed = summed
+        self._next = start
+        self._crc = 0
+        self._written = 0
+
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """Writes `data` at byte `offset` of the file; each byte of the range must be written once."""
+        self._check(offset, len(data))
+        # Summed while it is still in the processor's cache: 0.15 s a GB, against 0.3 when read again.
+        if self._summed and offset == self._next:
+            self._crc = zlib.crc32(data, self._crc)
+            self._next += len(data)
+        self.file.put(offset, data)
+        self._count(len(data))
+
+    def read(self, view: memoryview, offset: int) -> None:
+        self.file.read(view, offset)
+
+    def patch(self, offset: int, data: memoryview, fresh: int) -> None:
+        """Writes `data`, of which only `fresh` bytes were not in the file before."""
+        self._check(offset, len(data))
+        self.file.put(offset, data)
+        self._count(fresh)
+
+    def finish(self) -> int | None:
+        """The CRC-32 of the whole range, if it is to be summed; it is read again if written out of order.
+
+        Raises PorterError unless as many bytes were written as expected.
+        """
+        if self._written != self._expected:
+            raise PorterError(
+                f"{self.file.name}: the plan does not write each byte once",
+                cause=f"expected {self._expected} bytes from byte {self._start} on, wrote {self._written}",
+            )
+        start_writeback(self.file.fd, self._start, self._end - self._start)
+        if not self._summed:
+            return None
+        return self._crc if self._next == self._end else range_crc(self.file, self._start, self._end)
+
+    def _check(self, offset: int, length: int) -> None:
+        if offset < self._start or offset + length > self._end:
+            raise PorterError(
+                f"{self.file.name}: the plan writes outside a tensor", cause=f"at byte {offset}"
+            )
+
+    def _count(self, count: int) -> None:
+        self._written += count
+        self.file.count(count)
+
+
+def range_crc(file: WeightFile, start: int, end: int) -> int:
+    """The CRC-32 of what the file holds in a range."""
+    buffer = memoryview(bytearray(min(WRITE, end - start)))
+    crc = 0
+    while start < end:
+        piece = buffer[: min(len(buffer), end - start)]
+        file.read(piece, start)
+        crc = zlib.crc32(piece, crc)
+        start += len(piece)
+    return crc

@@ -25,22 +25,25 @@ SHORT_RUN = 4 << 10
 LOOSE = 2
 
 
-def gather(move: Move, box: Box, dtype: torch.dtype, memory: int) -> torch.Tensor:
-    """The box's elements as a tensor of the box's shape, read as `dtype` (of the source's item size)."""
+def gather(move: Move, box: Box, dtype: torch.dtype) -> torch.Tensor:
+    """The box's elements as a tensor of the box's shape, read as `dtype` (of the source's item size).
+
+    The tensor is valid until the next call with the same buffers.
+    """
     item = dtype.itemsize
     span = box.source_span
     start = move.source.offset + box.source * item
-    if span * item <= memory and span <= LOOSE * box.elements:
-        buffer = memoryview(bytearray(span * item))
+    if span <= LOOSE * box.elements:
+        buffer = move.buffers.take("read", span * item)
         move.reader.read(buffer, start)
         held = torch.frombuffer(buffer, dtype=dtype)
         return held.as_strided(box.shape, [loop.source_stride for loop in box.loops], 0)
     order = sorted(range(len(box.loops)), key=lambda axis: -box.loops[axis].source_stride)
     into = _into_packed(box, order)
     pieces = coalesce(into.loops)
-    held = torch.empty(box.elements, dtype=dtype)
+    raw = move.buffers.take("read", box.elements * item)
+    held = torch.frombuffer(raw, dtype=dtype)
     if run_length(pieces) * item >= SHORT_RUN:
-        raw = memoryview(held.view(torch.uint8).numpy()) if held.numel() else memoryview(b"")
         for run in runs(pieces):
             piece = raw[run.target * item : (run.target + run.length) * item]
             move.reader.read(piece, start + run.source * item)

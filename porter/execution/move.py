@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from porter.containers.base import StoredTensor
 from porter.errors import MalformedError, PorterError
 from porter.execution.boxes import Box
-from porter.execution.files import SourceFile, WeightFile
+from porter.execution.buffers import Buffers
+from porter.execution.files import RangeWriter, SourceFile
+from porter.execution.options import MAX_MEMORY
 from porter.layout.copies import coalesce
 from porter.planning.plan import COMPUTE, Copy
 
 
 @dataclass(frozen=True)
 class Move:
-    """What an executor needs: the copy, its tensors, and their files."""
+    """What an executor needs: the copy, its tensors, their files, and buffers.
+
+    `part` is the part of the copy that is to be moved; None is all of it.
+    """
 
     copy: Copy
     source: StoredTensor
     target: StoredTensor
     reader: SourceFile
-    writer: WeightFile
+    writer: RangeWriter
+    buffers: Buffers = field(default_factory=lambda: Buffers(MAX_MEMORY))
+    part: Box | None = None
 
     @property
     def box(self) -> Box:
-        """The whole copy, coalesced."""
+        """What is to be moved, coalesced."""
+        if self.part is not None:
+            return self.part
         return Box(coalesce(self.copy.loops), self.copy.source_offset, self.copy.target_offset)
 
     def check(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from porter.errors import UsageError
@@ -17,7 +18,7 @@ LEAST_MEMORY = 8 << 20
 
 @dataclass(frozen=True)
 class ExecutionOptions:
-    """`reflink`: share blocks with the source. `digest`: hash weight files on the way. Both auto|always|never.
+    """`reflink` shares blocks with the source, `digest` hashes weight files on the way: auto|always|never.
 
     `resume` keeps a journal and goes on where an earlier run was stopped. `max_memory` is in bytes, for
     all buffers together. Raises UsageError for other words and for too little memory.
@@ -35,5 +36,16 @@ class ExecutionOptions:
         if self.max_memory < LEAST_MEMORY:
             raise UsageError(
                 f"--max-memory of {self.max_memory} bytes is too little",
-                hint=f"at least {LEAST_MEMORY >> 20}MB",
+                hint=f"at least {LEAST_MEMORY >> 20}MiB",
             )
+
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 1 << 10, "MI": 1 << 20, "GI": 1 << 30}
+
+
+def memory_spoken(text: str) -> int:
+    """Bytes, as a user says them: `512MB`, `1GiB`, `700000000`. Raises UsageError."""
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([KMG]?I?)B?", text.strip().upper())
+    if found is None or found[2] not in _UNITS:
+        raise UsageError(f"{text!r} is no amount of memory", hint="bytes, or text such as 512MB or 1GiB")
+    return int(float(found[1]) * _UNITS[found[2]])

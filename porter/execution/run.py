@@ -1,7 +1,8 @@
 """Running a plan: checks first, then every file in a staging directory, then one rename.
 
 Sources are only read. Memory stays bounded whatever the size of a tensor. torch is imported only when
-the plan has tiles or values to compute.
+the plan has tiles or values to compute. A run that is killed or interrupted leaves what the same run can
+go on with; any other failure leaves nothing.
 """
 
 from __future__ import annotations
@@ -10,37 +11,22 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from porter.containers import (
-    hdf5,
-    hdf5_writer,
-    safetensors,
-    safetensors_writer,
-    torch_zip,
-    torch_zip_writer,
-)
-from porter.containers.base import OutputFile
 from porter.containers.safetensors import locate, unsafe_path
-from porter.errors import PorterError, UnsupportedError
+from porter.errors import PorterError
 from porter.execution.checks import run_checks
-from porter.execution.extents import move_extent
-from porter.execution.files import SourceFile, WeightFile
-from porter.execution.move import Move
-from porter.execution.runs import move_runs
-from porter.execution.staging import RECEIPT, check_output, publish, staging
-from porter.planning.plan import COMPUTE, EXTENT, RUNS, TILE, Copy, Plan, SideFile
+from porter.execution.files import SourceFile
+from porter.execution.journal import NAME as JOURNAL
+from porter.execution.journal import Journal, Range, read_journal
+from porter.execution.options import ExecutionOptions
+from porter.execution.staging import RECEIPT, Stage, check_output, publish, staging
+from porter.execution.weights import Callbacks, write_weights
+from porter.planning.plan import Plan, SideFile
 
 Progress = Callable[[str, int], None]
 Digests = Mapping[str, str | None]
-
-# What surrounds the data, by container.
-_LITERALS: dict[str, Callable[[OutputFile], list[tuple[int, bytes]]]] = {
-    safetensors.CONTAINER: safetensors_writer.literals,
-    torch_zip.CONTAINER: torch_zip_writer.literals,
-    hdf5.CONTAINER: hdf5_writer.literals,
-}
 
 # Bytes of a side file read at a time.
 _SIDE_BUFFER = 1 << 20
@@ -48,15 +34,26 @@ _SIDE_BUFFER = 1 << 20
 
 @dataclass(frozen=True)
 class ExecutionResult:
-    """What was published: the directory, each file's size in bytes, and its `sha256:<hex>` where known."""
+    """What was published: the directory, each file's size in bytes, its `sha256:<hex>` where known, and how
+    many bytes of each weight file share their blocks with a source.
+    """
 
     out: Path
     sizes: Mapping[str, int]
     digests: Digests
+    shared: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def bytes_written(self) -> int:
         return sum(self.sizes.values())
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user interrupted a run; the same run will not have to move `kept` bytes again."""
+
+    def __init__(self, kept: int) -> None:
+        super().__init__(kept)
+        self.kept = kept
 
 
 def execute(
@@ -66,19 +63,27 @@ def execute(
     *,
     force: bool = False,
     inside: bool = False,
+    options: ExecutionOptions | None = None,
     progress: Progress | None = None,
+    moving: Callable[[str], None] | None = None,
+    notice: Callable[[str], None] | None = None,
     receipt: Callable[[Digests], bytes] | None = None,
 ) -> ExecutionResult:
     """Runs `plan` on the files under `source_root` and publishes the directory `out`, all or nothing.
 
     `progress` is told of bytes written to weight files: (file, bytes since the last call); they add up to
-    the files' sizes. `receipt` is given the digests of all other files and returns the receipt's bytes.
-    `force` replaces a directory that holds a receipt. `inside` allows an `out` within `source_root`.
+    the files' sizes. `moving` is told of each target tensor that is begun, `notice` of what a user should
+    know; both may be called from other threads. `receipt` is given the digests of all other files and
+    returns the receipt's bytes. `force` replaces a directory that holds a receipt. `inside` allows an
+    `out` within `source_root`.
 
     Raises UsageError for an `out` that is in the way, MalformedError for sources that are not as planned,
     DifferenceError for a failed check, UnsupportedError for what cannot be computed, PorterError when
-    the system refuses to read or write. After an error `out` is as it was before.
+    the system refuses to read or write, Interrupted when the user has interrupted and the work can be
+    resumed. After an error `out` is as it was before.
     """
+    options = options or ExecutionOptions()
+    callbacks = Callbacks(progress, moving or _ignore, notice or _ignore)
     try:
         _check_names(plan)
         copied = [side.copied_from for side in plan.side_files if side.copied_from is not None]
@@ -86,15 +91,66 @@ def execute(
         out = check_output(out, source_root, paths.values(), force=force, inside=inside)
         with _opened(paths, plan.source_sizes) as sources:
             run_checks(plan, sources)
-            with staging(out) as stage:
-                digests, sizes = _build(plan, stage, paths, sources, progress)
-                if receipt is not None:
-                    content = receipt(dict(digests))
-                    digests[RECEIPT], sizes[RECEIPT] = _write_side(stage, RECEIPT, [content])
-                publish(stage, out, force=force)
+            with staging(out, plan.hash, callbacks.notice) as stage:
+                key = {
+                    "plan": plan.hash,
+                    "sources": {name: [file.size, file.modified] for name, file in sources.items()},
+                }
+                kept = _kept(stage, key, options, callbacks)
+                with _journal(stage, key, kept, options) as journal:
+                    digests, sizes, shared = _build(
+                        plan, stage.path, paths, sources, options, callbacks, journal, kept
+                    )
+                    if receipt is not None:
+                        content = receipt(dict(digests))
+                        digests[RECEIPT], sizes[RECEIPT] = _write_side(stage.path, RECEIPT, [content])
+                    publish(stage.path, out, force=force)
     except OSError as error:
         raise PorterError(f"the conversion to {out} failed", cause=str(error)) from error
-    return ExecutionResult(out, sizes, digests)
+    return ExecutionResult(out, sizes, digests, shared)
+
+
+def _ignore(text: str) -> None:
+    pass
+
+
+def _kept(
+    stage: Stage, key: Mapping[str, object], options: ExecutionOptions, callbacks: Callbacks
+) -> dict[str, dict[Range, int]]:
+    """What an earlier run has left and noted; where that cannot be used, the directory is emptied."""
+    kept = read_journal(stage.journal, key) if options.resume else None
+    if kept is None:
+        if stage.journal.exists():
+            why = "a source file has changed since" if options.resume else "as asked for"
+            callbacks.notice(f"an unfinished conversion is started anew: {why}")
+        stage.clear()
+        return {}
+    return kept
+
+
+@contextmanager
+def _journal(
+    stage: Stage,
+    key: Mapping[str, object],
+    kept: Mapping[str, Mapping[Range, int]],
+    options: ExecutionOptions,
+) -> Iterator[Journal | None]:
+    """A journal, if the run is to be resumable; the staging directory is kept if there is cause to."""
+    if not options.resume:
+        yield None
+        return
+    with Journal(stage.journal, key, kept) as journal:
+        try:
+            yield journal
+        except KeyboardInterrupt:
+            stage.keep = journal.noted > 0 and stage.journal.exists()
+            if stage.keep:
+                raise Interrupted(journal.noted) from None
+            raise
+        except PorterError as error:
+            # A network that broke is no reason to fetch again what has come.
+            stage.keep = bool(getattr(error, "resumable", False)) and journal.noted > 0
+            raise
 
 
 def _build(
@@ -102,71 +158,26 @@ def _build(
     stage: Path,
     paths: Mapping[str, Path],
     sources: Mapping[str, SourceFile],
-    progress: Progress | None,
-) -> tuple[dict[str, str | None], dict[str, int]]:
+    options: ExecutionOptions,
+    callbacks: Callbacks,
+    journal: Journal | None,
+    kept: Mapping[str, Mapping[Range, int]],
+) -> tuple[dict[str, str | None], dict[str, int], dict[str, int]]:
     digests: dict[str, str | None] = {}
     sizes: dict[str, int] = {}
-    copies = _copies_by_file(plan)
+    shared: dict[str, int] = {}
+    if kept:
+        done = sum(end - start for ranges in kept.values() for start, end in ranges)
+        callbacks.notice(f"going on where an earlier run was stopped, {done / 1e9:.2f} GB into the work")
     for file in plan.files:
-        digests[file.name] = _write_weights(plan, file, copies[file.name], stage, sources, progress)
+        ranges = kept.get(file.name, {})
+        path = _staged(stage, file.name)
+        written = write_weights(plan, file, path, sources, options, callbacks, journal, ranges)
+        digests[file.name], shared[file.name] = written.digest, written.shared
         sizes[file.name] = file.size
     for side in plan.side_files:
         digests[side.name], sizes[side.name] = _write_side(stage, side.name, _content(side, paths))
-    return digests, sizes
-
-
-def _copies_by_file(plan: Plan) -> dict[str, list[Copy]]:
-    """The copies into each file, in the order of their first byte there."""
-    copies: dict[str, list[Copy]] = {file.name: [] for file in plan.files}
-    for copy in plan.copies:
-        copies[plan.target_by_name[copy.target].file].append(copy)
-    for into in copies.values():
-        into.sort(key=lambda copy: (plan.target_by_name[copy.target].offset, copy.target_offset))
-    return copies
-
-
-def _write_weights(
-    plan: Plan,
-    file: OutputFile,
-    copies: Iterable[Copy],
-    stage: Path,
-    sources: Mapping[str, SourceFile],
-    progress: Progress | None,
-) -> str | None:
-    literals = _LITERALS.get(file.container)
-    if literals is None:
-        raise UnsupportedError(f"{file.name}: cannot write the container {file.container}")
-    path = _staged(stage, file.name)
-    with WeightFile(path, file.name, file.size, progress) as writer:
-        pending = sorted(literals(file))
-        for copy in copies:
-            source, target = plan.source_by_name[copy.source], plan.target_by_name[copy.target]
-            # Headers come before data, trailers after them, so that the file is written in order.
-            while pending and pending[0][0] < target.offset:
-                writer.write(*pending.pop(0))
-            _run(Move(copy, source, target, sources[source.file], writer))
-        for offset, data in pending:
-            writer.write(offset, data)
-        writer.finish()
-        return writer.digest
-
-
-def _run(move: Move) -> None:
-    move.check()
-    if move.copy.copy_class == EXTENT:
-        move_extent(move)
-    elif move.copy.copy_class == RUNS:
-        move_runs(move)
-    elif move.copy.copy_class == TILE:
-        from porter.execution.tiles import move_tiles
-
-        move_tiles(move)
-    elif move.copy.copy_class == COMPUTE:
-        from porter.execution.compute import move_values
-
-        move_values(move)
-    else:
-        raise PorterError(f"{move.label}: unknown class {move.copy.copy_class!r}")
+    return digests, sizes, shared
 
 
 def _content(side: SideFile, paths: Mapping[str, Path]) -> Iterator[bytes]:
@@ -180,7 +191,7 @@ def _content(side: SideFile, paths: Mapping[str, Path]) -> Iterator[bytes]:
 
 def _write_side(stage: Path, name: str, pieces: Iterable[bytes]) -> tuple[str, int]:
     digest, size = hashlib.sha256(), 0
-    with _staged(stage, name).open("xb") as stream:
+    with _fresh(stage, name).open("xb") as stream:
         for piece in pieces:
             stream.write(piece)
             digest.update(piece)
@@ -190,6 +201,12 @@ def _write_side(stage: Path, name: str, pieces: Iterable[bytes]) -> tuple[str, i
     return f"sha256:{digest.hexdigest()}", size
 
 
+def _fresh(stage: Path, name: str) -> Path:
+    path = _staged(stage, name)
+    path.unlink(missing_ok=True)
+    return path
+
+
 def _staged(stage: Path, name: str) -> Path:
     path = stage / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -197,7 +214,7 @@ def _staged(stage: Path, name: str) -> Path:
 
 
 def _check_names(plan: Plan) -> None:
-    seen = {RECEIPT}
+    seen = {RECEIPT, JOURNAL}
     for name in (*(file.name for file in plan.files), *(side.name for side in plan.side_files)):
         if reason := unsafe_path(name):
             raise PorterError(f"the plan names an unsafe output file {name!r}", cause=f"it {reason}")

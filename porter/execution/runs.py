@@ -6,11 +6,15 @@ Works for every dtype whose runs are whole blocks. Never imports torch.
 from __future__ import annotations
 
 from porter.execution.boxes import byte_loops
+from porter.execution.files import SourceFile
 from porter.execution.move import Move
-from porter.layout.copies import coalesce, runs
+from porter.layout.copies import coalesce, run_length, runs
 
 # Bytes gathered before a write.
 BUFFER = 1 << 20
+
+# Bytes. Shorter runs are copied out of the mapped source, since a read of each would cost more.
+LONG_RUN = 16 << 10
 
 # Bytes of mapped source after which its pages are let go, to keep resident memory flat.
 RESIDENT = 32 << 20
@@ -27,29 +31,67 @@ def move_runs(move: Move) -> None:
     dtype = move.source.dtype
     read_at = move.source.offset + dtype.nbytes(box.source)
     write_at = move.target.offset + dtype.nbytes(box.target)
-    buffer = memoryview(bytearray(min(BUFFER, dtype.nbytes(box.elements))))
+    buffer = move.buffers.take("gathered", min(BUFFER, dtype.nbytes(box.elements)))
     start, filled = write_at, 0
-    low, high, resident = read_at, read_at, 0
-    with memoryview(move.reader.map) as source:
-        for run in runs(coalesce(byte_loops(dtype, box.loops)), read_at, write_at):
+    loops = coalesce(byte_loops(dtype, box.loops))
+    fill = _Reading(move.reader) if run_length(loops) >= LONG_RUN else _Mapped(move.reader)
+    with fill:
+        for run in runs(loops, read_at, write_at):
             if run.target != start + filled:
                 _flush(move, start, buffer[:filled])
                 start, filled = run.target, 0
             position, left = run.source, run.length
             while left:
                 count = min(left, len(buffer) - filled)
-                buffer[filled : filled + count] = source[position : position + count]
+                fill(buffer[filled : filled + count], position)
                 position, left, filled = position + count, left - count, filled + count
-                low, high = min(low, position - count), max(high, position)
-                resident += count + FAULT
                 if filled == len(buffer):
                     _flush(move, start, buffer)
                     start, filled = start + filled, 0
-                if resident >= RESIDENT:
-                    move.reader.forget(low, high)
-                    low, high, resident = position, position, 0
         _flush(move, start, buffer[:filled])
-        move.reader.forget(low, high)
+
+
+class _Reading:
+    """Fills views by reads."""
+
+    def __init__(self, reader: SourceFile) -> None:
+        self._reader = reader
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *problem: object) -> None:
+        pass
+
+    def __call__(self, view: memoryview, position: int) -> None:
+        self._reader.read(view, position)
+
+
+class _Mapped:
+    """Fills views from the mapped file, and lets its pages go again."""
+
+    def __init__(self, reader: SourceFile) -> None:
+        self._reader = reader
+        self._low = self._high = self._resident = 0
+
+    def __enter__(self) -> None:
+        self._source = memoryview(self._reader.map)
+
+    def __exit__(self, *problem: object) -> None:
+        self._source.release()
+        if self._resident:
+            self._reader.forget(self._low, self._high)
+
+    def __call__(self, view: memoryview, position: int) -> None:
+        end = position + len(view)
+        view[:] = self._source[position:end]
+        if not self._resident:
+            self._low, self._high = position, end
+        self._low, self._high = min(self._low, position), max(self._high, end)
+        self._resident += len(view) + FAULT
+        if self._resident >= RESIDENT:
+            self._reader.forget(self._low, self._high)
+            self._resident = 0
 
 
 def _flush(move: Move, offset: int, data: memoryview) -> None:

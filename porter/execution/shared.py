@@ -86,9 +86,7 @@ def _checked(done: Shared, file: OutputFile, reflink: str) -> Shared:
     return done
 
 
-def _clone(
-    reader: SourceFile, writer: WeightFile, source: int, target: int, length: int
-) -> str | None:
+def _clone(reader: SourceFile, writer: WeightFile, source: int, target: int, length: int) -> str | None:
     for start in range(0, length, LONGEST):
         count = min(LONGEST, length - start)
         refused = clone_range(reader.fd, source + start, writer.fd, target + start, count)

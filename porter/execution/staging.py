@@ -1,24 +1,32 @@
 """The output directory: refused, staged beside its place, and published by one rename.
 
-Until the rename nothing exists under the final name, and a failure leaves nothing behind. What is
-replaced by force is only ever a directory that holds a receipt; it is removed after the new one stands
-in its place.
+Until the rename nothing exists under the final name. The staging directory's name follows from the plan,
+so that a later run finds it again; one run at a time may use it, and it goes at the end unless it is kept
+to be resumed. What is replaced by force is only ever a directory that holds a receipt; it is removed after
+the new one stands in its place.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from porter.errors import UsageError
+from porter.execution import journal
 
 RECEIPT = "porter-receipt.json"
+
+# Of the plan's hash, in the staging directory's name.
+_DIGITS = 12
 
 # From Linux' <fcntl.h> and <linux/fs.h>.
 _AT_FDCWD = -100
@@ -59,16 +67,83 @@ def check_output(
     return out
 
 
+@dataclass
+class Stage:
+    """A staging directory of this run alone. `keep` leaves it where it is at the end."""
+
+    path: Path
+    keep: bool = False
+
+    @property
+    def journal(self) -> Path:
+        return self.path / journal.NAME
+
+    def clear(self) -> None:
+        """Removes everything in it."""
+        for entry in self.path.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+
+
 @contextmanager
-def staging(out: Path) -> Iterator[Path]:
-    """A fresh directory beside `out`, with the mode of a directory that a user makes; gone at the end."""
+def staging(out: Path, plan_hash: str, notice: Callable[[str], None]) -> Iterator[Stage]:
+    """The directory beside `out` in which the plan is run, with the mode of one that a user makes.
+
+    It may hold what an earlier run of the same plan left. What runs of other plans left for the same `out`
+    is removed. Raises UsageError if another process is working there.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
-    stage = Path(tempfile.mkdtemp(prefix=f".{out.name}.porter-", dir=out.parent))
+    name = re.escape(f".{out.name}.porter-") + f"[0-9a-f]{{{_DIGITS}}}"
+    path = out.parent / f".{out.name}.porter-{plan_hash.rpartition(':')[2][:_DIGITS]}"
+    for other in out.parent.iterdir():
+        if other != path and re.fullmatch(name, other.name) and other.is_dir() and not other.is_symlink():
+            with _locked(other, out):
+                if (other / journal.NAME).exists():
+                    notice(f"an unfinished conversion to {out} by another plan is removed")
+                shutil.rmtree(other)
+    while True:
+        path.mkdir(exist_ok=True)
+        with _locked(path, out) as descriptor:
+            # It may have been published or removed between the two steps.
+            if not _same(path, descriptor):
+                continue
+            stage = Stage(path)
+            try:
+                yield stage
+            finally:
+                if not stage.keep:
+                    shutil.rmtree(path, ignore_errors=True)
+            return
+
+
+@contextmanager
+def _locked(directory: Path, out: Path) -> Iterator[int]:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        stage.chmod(0o777 & ~_umask())
-        yield stage
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise UsageError(
+            f"another porter is writing {out}",
+            cause=f"it works in {directory}",
+            hint="wait for it, or choose another output directory",
+        ) from None
+    except OSError:
+        # Some network file systems have no locks; there it is the user who has to take care.
+        pass
+    try:
+        yield descriptor
     finally:
-        shutil.rmtree(stage, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _same(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def publish(stage: Path, out: Path, *, force: bool) -> None:
@@ -78,6 +153,7 @@ def publish(stage: Path, out: Path, *, force: bool) -> None:
     """
     for directory, _, _ in os.walk(stage):
         _sync(Path(directory))
+    (stage / journal.NAME).unlink(missing_ok=True)
     if force and out.exists() and any(out.iterdir()):
         _replace(stage, out)
     else:
@@ -119,10 +195,3 @@ def _sync(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _umask() -> int:
-    # It can only be read by setting it.
-    current = os.umask(0o077)
-    os.umask(current)
-    return current

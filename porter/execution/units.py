@@ -41,8 +41,8 @@ def divide(
     seen: set[tuple[int, int]] = set()
     for tensor in sorted(file.tensors, key=lambda tensor: tensor.offset):
         range_ = (tensor.offset, tensor.offset + tensor.nbytes)
-        # Tied tensors of a torch file lie at one place.
-        if range_ in seen or not tensor.nbytes:
+        # Tied tensors of a torch file lie at one place, and one of them is written.
+        if range_ in seen or not copies.get(tensor.name):
             continue
         seen.add(range_)
         done = {id(copy) for copy in shared.get(tensor.name, ())}

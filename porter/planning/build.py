@@ -22,6 +22,7 @@ from porter.planning.identify import Identity
 from porter.planning.join import Join
 from porter.planning.outputs import place_tensors, side_files
 from porter.planning.plan import COMPUTE, Copy, EqualCheck, Plan, SideFile, Summary
+from porter.planning.sharing import residues
 from porter.tables.bind import BoundTensor, Sizes, bind_dialect
 from porter.tables.model import Canonical, Dialect
 
@@ -30,7 +31,8 @@ from porter.tables.model import Canonical, Dialect
 class Options:
     """What a user may choose. `dtype` None keeps; `tied` None is what the target's table says.
 
-    `container` is pth or None (as the target's table says). With `weights_only` the plan has no side files: no config and no tokenizer is ported.
+    `container` is pth or None (as the target's table says). With `weights_only` the plan has no side files:
+    no config and no tokenizer is ported.
     """
 
     dtype: Dtype | None = None
@@ -79,7 +81,10 @@ def build_plan(
     torch = _writes_torch(options)
     shared = _shared(target_bound, copies, target_ties) if torch else {}
     copies = [copy for copy in copies if copy.target not in shared]
-    files, index = place_tensors(target, tensors, options.max_shard_size, torch=torch, ties=shared)
+    places = residues(copies, checkpoint.tensors)
+    files, index = place_tensors(
+        target, tensors, options.max_shard_size, torch=torch, ties=shared, residues=places
+    )
     shapes = {name: shape for name, (_, shape) in tensors.items()}
     sides: tuple[SideFile, ...] = ()
     notes: tuple[str, ...] = ()
@@ -105,6 +110,7 @@ def build_plan(
         summary=_summary(checkpoint, covered, copies, tensors, target_ties, omitted, target_bound),
         notes=(*_notes(identity, copies, covered), *notes),
         rules={bound.name: f"{bound.rule.where}" for bound in target_bound},
+        layouts={bound.name: str(bound.rule.layout) for bound in target_bound},
     )
 
 
@@ -222,9 +228,7 @@ def _check_filled(bound: BoundTensor, copies: Sequence[Copy]) -> None:
 _BYTE = Dtype("U8", 1, 1, "int")
 
 
-def _check_used(
-    covered: Covered, copies: Sequence[Copy], alias: Mapping[str, str], target: Dialect
-) -> None:
+def _check_used(covered: Covered, copies: Sequence[Copy], alias: Mapping[str, str], target: Dialect) -> None:
     """Every element of every mapped source tensor goes to one place; ties go by what they are tied to."""
     moved = dict.fromkeys(covered.tensors, 0)
     by_stored_name = {tensor.name: name for name, tensor in covered.tensors.items()}
@@ -236,7 +240,7 @@ def _check_used(
         if kept and moved[name] != tensor.elements:
             raise UnsupportedError(
                 f"{tensor.name} would not be carried over exactly once",
-                cause=f"it holds {tensor.elements} elements, {moved[name]} would be written as {target.title}",
+                cause=f"of its {tensor.elements} elements, {moved[name]} would be written as {target.title}",
                 hint=f"the conditions (`when`) of {target.path.name} must hold once for each weight",
             )
 
@@ -249,7 +253,7 @@ def _tie_checks(
     checks = []
     for name, other in ties.items():
         # A table may store the tied tensor under a condition only.
-        dropped, kept = makers.get(name), makers.get(other)
+        dropped, kept = makers.get(name, ""), makers.get(other, "")
         if dropped in covered.tensors and kept in covered.tensors:
             one, two = covered.tensors[kept], covered.tensors[dropped]
             if one.dtype != two.dtype:

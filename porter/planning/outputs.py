@@ -18,8 +18,9 @@ from porter.errors import UnsupportedError
 from porter.planning.identify import Identity
 from porter.planning.plan import SideFile
 from porter.tables.model import Dialect
+from porter.tokenizers.files import TokenizerPlan
 from porter.tokenizers.keras import preset_files
-from porter.tokenizers.plan import TokenizerPlan, tokenizer_files
+from porter.tokenizers.plan import tokenizer_files
 
 # What transformers wrote for years and the Hub recommends: files that resume and cache well.
 DEFAULT_SHARD = "5GB"
@@ -37,10 +38,12 @@ def place_tensors(
     *,
     torch: bool = False,
     ties: Mapping[str, str] | None = None,
+    residues: Mapping[str, int] | None = None,
 ) -> tuple[tuple[OutputFile, ...], tuple[SideFile, ...]]:
     """Place every tensor in a file. Dialects that shard follow the Hub's rule and get an index.
 
     With `torch` the file is a torch zip, in which a tensor of `ties` shares the storage of another.
+    `residues` says where tensors lie best, modulo a block, to share blocks with the source.
     """
     weights = target.files.weights
     assert weights is not None
@@ -50,17 +53,19 @@ def place_tensors(
             raise UnsupportedError(f"{target.title} reads no torch file", hint="leave out --container")
         if max_shard_size is not None:
             raise UnsupportedError(f"{target.title} reads one file; --max-shard-size does not apply")
-        return (torch_zip_writer.place(target.files.torch, specs, ties or {}),), ()
+        return (torch_zip_writer.place(target.files.torch, specs, ties or {}, residues=residues),), ()
     if not target.files.sharded:
         if max_shard_size is not None:
             raise UnsupportedError(f"{target.title} reads one file; --max-shard-size does not apply")
         if target.files.container == hdf5.CONTAINER:
             return (hdf5_writer.place(weights, specs, {}),), ()
-        return (place(weights, specs, _METADATA),), ()
+        return (place(weights, specs, _METADATA, residues),), ()
     stem, _, suffix = weights.rpartition(".")
     groups, index = shard(specs, max_shard_size or DEFAULT_SHARD, f"{stem}{{suffix}}.{suffix}")
     by_name = {spec[0]: spec for spec in specs}
-    files = tuple(place(file, [by_name[name] for name in names], _METADATA) for file, names in groups.items())
+    files = tuple(
+        place(file, [by_name[name] for name in names], _METADATA, residues) for file, names in groups.items()
+    )
     return files, () if index is None else (SideFile(f"{weights}.index.json", index),)
 
 
@@ -98,7 +103,21 @@ def side_files(
         generation = _generation_config(hyperparameters)
         if generation is not None:
             sides.append(SideFile("generation_config.json", generation))
-    return tuple(sides), tokenizer.notes
+    return tuple(sides), (*_unstated(identity, target, hyperparameters), *tokenizer.notes)
+
+
+def _unstated(identity: Identity, target: Dialect, hyperparameters: Mapping[str, Any]) -> list[str]:
+    """What one side's config has no place for, where the other side's has one."""
+    source, other = identity.dialect.config.fields, target.config.fields
+    notes = []
+    for name, value in hyperparameters.items():
+        assumed = name in source and source[name].has_assumed
+        lost = name in other and other[name].has_assumed
+        if assumed and not lost and name in other:
+            notes.append(f"{identity.dialect.title} does not state {name}; {value!r} is written")
+        if lost and not assumed:
+            notes.append(f"{target.title} has no place for {name} ({value!r}), which is left out")
+    return notes
 
 
 def _tokenizer(

@@ -84,7 +84,10 @@ class Summary:
 
 @dataclass(frozen=True)
 class Plan:
-    """A whole conversion. `sources` are only those tensors that are read."""
+    """A whole conversion. `sources` are only those tensors that are read.
+
+    `rules` and `layouts` say for each target tensor which line of which table made it, and how.
+    """
 
     family: str
     source_dialect: str
@@ -100,6 +103,7 @@ class Plan:
     summary: Summary
     notes: tuple[str, ...] = ()
     rules: Mapping[str, str] = field(default_factory=dict)
+    layouts: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def source_by_name(self) -> dict[str, StoredTensor]:
@@ -127,8 +131,15 @@ class Plan:
     @cached_property
     def hash(self) -> str:
         """sha256 over the plan's JSON without paths: `sha256:<hex>`."""
-        text = json.dumps(plan_to_json(self), sort_keys=True, separators=(",", ":"))
+        content = plan_to_json(self)
+        for copy in content["copies"]:
+            # Where a table of the user's own lies; what it says is in its digest.
+            del copy["rule"]
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+    def __hash__(self) -> int:
+        return hash(self.hash)
 
 
 def plan_to_json(plan: Plan) -> dict[str, Any]:

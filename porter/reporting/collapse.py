@@ -43,15 +43,16 @@ def collapse(tensors: Iterable[StoredTensor]) -> list[Row]:
     for tensor in tensors:
         key = (_NUMBER.sub("\0", tensor.name), tensor.shape, tensor.dtype.name)
         groups.setdefault(key, []).append(tensor)
-    return [Row(_collapsed_name(group), tuple(group)) for group in groups.values()]
+    return [Row(collapsed_name([t.name for t in group]), tuple(group)) for group in groups.values()]
 
 
-def _collapsed_name(group: Sequence[StoredTensor]) -> str:
-    if len(group) == 1:
-        return group[0].name
-    columns = list(zip(*(_NUMBER.findall(tensor.name) for tensor in group), strict=True))
+def collapsed_name(names: Sequence[str]) -> str:
+    """One name for several that differ only in numbers; the first where they differ otherwise."""
+    if len({_NUMBER.sub("\0", name) for name in names}) > 1 or len(names) == 1:
+        return names[0]
+    columns = list(zip(*(_NUMBER.findall(name) for name in names), strict=True))
     texts = iter([_range(sorted({int(number) for number in column})) for column in columns])
-    return _NUMBER.sub(lambda match: next(texts), group[0].name)
+    return _NUMBER.sub(lambda match: next(texts), names[0])
 
 
 def _range(numbers: list[int]) -> str:

@@ -10,7 +10,7 @@ from porter.reporting.text import plural, printable, quantity, size, table
 RIGHT = (3, 4, 5)
 
 
-def cells(found: Inspection, *, full: bool = False) -> list[list[str]]:
+def cells(found: Inspection, *, full: bool = False, exact: bool = False) -> list[list[str]]:
     """The shape table, header first."""
     rows = every(found.stored) if full else collapse(found.stored)
     total = found.parameters or 1
@@ -23,7 +23,7 @@ def cells(found: Inspection, *, full: bool = False) -> list[list[str]]:
                 str(list(first.shape)),
                 first.dtype.name,
                 str(len(row.tensors)),
-                quantity(row.parameters, 1),
+                str(row.parameters) if exact else quantity(row.parameters, 1),
                 f"{100 * row.parameters / total:.1f}",
             ]
         )

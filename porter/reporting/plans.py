@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from porter.planning.build import grade
 from porter.planning.plan import COPY_CLASSES, Plan
-from porter.reporting.collapse import collapse
+from porter.reporting.collapse import collapse, collapsed_name
 from porter.reporting.collapse import full as every
 from porter.reporting.text import plural, printable, size, table
 
@@ -47,25 +47,34 @@ RIGHT = (3,)
 
 
 def cells(plan: Plan, *, full: bool = False) -> list[list[str]]:
-    """The target's tensors, each with the source tensors it is made of and the rule; header first."""
-    sources: dict[str, list[str]] = {copy.target: [] for copy in plan.copies}
-    for copy in plan.copies:
-        if copy.source not in sources[copy.target]:
-            sources[copy.target].append(copy.source)
-    lines = [["Target", "Shape", "Dtype", "×", "From", "Rule"]]
+    """The target's tensors, each with the source tensors it is made of, layout and rule; header first."""
+    sources = sources_by_target(plan)
+    lines = [["Target", "Shape", "Dtype", "×", "From", "Layout", "Rule"]]
     for row in every(plan.targets()) if full else collapse(plan.targets()):
         first = row.tensors[0]
+        made_of = zip(*(sources[tensor.name] for tensor in row.tensors), strict=False)
         lines.append(
             [
                 printable(row.name),
                 str(list(first.shape)),
                 first.dtype.name,
                 str(len(row.tensors)),
-                " + ".join(printable(name) for name in sources[first.name]),
+                " + ".join(printable(collapsed_name(names)) for names in made_of),
+                plan.layouts.get(first.name, ""),
                 plan.rules.get(first.name, ""),
             ]
         )
     return lines
+
+
+def sources_by_target(plan: Plan) -> dict[str, list[str]]:
+    """The source tensors that each target tensor is made of, in the order of their places in it."""
+    sources: dict[str, list[str]] = {tensor.name: [] for tensor in plan.targets()}
+    for copy in plan.copies:
+        made_of = sources.setdefault(copy.target, [])
+        if copy.source not in made_of:
+            made_of.append(copy.source)
+    return sources
 
 
 def render(plan: Plan) -> list[str]:

@@ -67,10 +67,7 @@ def cached_directory(ref: HubReference) -> Path | None:
     revision = ref.revision or DEFAULT_REVISION
     commit = revision
     if not is_commit(revision):
-        try:
-            commit = (folder / "refs" / revision).read_text().strip()
-        except (OSError, UnicodeDecodeError):
-            return None
+        commit = _commit_of(folder / "refs" / revision)
     snapshot = folder / "snapshots" / commit
     return snapshot if is_commit(commit) and snapshot.is_dir() else None
 
@@ -81,6 +78,14 @@ def cached_snapshot(ref: HubReference) -> Path | None:
     return snapshot if snapshot is not None and _whole(snapshot) else None
 
 
+def _commit_of(ref: Path) -> str:
+    """What the cache notes for a revision's name; empty if nothing legible."""
+    try:
+        return ref.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
 def last_downloaded() -> Path | None:
     """The snapshot directory of the complete model that the cache was last asked to hold. No network."""
     from huggingface_hub.constants import HF_HUB_CACHE
@@ -89,8 +94,9 @@ def last_downloaded() -> Path | None:
     asked: dict[Path, float] = {path: path.stat().st_mtime for path in cache.glob("models--*/snapshots/*")}
     # A download for which nothing had to be fetched writes only its revision's name anew.
     for folder in cache.glob("models--*/refs"):
-        for path in folder.rglob("*"):
-            if path.is_file() and (snapshot := folder.parent / "snapshots" / path.read_text().strip()) in asked:
+        for path in filter(Path.is_file, folder.rglob("*")):
+            snapshot = folder.parent / "snapshots" / _commit_of(path)
+            if snapshot in asked:
                 asked[snapshot] = max(asked[snapshot], path.stat().st_mtime)
     newest_first = sorted(asked, key=lambda path: -asked[path])
     return next((path for path in newest_first if _whole(path)), None)

@@ -1,12 +1,14 @@
 """What goes wrong between here and the Hub, said for the person at the keyboard.
 
 `translated` turns every error of the Hub's client, of its HTTP library and of the file system into a
-`PorterError`; what is none of these passes through. A token never appears in a message.
+`PorterError`; what is none of these passes through. A token never appears in a message, nor in what the
+client itself logs.
 """
 
 from __future__ import annotations
 
 import errno
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +24,7 @@ _QUERY = re.compile(r"(https?://[^\s'\"?]+)\?[^\s'\"]*")
 @contextmanager
 def translated(ref: HubReference, token: str | None = None) -> Iterator[None]:
     """Run a piece of Hub work on `ref`; raises PorterError and its kinds, never the client's own errors."""
+    _clean_log()
     try:
         yield
     except PorterError:
@@ -163,6 +166,24 @@ def _plain(error: Exception, token: str | None) -> str:
     """An error's first line that says something, with its type where it says nothing."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return _clean(lines[0], token) if lines else type(error).__name__
+
+
+class _Cleaned(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = _clean(record.getMessage(), None), None
+        return True
+
+
+_CLEANED = _Cleaned()
+
+
+def _clean_log() -> None:
+    """The client logs the address of a transfer that it takes up again, signature and all."""
+    import huggingface_hub.utils  # noqa: F401
+
+    for handler in logging.getLogger("huggingface_hub").handlers:
+        # Adding the same filter again changes nothing.
+        handler.addFilter(_CLEANED)
 
 
 def _clean(text: str, token: str | None) -> str:

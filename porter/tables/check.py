@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from porter.errors import PorterError
 from porter.layout import Expression
 from porter.tables.model import Canonical, CanonicalTensor, Dialect, Rule, TableError, Where
 from porter.tables.patterns import Pattern
@@ -129,7 +130,7 @@ def _check_produced_once(dialect: Dialect, canonical: Canonical) -> None:
         for name in rule.ours:
             makers[name].append(rule)
     for name, rules in makers.items():
-        if not rules:
+        if not rules and not _never(canonical.tensors[name], dialect, canonical):
             raise TableError(
                 Where(dialect.path, 1),
                 f"no rule of {dialect.family}/{dialect.name} makes the canonical tensor {name!r}",
@@ -142,6 +143,17 @@ def _check_produced_once(dialect: Dialect, canonical: Canonical) -> None:
                 cause=f"the other one is at {rules[0].where}",
                 hint="remove one, or give each a `when` so that only one holds",
             )
+
+
+def _never(tensor: CanonicalTensor, dialect: Dialect, canonical: Canonical) -> bool:
+    """Whether a conditional tensor cannot exist in a dialect, whose config has no word for the condition."""
+    if tensor.when is None or tensor.when.names & set(dialect.config.fields):
+        return False
+    neutral = {name: item.neutral for name, item in canonical.hyperparameters.items()}
+    try:
+        return not tensor.when.evaluate(neutral.__getitem__)
+    except PorterError:
+        return False
 
 
 def _check_overlaps(dialect: Dialect) -> None:

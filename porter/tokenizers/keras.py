@@ -19,16 +19,16 @@ from porter.tokenizers.spm_model import model_facts
 
 ASSET, CONFIG = "assets/tokenizer/vocabulary.spm", "tokenizer.json"
 
-# What the model is called in the directories that are read, and its class in KerasHub by class of backbone.
+PREPROCESSOR = "preprocessor.json"
+
+# What the model is called in the directories that are read.
 _MODELS = (ASSET, "tokenizer.model")
-_CLASSES = {
-    "GemmaBackbone": ("GemmaTokenizer", "keras_hub.src.models.gemma.gemma_tokenizer", {}),
-    "Gemma3Backbone": (
-        "Gemma3Tokenizer",
-        "keras_hub.src.models.gemma3.gemma3_tokenizer",
-        # Its default looks for the placeholder of images, which a language model's vocabulary may lack.
-        {"has_vision_tokens": False},
-    ),
+
+# A backbone's tokenizer: its class, its module under `keras_hub.src.models`, and settings of its own.
+# Gemma 3's looks by default for the placeholder of images, which a language model's vocabulary may lack.
+_CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "GemmaBackbone": ("GemmaTokenizer", "gemma.gemma_tokenizer", {}),
+    "Gemma3Backbone": ("Gemma3Tokenizer", "gemma3.gemma3_tokenizer", {"has_vision_tokens": False}),
 }
 
 # What Gemma's classes look up in the vocabulary when they are made.
@@ -46,7 +46,12 @@ def preset_files(
     model, tokens, notes = _model(available, metadata, vocab_size)
     if model is None or backbone not in _CLASSES:
         return TokenizerPlan(notes=notes)
-    return TokenizerPlan((model, TokenizerFile(CONFIG, write_object(_config(backbone)))), notes, tokens)
+    config = _config(backbone)
+    files = [model, TokenizerFile(CONFIG, write_object(config))]
+    if backbone == "Gemma3Backbone":
+        # Without it, KerasHub takes a Gemma 3 for one that sees images, and asks for their converter.
+        files.append(TokenizerFile(PREPROCESSOR, write_object(_preprocessor(config))))
+    return TokenizerPlan(tuple(files), notes, tokens)
 
 
 def _model(
@@ -67,28 +72,21 @@ def _model(
             notes = check_span(Span(tokens, {}), vocab_size)
             return TokenizerFile(ASSET, content=made.content), tokens, notes
     found = "only a tokenizer.json" if "tokenizer.json" in available else "no tokenizer"
-    return (
-        None,
-        None,
-        (f"KerasHub needs a SentencePiece model (tokenizer.model), and the source has {found}: none is written",),
+    note = (
+        f"KerasHub reads a SentencePiece model (tokenizer.model), and the source has {found}: none is written"
     )
+    return None, None, (note,)
 
 
 def _config(backbone: str) -> dict[str, Any]:
     word, module, further = _CLASSES[backbone]
-    policy = {
-        "module": "keras",
-        "class_name": "DTypePolicy",
-        "config": {"name": "int32"},
-        "registered_name": None,
-    }
-    return {
-        "module": module,
-        "class_name": word,
-        "config": {
-            "name": "gemma_tokenizer" if word == "GemmaTokenizer" else "gemma3_tokenizer",
+    return _object(
+        word,
+        module,
+        {
+            "name": module.rpartition(".")[2],
             "trainable": True,
-            "dtype": policy,
+            "dtype": _policy("int32"),
             "config_file": CONFIG,
             "proto": None,
             "sequence_length": None,
@@ -96,5 +94,39 @@ def _config(backbone: str) -> dict[str, Any]:
             "add_eos": False,
             **further,
         },
+    )
+
+
+def _preprocessor(tokenizer: dict[str, Any]) -> dict[str, Any]:
+    return _object(
+        "Gemma3CausalLMPreprocessor",
+        "gemma3.gemma3_causal_lm_preprocessor",
+        {
+            "name": "gemma3_causal_lm_preprocessor",
+            "trainable": True,
+            "dtype": _policy("float32"),
+            "tokenizer": tokenizer,
+            "config_file": PREPROCESSOR,
+            "sequence_length": 1024,
+            "add_start_token": True,
+            "add_end_token": True,
+        },
+    )
+
+
+def _object(word: str, module: str, config: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "module": f"keras_hub.src.models.{module}",
+        "class_name": word,
+        "config": config,
         "registered_name": f"keras_hub>{word}",
+    }
+
+
+def _policy(dtype: str) -> dict[str, Any]:
+    return {
+        "module": "keras",
+        "class_name": "DTypePolicy",
+        "config": {"name": dtype},
+        "registered_name": None,
     }

@@ -73,7 +73,8 @@ def test_inspect_without_a_source_looks_here(run, gemma):
     done = run("inspect", cwd=gemma)
     assert done.returncode == 0
     assert done.stdout.startswith("tiny-gemma · gemma (hf)")
-    assert done.stderr == f"note: no source named: {gemma}\n"
+    assert done.stderr.startswith("note: no source named: ")
+    assert str(gemma) in done.stderr
 
 
 def test_inspect_without_a_source_where_there_is_none(run):

@@ -210,6 +210,15 @@ def test_heads_do_not_divide(refused, save, tensors, config, to_litgpt):
     refused(6, to_litgpt(save(tensors, config | {"num_key_value_heads": 4})), "6 / 4", "whole number")
 
 
+@pytest.mark.parametrize("layers", [-1, 10**9])
+@pytest.mark.parametrize("family", ["gemma", "gemma3_text"])
+def test_a_number_of_layers_is_not_believed_without_bounds(
+    refused, save, tensors, config, to_litgpt, family, layers
+):
+    source = save(tensors, config | {"model_type": family, "num_hidden_layers": layers})
+    refused(6, to_litgpt(source), "config.json", f"n_layer = {layers}")
+
+
 def test_litgpts_gemma_has_no_attention_biases(refused, save, tensors, config, to_litgpt):
     for layer in range(3):
         for name, size in (("q", 30), ("k", 10), ("v", 10), ("o", 22)):
@@ -239,6 +248,14 @@ def test_quantised_weights_are_not_kept_as_plain_numbers(refused, tmp_path, out)
         "--dtype float32",
     )
     assert "--dtype bfloat16" in said
+
+
+def test_quantised_weights_are_converted_when_a_dtype_is_named(call, tmp_path, out):
+    """The control: nothing else is wrong with that file."""
+    source = quantised_gemma(tmp_path)
+    done = call("convert", source, "--to", "hf", "-o", out, "--dtype", "float32")
+    assert done.returncode == 0, done.stderr
+    assert (out / "model.safetensors").is_file()
 
 
 def quantised_gemma(directory: Path) -> Path:

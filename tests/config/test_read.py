@@ -1,4 +1,4 @@
-"""Published configs, read into canonical hyperparameters: fields, defaults, and what a dialect fixes in code."""
+"""Published configs, read into canonical hyperparameters: fields, defaults, what a dialect fixes in code."""
 
 import math
 import struct
@@ -188,7 +188,13 @@ def test_gemma2_layers_alternate(configs, gemma2):
 
 def test_llama3_rope(configs, llama):
     found = configs.read("llama", "hf", llama)
-    names = ("rope_type", "rope_factor", "rope_low_freq_factor", "rope_high_freq_factor", "rope_original_context")
+    names = (
+        "rope_type",
+        "rope_factor",
+        "rope_low_freq_factor",
+        "rope_high_freq_factor",
+        "rope_original_context",
+    )
     assert [found[name] for name in names] == ["llama3", 32.0, 1.0, 4.0, 8192]
     modern = dict(llama)
     modern["rope_parameters"] = {**modern.pop("rope_scaling"), "rope_theta": modern.pop("rope_theta")}
@@ -218,7 +224,10 @@ def test_a_wrong_type_names_file_and_field(configs, gemma_2b, field, value, kind
 
 
 def test_a_number_beyond_all_floats_is_a_number(configs, gemma_2b):
-    assert configs.read("gemma", "hf", gemma_2b | {"max_position_embeddings": 10**400})["context_length"] == 10**400
+    assert (
+        configs.read("gemma", "hf", gemma_2b | {"max_position_embeddings": 10**400})["context_length"]
+        == 10**400
+    )
 
 
 def test_whole_floats_are_whole_numbers(configs, gemma_2b):
@@ -265,7 +274,12 @@ def test_a_word_that_no_table_knows_is_unsupported(configs, family, change, mess
 
 @pytest.mark.parametrize(
     "change",
-    [{"n_expert": 8}, {"lm_head_bias": True}, {"shared_attention_norm": True}, {"latent_attention": {"q": 1}}],
+    [
+        {"n_expert": 8},
+        {"lm_head_bias": True},
+        {"shared_attention_norm": True},
+        {"latent_attention": {"q": 1}},
+    ],
 )
 def test_a_litgpt_model_that_computes_something_else_is_unsupported(configs, change):
     with pytest.raises(UnsupportedError, match=f"model_config.yaml: {next(iter(change))}"):
@@ -322,7 +336,13 @@ def test_dotted_paths():
 
 @pytest.mark.parametrize(
     ("stored", "short"),
-    [(9.999999974752427e-07, 1e-6), (0.10000000149011612, 0.1), (10000.0, 10000.0), (50.0, 50.0), (1e300, 1e300)],
+    [
+        (9.999999974752427e-07, 1e-6),
+        (0.10000000149011612, 0.1),
+        (10000.0, 10000.0),
+        (50.0, 50.0),
+        (1e300, 1e300),
+    ],
 )
 def test_float32_is_read_as_the_shortest_decimal(stored, short):
     assert shortest_float32(stored) == short

@@ -76,7 +76,9 @@ def test_a_llama_that_is_called_after_another_model_is_spelled_so_that_litgpt_is
     written = configs.write("llama", "litgpt", configs.example("llama", model_name=name))
     assert "Gemma" not in written["name"] and "OLMo" not in written["name"]
     assert written["name"].lower() == name.rsplit("/", 1)[-1].lower()
-    again = configs.read("llama", "litgpt", written, configs.shapes("llama", "litgpt", configs.example("llama")))
+    again = configs.read(
+        "llama", "litgpt", written, configs.shapes("llama", "litgpt", configs.example("llama"))
+    )
     assert again["norm_offset"] == 0
 
 
@@ -87,7 +89,12 @@ def test_the_dtype_of_the_weights_is_stated(configs):
 
 # What is asked of the target, and a part of the answer.
 INEXPRESSIBLE = {
-    "gemma's attention biases in LitGPT": ("gemma", "litgpt", {"attention_bias": True, "attention_out_bias": True}, "bias"),
+    "gemma's attention biases in LitGPT": (
+        "gemma",
+        "litgpt",
+        {"attention_bias": True, "attention_out_bias": True},
+        "bias",
+    ),
     "one bias of three in LitGPT": ("llama", "litgpt", {"attention_out_bias": True}, "mlp_bias"),
     "a bias on o but not on qkv in transformers": ("llama", "hf", {"attention_out_bias": True}, "attention"),
     "exact GELU in a Llama of LitGPT": ("llama", "litgpt", {"activation": "gelu"}, "activation = 'gelu'"),
@@ -104,20 +111,45 @@ INEXPRESSIBLE = {
         "sliding_window = 13",
     ),
     "soft-caps in Llama of transformers": ("llama", "hf", {"attn_softcap": 50.0}, "attn_softcap = 50.0"),
-    "a partial rotary in Llama of transformers": ("llama", "hf", {"rotary_percentage": 0.5}, "rotary_percentage"),
+    "a partial rotary in Llama of transformers": (
+        "llama",
+        "hf",
+        {"rotary_percentage": 0.5},
+        "rotary_percentage",
+    ),
     "condensed positions in transformers": ("llama", "hf", {"rope_condense": 2}, "rope_condense = 2"),
-    "side by side in Llama of transformers": ("llama", "hf", {"parallel_residual": True}, "parallel_residual"),
+    "side by side in Llama of transformers": (
+        "llama",
+        "hf",
+        {"parallel_residual": True},
+        "parallel_residual",
+    ),
     "LayerNorm in Llama of transformers": ("llama", "hf", {"norm_type": "layer"}, "norm_type = 'layer'"),
     "Gemma's norm in a Llama of LitGPT": ("llama", "litgpt", {"norm_offset": 1}, "norm_offset = 1"),
-    "attention in both directions in LitGPT": ("gemma", "litgpt", {"bidirectional": True}, "bidirectional = True"),
+    "attention in both directions in LitGPT": (
+        "gemma",
+        "litgpt",
+        {"bidirectional": True},
+        "bidirectional = True",
+    ),
     "local RoPE on layers of its own": (
         "gemma3_text",
         "hf",
         {"rope_local_layers": [False] * 7},
         "rope_local_layers",
     ),
-    "scaled local RoPE in LitGPT": ("gemma3_text", "litgpt", {"rope_local_type": "linear"}, "rope_local_type"),
-    "scaled embeddings in Llama of transformers": ("llama", "hf", {"scale_embeddings": True}, "scale_embeddings"),
+    "scaled local RoPE in LitGPT": (
+        "gemma3_text",
+        "litgpt",
+        {"rope_local_type": "linear"},
+        "rope_local_type",
+    ),
+    "scaled embeddings in Llama of transformers": (
+        "llama",
+        "hf",
+        {"scale_embeddings": True},
+        "scale_embeddings",
+    ),
     "an MLP with biases in Gemma of transformers": ("gemma", "hf", {"mlp_bias": True}, "mlp_bias = True"),
     "no biases in GPT-NeoX of transformers": ("gpt_neox", "hf", {"mlp_bias": False}, "mlp_bias = False"),
 }

@@ -6,7 +6,7 @@ import torch
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 
 from porter.errors import UnsupportedError
-from porter.execution import compute, quantised, tiles
+from porter.execution import compute, gather, quantised, tiles
 from porter.layout.copies import Loop
 from porter.planning.plan import COMPUTE, Copy, Operation
 
@@ -35,7 +35,9 @@ def small(request, monkeypatch):
     """Pieces so small that every tensor below needs many, and so large that none does."""
     monkeypatch.setattr(compute, "PIECE", request.param)
     monkeypatch.setattr(quantised, "STEP", request.param)
-    monkeypatch.setattr(tiles, "SOURCE_SPAN", request.param)
+    monkeypatch.setattr(compute, "TURNED_PIECE", request.param)
+    monkeypatch.setattr(gather, "SOURCE_SPAN", request.param)
+    monkeypatch.setattr(tiles, "SOURCE_RUN", 8)
     monkeypatch.setattr(tiles, "SHORT_SPAN", 8)
 
 

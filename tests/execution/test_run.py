@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from porter.errors import DifferenceError, MalformedError, PorterError, UnsupportedError, UsageError
-from porter.execution import checks, files, run, staging
+from porter.execution import checks, classes, files, run, staging
+from porter.execution.options import ExecutionOptions
 from porter.execution.run import execute
 from porter.execution.staging import RECEIPT
 from porter.layout.copies import Loop
@@ -117,14 +118,14 @@ def test_progress_adds_up_to_the_weight_file(ready, monkeypatch):
 
 FAULTS = {
     "in the middle of the weights": (files.WeightFile, "finish"),
-    "in the second copy": (run, "move_runs"),
+    "in the second copy": (classes, "move_runs"),
     "at a side file": (run, "_write_side"),
     "when publishing": (run, "publish"),
     "when syncing": (staging, "_sync"),
 }
 
 
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, OSError])
+@pytest.mark.parametrize("error", [RuntimeError, OSError])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_failure_leaves_nothing_behind(ready, monkeypatch, fault, error):
     def fail(*args, **options):
@@ -169,6 +170,17 @@ def test_a_failing_receipt_publishes_nothing(ready):
     with pytest.raises(ValueError, match="no receipt"):
         ready.run(receipt=fail)
     assert not (ready.root / "out").exists()
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_interrupted_run_leaves_nothing_if_it_may_not_be_resumed(ready, monkeypatch, fault):
+    def interrupt(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(*FAULTS[fault], interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        ready.run(receipt=receipt, options=ExecutionOptions(resume=False))
+    assert [path.name for path in ready.root.iterdir()] == ["source"]
 
 
 # --- what may be replaced --------------------------------------------------------------------------
@@ -316,7 +328,7 @@ def test_equal_tensors_pass_and_others_do_not(ready, monkeypatch, size):
 def test_checks_run_before_anything_is_staged(ready, monkeypatch):
     ready.source("other", "F32", (6, 10), bytes(240))
     ready.checks.append(EqualCheck("a", "other", "tied"))
-    monkeypatch.setattr(run, "staging", lambda out: pytest.fail("staged"))
+    monkeypatch.setattr(run, "staging", lambda *given: pytest.fail("staged"))
     with pytest.raises(DifferenceError):
         ready.run()
 

@@ -1,4 +1,4 @@
-"""Checks that more than one module uses: a stored array, written out by hand, against a layout's address maps."""
+"""Checks that more than one module uses: a stored array, written by hand, against a layout's address maps."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def numbered():
 
 @pytest.fixture(scope="session")
 def holds():
-    """Whether `stored` is what the layout says: `weights` are pairs of axes and canonical array, leaf by leaf."""
+    """Whether `stored` is what the layout says; `weights` are axes and canonical array, leaf by leaf."""
 
     def check(text, sizes, weights, stored):
         bound = bind(parse_layout(text), sizes)

@@ -7,6 +7,7 @@ belongs. 600 tokens are many times the sliding window and long enough for RoPE t
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -45,7 +46,11 @@ NAMES = (
 
 def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "porter", *map(str, arguments)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "porter", *map(str, arguments)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
 
 

@@ -109,7 +109,9 @@ class Shipped:
     def shapes(self, family, dialect, **changes):
         found = self.families[family]
         hyperparameters = self.example(family, **changes)
-        return {t.name: t.shape for t in bind_dialect(found.dialect(dialect), found.canonical, hyperparameters)}
+        return {
+            t.name: t.shape for t in bind_dialect(found.dialect(dialect), found.canonical, hyperparameters)
+        }
 
     def write(self, folder, family, dialect, *, drop=(), add=None, dtype=np.float16, dtypes=None, **changes):
         """A directory with config and weights; `drop` and `add` make it a wrong one."""

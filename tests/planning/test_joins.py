@@ -104,9 +104,7 @@ def forms(numbers):
 @pytest.mark.parametrize("source", ["apart", "stacked", "experts", "scanned"])
 @pytest.mark.parametrize("target", ["apart", "stacked", "experts", "scanned"])
 def test_index_variables_stand_in_names_or_in_layouts(lab, forms, source, target):
-    family = lab.family(
-        LAYERS, apart=APART, stacked=STACKED, experts=STACKED_EXPERTS, scanned=SCANNED_LAYERS
-    )
+    family = lab.family(LAYERS, apart=APART, stacked=STACKED, experts=STACKED_EXPERTS, scanned=SCANNED_LAYERS)
     _, made = lab.convert(family, source, target, forms[source], SIZES)
     assert made.keys() == forms[target].keys()
     for name, array in forms[target].items():
@@ -125,13 +123,13 @@ def test_an_expert_in_the_wrong_place_is_seen(lab, forms):
 
 def test_one_copy_for_each_piece(lab, forms):
     """As many copies as the names of the two sides cut, and none for what both leave whole."""
-    family = lab.family(
-        LAYERS, apart=APART, stacked=STACKED, experts=STACKED_EXPERTS, scanned=SCANNED_LAYERS
-    )
+    family = lab.family(LAYERS, apart=APART, stacked=STACKED, experts=STACKED_EXPERTS, scanned=SCANNED_LAYERS)
     count = {}
     for source, target in [("apart", "apart"), ("stacked", "stacked"), ("experts", "scanned")]:
         plan, _ = lab.convert(family, source, target, forms[source], SIZES)
-        count[source, target] = sum(".down" in copy.canonical or "down" in copy.source for copy in plan.copies)
+        count[source, target] = sum(
+            ".down" in copy.canonical or "down" in copy.source for copy in plan.copies
+        )
     assert count == {("apart", "apart"): 6, ("stacked", "stacked"): 1, ("experts", "scanned"): 6}
 
 
@@ -221,7 +219,9 @@ d_model = "d"
 intermediate_size = "i"
 vocab_size = "v"
 """
-RAGGED_APART = f'{RAGGED_CONFIG}[[rule]]\ntheirs = "up.{{layer}}"\nours = "{{layer}}.up"\nlayout = "d_model d_ff"\n'
+RAGGED_APART = (
+    f'{RAGGED_CONFIG}[[rule]]\ntheirs = "up.{{layer}}"\nours = "{{layer}}.up"\nlayout = "d_model d_ff"\n'
+)
 RAGGED_STACKED = (
     f'{RAGGED_CONFIG}[[rule]]\ntheirs = "up"\nours = "{{layer}}.up"\nlayout = "layer d_ff d_model"\n'
 )
@@ -368,7 +368,9 @@ def test_no_weight_is_written_twice_where_two_rules_of_the_target_hold(lab, numb
 def test_a_source_that_no_rule_of_its_table_holds_for(lab, numbers):
     family = lab.family(SHARED, source=chosen("split", "split and d > 5"), target=SEPARATE)
     with pytest.raises(UnsupportedError):
-        lab.convert(family, "source", "target", {"both": numbers(6)}, {"d": 3, "split": False, "vocab_size": 1})
+        lab.convert(
+            family, "source", "target", {"both": numbers(6)}, {"d": 3, "split": False, "vocab_size": 1}
+        )
 
 
 def test_parts_of_one_tensor_stand_or_fall_together(lab, numbers):
@@ -376,7 +378,9 @@ def test_parts_of_one_tensor_stand_or_fall_together(lab, numbers):
     fused = f'{SHARED_CONFIG}[[rule]]\ntheirs = "both"\nours = ["one", "two"]\nlayout = "(d | d)"\n'
     family = lab.family(canonical, source=SEPARATE, target=fused)
     with pytest.raises(TableError, match="both would hold only a part of its blocks") as caught:
-        lab.convert(family, "source", "target", {"one": numbers(3)}, {"d": 3, "split": False, "vocab_size": 1})
+        lab.convert(
+            family, "source", "target", {"one": numbers(3)}, {"d": 3, "split": False, "vocab_size": 1}
+        )
     assert "two does not" in caught.value.cause
 
 
@@ -384,8 +388,9 @@ def test_a_stated_inverse_must_give_the_number_back(lab, numbers):
     family = lab.family(
         """
         family = "lab"
-        [axes]
-        q_per_kv = { size = "(n_head - n_head % n_kv_head) / n_kv_head", inverse = { n_head = "n_kv_head * q_per_kv" } }
+        [axes.q_per_kv]
+        size = "(n_head - n_head % n_kv_head) / n_kv_head"
+        inverse = { n_head = "n_kv_head * q_per_kv" }
         [tensors]
         "q" = "n_kv_head q_per_kv"
         [hyperparameters]

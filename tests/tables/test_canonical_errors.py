@@ -10,7 +10,11 @@ HEAD = '"head"         = { axes = "vocab d_model", tied = "embed" }'
 
 # The edit, what the message says, and a text on the line to be named (None: line 1).
 BROKEN = {
-    "unknown key at the top": (('family  = "toy"', 'family  = "toy"\ntensor = 3'), "unknown key `tensor`", "tensor = 3"),
+    "unknown key at the top": (
+        ('family  = "toy"', 'family  = "toy"\ntensor = 3'),
+        "unknown key `tensor`",
+        "tensor = 3",
+    ),
     "unknown key in a tensor": (
         (HEAD, HEAD.replace("tied", "tie")),
         "unknown key `tie`",
@@ -68,14 +72,18 @@ BROKEN = {
     "a hyperparameter of no type": (
         ('d_model        = "int"', 'd_model        = "integer"'),
         "d_model: `type` must be one of",
-        'd_model        =',
+        "d_model        =",
     ),
     "unknown key in a hyperparameter": (
         ('d_model        = "int"', 'd_model        = { type = "int", default = 3 }'),
         "unknown key `default`",
-        'd_model        =',
+        "d_model        =",
     ),
-    "a section that is no table": (('family  = "toy"', 'family  = "toy"\nexample = 3'), "`example` must be a table", "example ="),
+    "a section that is no table": (
+        ('family  = "toy"', 'family  = "toy"\nexample = 3'),
+        "`example` must be a table",
+        "example =",
+    ),
     "a version that is no number": (("version = 3", 'version = "three"'), "`version` must be", "version ="),
     "no family": (('family  = "toy"\n', ""), "the table needs a `family`", None),
     "invalid TOML": (("[axes]", "[axes"), "not valid TOML", "[axes"),
@@ -119,7 +127,11 @@ def test_what_a_right_table_says(tables):
 
 def test_refined_axes_are_cut_in_every_tensor(tables):
     canonical = tables.canonical(
-        ("[axes]", '[refine]\nhead_dim = "rope_half rope_freq"\n\n[axes]\nrope_half = "2"\nrope_freq = "head_dim / 2"')
+        (
+            "[axes]",
+            '[refine]\nhead_dim = "rope_half rope_freq"\n\n'
+            '[axes]\nrope_half = "2"\nrope_freq = "head_dim / 2"',
+        )
     )
     assert canonical.tensors["{layer}.k"].axes == ("n_kv_head", "rope_half", "rope_freq", "d_model")
     dialect = tables.dialect(canonical=canonical)

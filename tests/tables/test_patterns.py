@@ -1,4 +1,4 @@
-"""Name patterns: anchored, whole numbers without leading zeros, and no name that could be read in two ways."""
+"""Name patterns: anchored, whole numbers without leading zeros, no name that could be read in two ways."""
 
 import pytest
 from hypothesis import given
@@ -58,7 +58,12 @@ def test_what_is_formatted_is_matched(layer, expert):
     assert Pattern(NAME).match(Pattern(NAME).format(values)) == values
 
 
-@given(st.lists(st.sampled_from(["a.", "b", ".", "0.", "12.", "{x}", "{y}", "_"]), min_size=1, max_size=5).map("".join), st.text("ab.0127_", max_size=12))
+@given(
+    st.lists(st.sampled_from(["a.", "b", ".", "0.", "12.", "{x}", "{y}", "_"]), min_size=1, max_size=5).map(
+        "".join
+    ),
+    st.text("ab.0127_", max_size=12),
+)
 def test_two_patterns_that_do_not_overlap_share_no_name(text, name):
     other = Pattern("a.{x}.b")
     try:
@@ -71,7 +76,8 @@ def test_two_patterns_that_do_not_overlap_share_no_name(text, name):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "}", "a.{layer", "a.{}", "a.{1x}", "a.{a-b}", "{x}{y}", "{x}1", "1{x}", "{x}.{x}", "{{x}}"]
+    "text",
+    ["", "{", "}", "a.{layer", "a.{}", "a.{1x}", "a.{a-b}", "{x}{y}", "{x}1", "1{x}", "{x}.{x}", "{{x}}"],
 )
 def test_a_bad_pattern_is_refused(text):
     with pytest.raises(PatternError):
@@ -80,7 +86,11 @@ def test_a_bad_pattern_is_refused(text):
 
 def test_a_numbered_suffix_is_absent_for_zero():
     pattern = parse_pattern("block{_layer}/kernel")
-    assert [pattern.format({"layer": at}) for at in range(3)] == ["block/kernel", "block_1/kernel", "block_2/kernel"]
+    assert [pattern.format({"layer": at}) for at in range(3)] == [
+        "block/kernel",
+        "block_1/kernel",
+        "block_2/kernel",
+    ]
     assert pattern.match("block/kernel") == {"layer": 0}
     assert pattern.match("block_12/kernel") == {"layer": 12}
     for name in ("block_0/kernel", "block_01/kernel", "block_/kernel", "block1/kernel"):

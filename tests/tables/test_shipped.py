@@ -116,9 +116,7 @@ def test_sizes_that_do_not_divide_are_refused_with_both_numbers(family, dialect)
 def test_biases_are_there_when_the_config_says_so():
     family = FAMILIES["llama"]
     for bias in (False, True):
-        bound = bind_dialect(
-            family.dialect("litgpt"), family.canonical, example(family, attention_bias=bias)
-        )
+        bound = bind_dialect(family.dialect("litgpt"), family.canonical, example(family, attention_bias=bias))
         names = {tensor.name for tensor in bound}
         assert ("transformer.h.0.attn.qkv.bias" in names) == bias
         assert "transformer.h.0.attn.proj.bias" not in names

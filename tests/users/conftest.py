@@ -1,4 +1,4 @@
-"""A person's own machine: the `porter` command, a Hub on the loopback, and a tiny Gemma with a real tokenizer.
+"""A person's own machine: the `porter` command, a Hub on the loopback, a tiny Gemma with a real tokenizer.
 
 Every command runs in a process of its own, in an empty directory. What a user types is what is tested.
 """
@@ -11,6 +11,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,9 @@ def on_the_hub(hub: Any, tiny_gemma: Path) -> str:
 def _tree(root: Path) -> dict[str, tuple[str, float]]:
     return {
         path.relative_to(root).as_posix(): (
-            f"link to {path.readlink()}" if path.is_symlink() else hashlib.sha256(path.read_bytes()).hexdigest(),
+            f"link to {path.readlink()}"
+            if path.is_symlink()
+            else hashlib.sha256(path.read_bytes()).hexdigest(),
             path.lstat().st_mtime,
         )
         for path in sorted(root.rglob("*"))
@@ -163,22 +166,73 @@ def tree() -> Callable[[Path], dict[str, tuple[str, float]]]:
     return _tree
 
 
-def _header_only(folder: Path, config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Path:
-    """A checkpoint of full size on no disk space: true headers, and holes where BF16 data would be."""
-    folder.mkdir(parents=True)
-    entries, end = {}, 0
-    for name, shape in shapes.items():
-        begin, end = end, end + 2 * math.prod(shape)
-        entries[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [begin, end]}
-    header = json.dumps(entries).encode()
-    header += b" " * (-len(header) % 8)
-    with (folder / "model.safetensors").open("wb") as stream:
-        stream.write(len(header).to_bytes(8, "little") + header)
-        stream.truncate(8 + len(header) + end)
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class Sparse:
+    """The bytes of a safetensors file: a true header, and zeros of which only those asked for are made."""
+
+    def __init__(self, shapes: Shapes) -> None:
+        entries, end = {}, 0
+        for name, shape in shapes.items():
+            begin, end = end, end + 2 * math.prod(shape)
+            entries[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [begin, end]}
+        header = json.dumps(entries).encode()
+        header += b" " * (-len(header) % 8)
+        self.head = len(header).to_bytes(8, "little") + header
+        self.size = len(self.head) + end
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, wanted: slice) -> bytes:
+        start, stop, _ = wanted.indices(self.size)
+        return self.head[start:stop].ljust(stop - start, b"\0")
+
+
+@dataclass(frozen=True)
+class SparseContent:
+    """As the Hub's server keeps a large file, of a digest that nobody will compare."""
+
+    data: Sparse
+    large: bool = True
+    sha256: str = "5" * 64
+    etag: str = "5" * 64
+    blob_id: str = "5" * 40
 
 
 @pytest.fixture
-def header_only() -> Callable[..., Path]:
-    return _header_only
+def full_size() -> Callable[[Path, Mapping[str, Any], Shapes], Path]:
+    """Writes a checkpoint of full size on no disk space: true headers, and a hole where the data would be."""
+
+    def write(folder: Path, config: Mapping[str, Any], shapes: Shapes) -> Path:
+        folder.mkdir(parents=True)
+        sparse = Sparse(shapes)
+        with (folder / "model.safetensors").open("wb") as stream:
+            stream.write(sparse.head)
+            stream.truncate(len(sparse))
+        (folder / "config.json").write_text(json.dumps(config))
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def full_size_on_the_hub(hub: Any) -> Callable[..., None]:
+    """Puts a checkpoint of full size on the Hub, in shards given by their shapes."""
+
+    def add(repo: str, config: Mapping[str, Any], shards: list[Shapes]) -> None:
+        total = len(shards)
+        names = [f"model-{n + 1:05d}-of-{total:05d}.safetensors" for n in range(total)]
+        weight_map = {tensor: name for name, shapes in zip(names, shards, strict=True) for tensor in shapes}
+        small = {
+            "config.json": json.dumps(config).encode(),
+            "model.safetensors.index.json": json.dumps({"weight_map": weight_map}).encode(),
+        }
+        commit = hub.server.add(repo, small)
+        files = hub.server.repos[repo].commits[commit]
+        for number, (name, shapes) in enumerate(zip(names, shards, strict=True)):
+            digest = f"{number}" * 64
+            files[name] = SparseContent(Sparse(shapes), sha256=digest, etag=digest)
+
+    return add

@@ -9,6 +9,7 @@ import typer
 
 from porter.cli import output
 from porter.cli.commands.inspect import ConfigOption, MapOption
+from porter.errors import UsageError
 
 
 def convert(
@@ -58,15 +59,41 @@ def convert(
         typer.Option("--allow-unmapped", metavar="GLOB", help="Drop these tensors; may be repeated."),
     ] = [],  # noqa: B006
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; write nothing.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="With --dry-run: how each class of copy is run, and why.")
+    ] = False,
+    reflink: Annotated[
+        str,
+        typer.Option("--reflink", metavar="WHEN", help="Share blocks with the source: auto, always, never."),
+    ] = "auto",
+    digest: Annotated[
+        str,
+        typer.Option(
+            "--digest",
+            metavar="WHEN",
+            help="Hash weight files on the way: auto (where it does not limit), always, never.",
+        ),
+    ] = "auto",
+    resume: Annotated[
+        bool, typer.Option("--resume/--no-resume", help="Go on where the same command was stopped.")
+    ] = True,
+    max_memory: Annotated[
+        str, typer.Option("--max-memory", metavar="SIZE", help="For all buffers together.")
+    ] = "512MiB",
     force: Annotated[bool, typer.Option("--force", help="Replace a directory that porter wrote.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Convert a checkpoint into another dialect."""
     from porter.api import convert as api
+    from porter.execution.options import ExecutionOptions, memory_spoken
     from porter.planning.build import grade
     from porter.planning.plan import plan_to_json
     from porter.reporting.plans import render, summary
+    from porter.reporting.text import size
 
+    if explain and not dry_run:
+        raise UsageError("--explain tells about a plan that is not run", hint="--dry-run --explain")
+    options = ExecutionOptions(reflink, digest, resume, memory_spoken(max_memory))
     prepared = api.prepare(
         source,
         to=to,
@@ -88,16 +115,36 @@ def convert(
         accepted = api.check_target_model(prepared, target_model)
         output.say(f"checked  {target_model} accepts all {accepted} tensors")
     if dry_run:
+        from porter.reporting.executors import explanation, explanation_to_json
+
         if json:
-            output.as_json({**plan_to_json(plan), "hash": plan.hash, "grade": grade(plan)})
+            found = {"executors": explanation_to_json(plan)} if explain else {}
+            output.as_json({**plan_to_json(plan), "hash": plan.hash, "grade": grade(plan), **found})
         else:
             output.data(render(plan))
+            if explain:
+                output.data(["", *explanation(plan)])
         return
     output.say(f"plan     {summary(plan)}")
     from porter.cli.progress import progress
 
-    with progress("convert", plan) as advance:
-        done = api.run(prepared, out, force=force, progress=advance)
+    try:
+        with progress("convert", plan) as watch:
+            done = api.run(
+                prepared,
+                out,
+                force=force,
+                options=options,
+                progress=watch,
+                moving=watch.moving,
+                notice=output.note,
+            )
+    except KeyboardInterrupt as stopped:
+        if kept := getattr(stopped, "kept", 0):
+            output.say(f"stopped; {size(kept)} are done. The same command goes on, --no-resume starts anew.")
+        raise
+    if shared := sum(done.shared.values()):
+        output.say(f"shared   {size(shared)} of {size(sum(done.sizes.values()))} with the source, as blocks")
     if json:
         output.as_json(
             {
@@ -105,8 +152,12 @@ def convert(
                 "hash": plan.hash,
                 "grade": grade(plan),
                 "files": {
-                    name: {"size": size, "sha256": done.digests.get(name)}
-                    for name, size in done.sizes.items()
+                    name: {
+                        "size": nbytes,
+                        "sha256": done.digests.get(name),
+                        "shared": done.shared.get(name, 0),
+                    }
+                    for name, nbytes in done.sizes.items()
                 },
             }
         )

@@ -60,7 +60,7 @@ def inspect(
     if json:
         output.as_json(found)
     elif csv or markdown:
-        _print(cells(found, full=full), RIGHT, csv)
+        _print(cells(found, full=full, exact=csv), RIGHT, csv)
     else:
         output.data(render(found, full=full))
     if found.reason is not None:
@@ -79,25 +79,34 @@ def _as(
     config: Path | None,
 ) -> None:
     from porter.api.inspect import inspect_as
-    from porter.reporting.plans import RIGHT, cells
+    from porter.reporting.plans import RIGHT, cells, sources_by_target
     from porter.reporting.text import table
 
     plan = inspect_as(source, dialect, filter=filter, maps=maps, config=config)
-    rows = cells(plan, full=full)
     if json:
-        keys = [cell.lower() if cell != "×" else "count" for cell in rows[0]]
+        sources = sources_by_target(plan)
         output.as_json(
             {
                 "family": plan.family,
                 "from": plan.source_dialect,
                 "as": plan.target_dialect,
-                "tensors": [dict(zip(keys, row, strict=True)) for row in rows[1:]],
+                "tensors": [
+                    {
+                        "name": tensor.name,
+                        "shape": list(tensor.shape),
+                        "dtype": tensor.dtype.name,
+                        "from": sources[tensor.name],
+                        "layout": plan.layouts.get(tensor.name),
+                        "rule": plan.rules.get(tensor.name),
+                    }
+                    for tensor in plan.targets()
+                ],
             }
         )
     elif csv or markdown:
-        _print(rows, RIGHT, csv)
+        _print(cells(plan, full=full), RIGHT, csv)
     else:
-        output.data(table(rows, right=RIGHT))
+        output.data(table(cells(plan, full=full), right=RIGHT))
 
 
 def _print(rows: list[list[str]], right: tuple[int, ...], csv: bool) -> None:

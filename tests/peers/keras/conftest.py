@@ -43,7 +43,7 @@ GEMMA2 = {
     "final_logit_soft_cap": 3.0,
 }
 GEMMA3 = {**SIZES, **NORMS, **WINDOW, "num_layers": 7, "intermediate_dim": 101, "image_size": 32}
-EQUAL = {"num_query_heads": 4, "hidden_dim": 40, "head_dim": 40}
+EQUAL = {"num_query_heads": 4, "hidden_dim": 20, "head_dim": 20}
 CLASSES = {"gemma": "GemmaBackbone", "gemma2": "GemmaBackbone", "gemma3": "Gemma3Backbone"}
 MODELS: dict[str, dict[str, Any]] = {
     "gemma-mqa": {**SIZES, "num_key_value_heads": 1},
@@ -55,9 +55,9 @@ MODELS: dict[str, dict[str, Any]] = {
     "gemma2-full": {**GEMMA2, "use_sliding_window_attention": False},
     "gemma3": GEMMA3,
     "gemma3-scaled": {**GEMMA3, "global_rope_scaling_factor": 8.0},
-    "gemma-equal": {**SIZES, **EQUAL, "intermediate_dim": 2 * 40},
-    "gemma2-equal": {**GEMMA2, **EQUAL, "intermediate_dim": 2 * 40},
-    "gemma3-equal": {**GEMMA3, **EQUAL, "intermediate_dim": 40},
+    "gemma-equal": {**SIZES, **EQUAL, "intermediate_dim": 2 * 20},
+    "gemma2-equal": {**GEMMA2, **EQUAL, "intermediate_dim": 2 * 20},
+    "gemma3-equal": {**GEMMA3, **EQUAL, "intermediate_dim": 20},
 }
 
 

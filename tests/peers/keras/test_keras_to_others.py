@@ -16,8 +16,9 @@ from porter.errors import MalformedError, UnsupportedError
 
 pytestmark = pytest.mark.peer
 
-# Relative to max |logit|. All compute in float32, whose resolution is 1.2e-7, through up to seven layers, with
-# Keras' einsums against the others' matrix products; 8e-6 was the most seen, in gemma3-equal.
+# Relative to max |logit|. All compute in float32, whose resolution is 1.2e-7, through up to seven layers,
+# with Keras' einsums against the others' matrix products. Most seen: 1.3e-6, and 5.1e-6 in the `-equal`
+# models, whose norms divide by the size of few and small numbers.
 BOUND = 1e-5
 
 MODELS = (
@@ -39,15 +40,21 @@ MODELS = (
 @pytest.mark.parametrize("name", MODELS)
 def test_the_others_compute_what_keras_does(presets, models, difference, tmp_path, name):
     source = presets.path(name)
-    porter.convert(source, tmp_path / "hf", to="hf", target_model="transformers")
-    porter.convert(source, tmp_path / "lit", to="litgpt", target_model="litgpt")
+    porter.convert(source, tmp_path / "hf", to="hf")
+    porter.convert(source, tmp_path / "lit", to="litgpt")
     assert difference(models.hf(tmp_path / "hf"), presets.logits(source)) <= BOUND
     assert difference(models.litgpt(tmp_path / "lit"), presets.logits(source)) <= BOUND
 
 
-@pytest.mark.parametrize("between", ["hf", "litgpt"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("name", MODELS)
+TRIPS = [
+    *((name, "float32", "hf") for name in MODELS),
+    *((name, "bfloat16", "litgpt") for name in ("gemma-gqa", "gemma2", "gemma3")),
+    ("gemma-mha", "bfloat16", "hf"),
+    ("gemma-mqa", "float16", "litgpt"),
+]
+
+
+@pytest.mark.parametrize(("name", "dtype", "between"), TRIPS)
 def test_the_way_back_gives_keras_the_same_bytes(presets, datasets, tmp_path, name, dtype, between):
     source = presets.path(name, dtype=dtype)
     porter.convert(source, tmp_path / "there", to=between)
@@ -126,7 +133,7 @@ def test_weights_of_a_whole_model(presets, stored, tmp_path, name, optimizer):
     assert stored(_converted(archive, tmp_path / "archive")) == expected
     found = porter.inspect(bare, config=preset / "config.json")
     variables = [tensor.name for tensor in found.tensors if tensor.name.startswith("optimizer/")]
-    assert len(variables) > 100 if optimizer == "built" else len(variables) <= 2
+    assert len(variables) > 50 if optimizer == "built" else len(variables) <= 2
 
 
 def test_weights_in_shards(presets, stored, tmp_path):
@@ -139,7 +146,9 @@ def test_weights_in_shards(presets, stored, tmp_path):
         porter.plan(tmp_path / "sharded", to="hf")
 
 
-def test_lora_is_merged_into_the_kernels_when_keras_saves(presets, models, difference, keras_logits, tmp_path):
+def test_lora_is_merged_into_the_kernels_when_keras_saves(
+    presets, models, difference, keras_logits, tmp_path
+):
     backbone = presets.build("gemma-gqa")
     backbone.enable_lora(4)
     generator = torch.Generator().manual_seed(5)
@@ -148,9 +157,9 @@ def test_lora_is_merged_into_the_kernels_when_keras_saves(presets, models, diffe
     expected = keras_logits(backbone)
     backbone.save_to_preset(str(tmp_path / "tuned"))
     # KerasHub counts the two factors of each kernel, which it does not store.
-    metadata = tmp_path / "tuned" / "metadata.json"
-    metadata.write_text(json.dumps(json.loads(metadata.read_text()) | {"parameter_count": None}))
-    out = _converted(tmp_path / "tuned", tmp_path / "out")
+    with pytest.raises(MalformedError, match="LoRA"):
+        porter.plan(tmp_path / "tuned", to="hf")
+    out = _converted(tmp_path / "tuned" / "model.weights.h5", tmp_path / "out")
     assert difference(models.hf(out), expected) <= BOUND
 
 

@@ -1,0 +1,124 @@
+"""What of an unfinished conversion is durably written: ranges of its weight files, each with a checksum.
+
+A range is noted only after its bytes have reached the disk, and a note is believed only after the range
+was read again and its checksum found right. So a journal that is torn, old or damaged costs time, never
+bytes. Every line carries its own checksum; reading ends at the first line that is not whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from porter.execution.files import WeightFile
+
+NAME = ".porter-journal"
+
+# Seconds between two lots of notes, and so the work that a kill may cost. A run shorter than that keeps none.
+INTERVAL = 1.0
+
+_VERSION = 1
+
+Range = tuple[int, int]
+
+
+def read_journal(path: Path, key: Mapping[str, Any]) -> dict[str, dict[Range, int]] | None:
+    """The CRC-32 of each range noted, by file; None unless the journal was kept for the same `key`."""
+    found: dict[str, dict[Range, int]] = {}
+    try:
+        lines = _lines(path.read_bytes())
+        if next(lines, None) != {"version": _VERSION, **key}:
+            return None
+        for line in lines:
+            found.setdefault(line["file"], {})[line["start"], line["end"]] = line["crc32"]
+    except (OSError, KeyError, TypeError):
+        return None
+    return found
+
+
+def _lines(content: bytes) -> Iterator[dict[str, Any]]:
+    for line in content.splitlines(keepends=True):
+        checksum, _, text = line.rstrip(b"\n").partition(b" ")
+        if not line.endswith(b"\n") or checksum != _checksum(text):
+            return
+        yield json.loads(text)
+
+
+def _line(value: Mapping[str, Any]) -> bytes:
+    text = json.dumps(value, sort_keys=True).encode()
+    return _checksum(text) + b" " + text + b"\n"
+
+
+def _checksum(text: bytes) -> bytes:
+    return f"{zlib.crc32(text):08x}".encode()
+
+
+class Journal:
+    """Notes finished ranges, from any thread; a thread of its own makes them durable. Use it as a context.
+
+    `kept` are ranges that an earlier run noted. `noted` is the bytes that the next run will not move again.
+    """
+
+    def __init__(self, path: Path, key: Mapping[str, Any], kept: Mapping[str, Mapping[Range, int]]) -> None:
+        self.noted = sum(end - start for ranges in kept.values() for start, end in ranges)
+        self._pending: list[tuple[WeightFile, int, int, int]] = []
+        self._lock = threading.Lock()
+        self._writing = threading.Lock()
+        self._ended = threading.Event()
+        self._error: OSError | None = None
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        lines = [_line({"version": _VERSION, **key})]
+        for file, ranges in kept.items():
+            lines += [_entry(file, start, end, crc) for (start, end), crc in ranges.items()]
+        self._append(lines)
+        self._thread = threading.Thread(target=self._run, name="porter-journal", daemon=True)
+
+    def __enter__(self) -> Journal:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        os.close(self._fd)
+
+    def note(self, file: WeightFile, start: int, end: int, crc: int) -> None:
+        """Notes that a range is finished. Raises OSError if earlier ones could not be made durable."""
+        with self._lock:
+            self._pending.append((file, start, end, crc))
+        if self._error:
+            raise self._error
+
+    def flush(self) -> None:
+        """Makes everything noted so far durable; the files must still be open. Raises OSError."""
+        with self._writing:
+            with self._lock:
+                pending, self._pending = self._pending, []
+            for file in {id(file): file for file, *_ in pending}.values():
+                os.fdatasync(file.fd)
+            self._append([_entry(file.name, start, end, crc) for file, start, end, crc in pending])
+            self.noted += sum(end - start for _, start, end, _ in pending)
+
+    def _append(self, lines: list[bytes]) -> None:
+        data = memoryview(b"".join(lines))
+        while data:
+            data = data[os.write(self._fd, data) :]
+        if lines:
+            os.fsync(self._fd)
+
+    def _run(self) -> None:
+        while not self._ended.wait(INTERVAL):
+            try:
+                self.flush()
+            except OSError as error:
+                self._error = error
+                return
+
+
+def _entry(file: str, start: int, end: int, crc: int) -> bytes:
+    return _line({"file": file, "start": start, "end": end, "crc32": crc})

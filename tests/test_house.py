@@ -1,0 +1,169 @@
+"""The house rules that a test can keep: which package imports which, and which commands import torch."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+import porter
+
+ROOT = Path(porter.__file__).parent
+
+# Each imports only from those before it.
+ORDER = [
+    *("errors", "dtypes", "layout", "sources", "containers", "tables", "config", "tokenizers", "planning"),
+    *("execution", "models", "verification", "reporting", "api", "cli"),
+]
+# Text is made of the values that public functions return, and none of those functions makes text.
+RENDERED = ("reporting", "api")
+# The front doors: they only open what lies behind.
+DOORS = {"__init__", "__main__"}
+
+
+def package_of(path):
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imported(tree):
+    """The parts of porter that a module imports, anywhere in it and under TYPE_CHECKING too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "porter" and len(parts) > 1 and parts[1] != "__version__":
+                yield parts[1], node.lineno
+
+
+def against_the_order(path, tree):
+    own = package_of(path)
+    return [
+        f"{path.relative_to(ROOT)}:{line} imports {other}"
+        for other, line in imported(tree)
+        if (other not in ORDER or ORDER.index(other) > ORDER.index(own)) and (own, other) != RENDERED
+    ]
+
+
+def test_data_walks_one_way():
+    modules = [path for path in sorted(ROOT.rglob("*.py")) if package_of(path) not in DOORS]
+    assert {package_of(path) for path in modules} == set(ORDER)
+    wrong = [line for path in modules for line in against_the_order(path, ast.parse(path.read_text("utf-8")))]
+    assert wrong == []
+
+
+def test_what_is_rendered_does_not_render_itself():
+    """The one exception to the order makes no circle."""
+    renderer, rendered = RENDERED
+    modules = (ROOT / rendered).rglob("*.py")
+    trees = {path.name: ast.parse(path.read_text("utf-8")) for path in modules}
+    assert trees
+    assert [name for name, tree in trees.items() if renderer in dict(imported(tree))] == []
+
+
+def test_a_step_backwards_is_seen():
+    """Negative control."""
+    path = ROOT / "layout" / "parse.py"
+    for text in (
+        "from porter.tables import bind",
+        "def f():\n    import porter.cli.app",
+        "from porter import api",
+    ):
+        assert against_the_order(path, ast.parse(text)) != []
+    assert against_the_order(path, ast.parse("from porter.errors import PorterError")) == []
+
+
+def weights():
+    """A Llama of one layer in Hugging Face's names: two heads of 4 over one kv head, every size different."""
+    shapes = {
+        "model.embed_tokens.weight": (7, 6),
+        "model.layers.0.input_layernorm.weight": (6,),
+        "model.layers.0.self_attn.q_proj.weight": (8, 6),
+        "model.layers.0.self_attn.k_proj.weight": (4, 6),
+        "model.layers.0.self_attn.v_proj.weight": (4, 6),
+        "model.layers.0.self_attn.o_proj.weight": (6, 8),
+        "model.layers.0.post_attention_layernorm.weight": (6,),
+        "model.layers.0.mlp.gate_proj.weight": (11, 6),
+        "model.layers.0.mlp.up_proj.weight": (11, 6),
+        "model.layers.0.mlp.down_proj.weight": (6, 11),
+        "model.norm.weight": (6,),
+        "lm_head.weight": (7, 6),
+    }
+    return {name: np.full(shape, number, np.float32) for number, (name, shape) in enumerate(shapes.items())}
+
+
+CONFIG = {
+    "model_type": "llama",
+    "num_hidden_layers": 1,
+    "hidden_size": 6,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 4,
+    "intermediate_size": 11,
+    "vocab_size": 7,
+    "max_position_embeddings": 13,
+    "hidden_act": "silu",
+}
+
+# What is imported is told on the last line of stdout, whatever the command printed and however it ended.
+PROGRAM = """
+import json, sys
+from porter.cli.app import app
+try:
+    app(sys.argv[1:])
+except SystemExit as done:
+    code = done.code or 0
+print()
+print(json.dumps([code, "torch" in sys.modules]))
+"""
+
+
+@pytest.fixture
+def source(tmp_path):
+    folder = tmp_path / "llama"
+    folder.mkdir()
+    save_file(weights(), folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(CONFIG), encoding="utf-8")
+    return folder
+
+
+def porter_command(*args):
+    """The exit code of a command, and whether it imported torch."""
+    environment = {**os.environ, "NO_COLOR": "1", "HF_HUB_OFFLINE": "1"}
+    ran = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=environment,
+    )
+    assert ran.returncode == 0, ran.stderr
+    code, torch = json.loads(ran.stdout.splitlines()[-1])
+    assert code == 0, ran.stderr
+    return torch
+
+
+def test_no_torch_for_help_inspect_and_conversions_made_of_extents(source, tmp_path):
+    assert not porter_command("--help")
+    assert not porter_command("convert", "--help")
+    assert not porter_command("inspect", source)
+    assert not porter_command("inspect", source, "--json")
+    assert not porter_command("convert", source, "--to", "litgpt", "--dry-run")
+    assert not porter_command("convert", source, "--to", "litgpt", "-o", tmp_path / "lit")
+    assert not porter_command("convert", tmp_path / "lit", "--to", "hf", "-o", tmp_path / "back")
+    assert (tmp_path / "back" / "model.safetensors").is_file()
+
+
+def test_another_dtype_does_need_torch(source, tmp_path):
+    """Negative control: the check sees torch where it is needed."""
+    assert porter_command("convert", source, "--to", "litgpt", "--dtype", "bfloat16", "-o", tmp_path / "lit")
