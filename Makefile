@@ -32,10 +32,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PIP) install -q -c constraints.txt -e ".[demo]"
 	touch $@
 
-# litgpt asks for an older huggingface_hub than transformers 5: it is installed without its requirements.
+# litgpt asks for an older huggingface_hub than transformers 5, and keras-hub for TensorFlow, which Keras on torch
+# does not need: they are installed without their requirements.
 $(VENV)/.tested: $(VENV)/.installed
 	$(PIP) install -q -c constraints.txt --group dev --group peers
-	$(PIP) install -q -c constraints.txt --no-deps litgpt
+	$(PIP) install -q -c constraints.txt --no-deps litgpt keras-hub
 	touch $@
 
 clean:

@@ -71,11 +71,11 @@ def build_plan(
     tensors: dict[str, tuple[Dtype, tuple[int, ...]]] = {}
     copies: list[Copy] = []
     for bound in target_bound:
-        dtype, made = join.copies(bound, partial(_dtype, bound.name, options))
-        _check_filled(bound, made)
+        dtype, filling = join.copies(bound, partial(_dtype, bound.name, options))
+        _check_filled(bound, filling)
         tensors[bound.name] = (dtype, bound.shape)
-        copies.extend(made)
-    _check_used(covered, copies, join.alias, target)
+        copies.extend(filling)
+    made = tuple(copies)
     checks = () if untied else _tie_checks(covered, source_bound, ties)
 
     torch = _writes_torch(options)
@@ -90,6 +90,8 @@ def build_plan(
     notes: tuple[str, ...] = ()
     if not options.weights_only:
         sides, notes = side_files(checkpoint, identity, target, hyperparameters, tensors, shapes)
+    # After the config, whose error says more: a weight that has no place has a hyperparameter that has none.
+    _check_used(covered, made, join.alias, target)
     used = {copy.source for copy in copies} | {c.kept for c in checks} | {c.dropped for c in checks}
     return Plan(
         family=identity.family.name,

@@ -100,7 +100,10 @@ def test_dry_run_writes_nothing(call, tree, gemma, tmp_path):
     assert done.returncode == 0
     assert "29 → 24 tensors" in done.stdout
     assert "transformer.h.{0..2}.attn.qkv.weight" in done.stdout
-    assert "model.layers.0.self_attn.q_proj.weight + model.layers.0.self_attn.k_proj.weight" in done.stdout
+    assert (
+        "model.layers.{0..2}.self_attn.q_proj.weight + model.layers.{0..2}.self_attn.k_proj.weight"
+        in done.stdout
+    )
     assert "lit_model.safetensors" in done.stdout
     assert "model_config.yaml" in done.stdout
     assert tree(tmp_path) == before

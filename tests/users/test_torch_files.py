@@ -55,18 +55,17 @@ import litgpt.pretrain
 litgpt.pretrain.save_hyperparameters = lambda *args: None
 save_checkpoint(fabric, state, source, file)
 convert_pretrained_checkpoint(file.parent, base / "exported")
-# a Lightning trainer's own file, whose module holds the model as `model`
-checkpoint = {"state_dict": model.state_dict(), "epoch": 1, "pytorch-lightning_version": L.__version__,
-              "hyper_parameters": {"path": source}, "callbacks": {}, "optimizer_states": [optimizer.state_dict()]}
+# a Lightning trainer's own file
+checkpoint = {"state_dict": model.state_dict(), "pytorch-lightning_version": L.__version__, "callbacks": {},
+              "hyper_parameters": {"path": source}, "optimizer_states": [optimizer.state_dict()]}
 torch.save(checkpoint, folder("lightning").with_suffix(".ckpt"))
 # distributed, and compiled besides
-torch.save({"module." + k: v for k, v in model.state_dict().items()}, folder("distributed"))
+torch.save({"module._orig_mod." + k: v for k, v in model.state_dict().items()}, folder("distributed"))
 # as torch saved before 1.6
 torch.save(model.state_dict(), folder("legacy"), _use_new_zipfile_serialization=False)
 # a head that was trained on its own
 model.lm_head.weight.data += 1
 torch.save(model.state_dict(), folder("untied"))
-emit(sorted(torch.load(file, weights_only=False)["model"])[0])
 """
 SAVED = ["finetuned", "merged", "pretrained", "exported", "lightning", "distributed"]
 
@@ -110,12 +109,9 @@ def pth(tiny_gemma: Path, tmp_path_factory: pytest.TempPathFactory, command: Any
 @pytest.fixture(scope="module")
 def saved(pth: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("saved")
-    code = "import json, sys\ndef emit(value): print(json.dumps(value))\n" + SAVE
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(pth), str(base)], capture_output=True, text=True, cwd=base
-    )
+    words = [sys.executable, "-c", "import sys\n" + SAVE, pth, base]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=base)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]).startswith("_orig_mod."), "as compiled models are saved"
     return base
 
 
