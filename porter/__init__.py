@@ -18,9 +18,10 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from porter.api.convert import Conversion, convert, plan
-    from porter.api.inspect import Inspection, inspect
+    from porter.api.inspect import inspect
     from porter.api.state_dict import load_state_dict
     from porter.errors import PorterError
+    from porter.planning.inspection import Inspection
     from porter.planning.plan import Plan
 
 __all__ = [
@@ -39,7 +40,7 @@ _HOMES = {
     "Conversion": "porter.api.convert",
     "convert": "porter.api.convert",
     "plan": "porter.api.convert",
-    "Inspection": "porter.api.inspect",
+    "Inspection": "porter.planning.inspection",
     "inspect": "porter.api.inspect",
     "load_state_dict": "porter.api.state_dict",
     "Plan": "porter.planning.plan",

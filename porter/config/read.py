@@ -16,6 +16,7 @@ from porter.config.raw import GENERATION, get, shortest_float32
 from porter.errors import MalformedError, PorterError, UnsupportedError
 from porter.layout import Expression
 from porter.tables.model import Canonical, Dialect, FieldEntry, Hyperparameter
+from porter.tables.patterns import Pattern
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -121,6 +122,13 @@ class ConfigReader:
                 cause=error.message + (f" ({error.cause})" if error.cause else ""),
             ) from None
 
+    def holds(self, condition: Expression) -> bool:
+        """Whether a condition on the config's fields and on the tensors holds; what it cannot read is false."""
+        try:
+            return bool(condition.evaluate(self.value, self._functions()))
+        except PorterError:
+            return False
+
     def _functions(self) -> dict[str, Callable[..., Any]]:
         def shape(tensor: str, dim: int) -> int:
             if tensor not in self.shapes:
@@ -132,6 +140,8 @@ class ConfigReader:
             "has": lambda tensor: tensor in self.shapes,
             "shape": shape,
             "label": lambda: self.label,
+            "count": lambda pattern: sum(Pattern(pattern).match(name) is not None for name in self.shapes),
+            "length": len,
         }
 
     def _translate(self, entry: FieldEntry, path: str, value: Any) -> Any:

@@ -29,6 +29,7 @@ class StoredTensor:
     shape: tuple[int, ...]
     file: str
     offset: int
+    scales: str | None = None
 
     @property
     def elements(self) -> int:

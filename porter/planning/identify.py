@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from porter.config.raw import get, raw_config
-from porter.config.read import ConfigReader
+from porter.config.read import ConfigReader, Shapes
 from porter.containers.checkpoint import Checkpoint
 from porter.errors import MalformedError, UnsupportedError
 from porter.tables.find import Family
@@ -30,16 +30,18 @@ class Identity:
     raw: Mapping[str, Any]
     names: Mapping[str, str]
     unknown_fields: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 class NameMatcher:
     """Finds the rule that a stored name fits, trying the dialect's alternative prefixes last."""
 
     def __init__(self, dialect: Dialect) -> None:
-        self._rules: dict[str, list[Rule]] = {}
+        self._rules: dict[str, list[tuple[Pattern, Rule]]] = {}
         for rule in dialect.rules:
-            for form in rule.theirs.spellings:
-                self._rules.setdefault(form.template, []).append(rule)
+            for pattern in (rule.theirs, *rule.also, *([rule.scale_by] if rule.scale_by else [])):
+                for form in pattern.spellings:
+                    self._rules.setdefault(form.template, []).append((pattern, rule))
         self._prefixes = dialect.prefixes
         self._ignored: dict[str, list[Pattern]] = {}
         for pattern in dialect.ignore:
@@ -48,13 +50,14 @@ class NameMatcher:
 
     def spelled(self, name: str) -> str | None:
         """The name as the table spells it, or None if no rule fits."""
-        if self._fits(name):
-            return name
+        found = self._fits(name)
+        if found is not None:
+            return found
         for ours, theirs in self._prefixes:
             if name.startswith(theirs):
-                candidate = ours + name[len(theirs) :]
-                if self._fits(candidate):
-                    return candidate
+                found = self._fits(ours + name[len(theirs) :])
+                if found is not None:
+                    return found
         return None
 
     def ignored(self, name: str) -> bool:
@@ -62,8 +65,12 @@ class NameMatcher:
         patterns = self._ignored.get(template_of(name), ())
         return any(pattern.match(name) is not None for pattern in patterns)
 
-    def _fits(self, name: str) -> bool:
-        return any(rule.theirs.match(name) is not None for rule in self._rules.get(template_of(name), ()))
+    def _fits(self, name: str) -> str | None:
+        for pattern, rule in self._rules.get(template_of(name), ()):
+            values = pattern.match(name)
+            if values is not None:
+                return rule.theirs.format(values) if pattern in rule.also else name
+        return None
 
 
 def identify(
@@ -77,21 +84,26 @@ def identify(
 
     `config` is used in place of the checkpoint's own config file; `dialect` limits the search.
     """
-    best: tuple[int, Family, Dialect, Mapping[str, Any], dict[str, str]] | None = None
+    best: tuple[tuple[int, bool], _Candidate, dict[str, str]] | None = None
     rivals: list[str] = []
-    for family, candidate, raw in _candidates(checkpoint, families, config):
-        if dialect is not None and candidate.name != dialect:
+    for candidate in _candidates(checkpoint, families, config):
+        if dialect is not None and candidate.dialect.name != dialect:
             continue
-        names = _known_names(checkpoint, candidate)
-        if best is None or len(names) > best[0]:
-            best = (len(names), family, candidate, raw, names)
+        names = _known_names(checkpoint, candidate.dialect)
+        if not _recognised(checkpoint, candidate, names):
+            continue
+        # Weights beside a config of their own dialect are rather that than another's.
+        score = (len(names), candidate.words is candidate.dialect)
+        if best is None or score > best[0]:
+            best = (score, candidate, names)
             rivals = []
-        elif len(names) == best[0]:
-            rivals.append(f"{family.name}/{candidate.name}")
+        elif score == best[0]:
+            rivals.append(f"{candidate.family.name}/{candidate.dialect.name}")
     if best is None:
         raise _unknown(checkpoint, families, config)
-    score, family, chosen, raw, names = best
-    if score == 0:
+    (known, _), found, names = best
+    family, chosen = found.family, found.dialect
+    if known == 0:
         raise UnsupportedError(
             f"the tensors of {checkpoint.label} are not those of {family.name} in any dialect",
             cause=f"the config says {family.name}; found tensors such as {_some(checkpoint.tensors)}",
@@ -102,8 +114,55 @@ def identify(
             f"{checkpoint.label} fits {family.name}/{chosen.name} and {', '.join(rivals)} alike",
             hint="say which one it is with --from DIALECT",
         )
-    reader = ConfigReader(chosen, family.canonical, raw, _shapes(checkpoint, names), checkpoint.label)
-    return Identity(family, chosen, reader.read(), raw, names, tuple(reader.unknown_fields()))
+    return _read(checkpoint, found, names)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A dialect that the checkpoint may be in. `words` is the dialect whose words its config is in."""
+
+    family: Family
+    dialect: Dialect
+    words: Dialect
+    raw: Mapping[str, Any]
+
+    def reader(self, words: Dialect, raw: Mapping[str, Any], shapes: Shapes, label: str) -> ConfigReader:
+        inner = get(raw, words.config.section)[1] if words.config.section else raw
+        return ConfigReader(
+            words, self.family.canonical, inner if isinstance(inner, Mapping) else {}, shapes, label
+        )
+
+
+def _recognised(checkpoint: Checkpoint, candidate: _Candidate, names: Mapping[str, str]) -> bool:
+    """What a dialect asks of the tensors themselves, where it does."""
+    condition = candidate.dialect.config.recognise
+    if condition is None:
+        return True
+    raw = candidate.raw if candidate.words is candidate.dialect else {}
+    reader = candidate.reader(candidate.dialect, raw, _shapes(checkpoint, names), checkpoint.label)
+    return reader.holds(condition)
+
+
+def _read(checkpoint: Checkpoint, found: _Candidate, names: Mapping[str, str]) -> Identity:
+    shapes = _shapes(checkpoint, names)
+    reader = found.reader(found.words, found.raw, shapes, checkpoint.label)
+    values = reader.read()
+    notes: tuple[str, ...] = ()
+    if found.words is not found.dialect:
+        # What only the tensors say, such as how many rows are padding.
+        own = found.reader(found.dialect, {}, shapes, checkpoint.label)
+        for name, item in found.family.canonical.hyperparameters.items():
+            if item.advisory and values[name] is None and name in found.dialect.config.fields:
+                values[name] = own.value(name)
+        notes = (f"the config is in the words of {found.words.title}",)
+    elif not found.raw:
+        notes = (
+            f"no {found.dialect.config.file} beside the weights: what their shapes do not say is taken to be "
+            f"as in the published {found.family.name} models",
+        )
+    return Identity(
+        found.family, found.dialect, values, found.raw, names, tuple(reader.unknown_fields()), notes
+    )
 
 
 def _shapes(checkpoint: Checkpoint, names: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
@@ -112,7 +171,7 @@ def _shapes(checkpoint: Checkpoint, names: Mapping[str, str]) -> dict[str, tuple
 
 def _candidates(
     checkpoint: Checkpoint, families: Mapping[str, Family], config: Path | None
-) -> Iterable[tuple[Family, Dialect, Mapping[str, Any]]]:
+) -> Iterable[_Candidate]:
     raws: dict[str, dict[str, Any] | None] = {}
     for family in families.values():
         for dialect in family.dialects.values():
@@ -124,18 +183,26 @@ def _candidates(
                 raws[file] = raw_config(checkpoint, file, override)
             raw = raws[file]
             if raw is not None and matches(raw, dialect.config.match):
-                yield family, dialect, raw
+                yield _Candidate(family, dialect, dialect, raw)
+                continue
+            lenders = [family.dialects[name] for name in dialect.config.borrow if name in family.dialects]
+            lender = next((lender for lender in lenders if raw and matches(raw, lender.config.match)), None)
+            if lender is not None:
+                yield _Candidate(family, dialect, lender, raw or {})
+            elif not raw and dialect.config.optional:
+                yield _Candidate(family, dialect, dialect, {})
 
 
 def matches(raw: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     """Whether a raw config is one of this family: each field is among the values given for it.
 
-    A field that is left out counts as false; `{ contains = "…" }` asks for a part of a string.
+    A field that is left out counts as false; `{ contains = "…" }` asks for a part of a string, and
+    `{ present = true }` for the field alone.
     """
     for path, allowed in wanted.items():
         value = get(raw, path)[1]
         if isinstance(allowed, Mapping):
-            if allowed["contains"] not in str(value or ""):
+            if value is None or allowed.get("contains", "") not in str(value or ""):
                 return False
         elif (value if value is not None else False) not in allowed:
             return False

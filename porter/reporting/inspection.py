@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from porter.api.inspect import Inspection, Memory
+from porter.planning.inspection import Inspection, Memory
 from porter.reporting.collapse import collapse
 from porter.reporting.collapse import full as every
 from porter.reporting.text import plural, printable, quantity, size, table

@@ -6,8 +6,9 @@ Binding is pure arithmetic over names, sizes and strides. It is linear in the nu
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -31,12 +32,16 @@ class Block:
 
 @dataclass(frozen=True)
 class BoundTensor:
-    """A stored tensor that a dialect has for these hyperparameters. Shape in elements, row-major."""
+    """A stored tensor that a dialect has for these hyperparameters. Shape in elements, row-major.
+
+    Its last `padding` elements belong to no weight.
+    """
 
     name: str
     shape: tuple[int, ...]
     blocks: tuple[Block, ...]
     rule: Rule
+    padding: int = 0
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,10 @@ class Sizes:
             raise MalformedError(f"`{condition.text}` differs along the stacked {', '.join(free)}")
         return values.pop() if values else False
 
+    def value(self, expression: Expression) -> Any:
+        """What an expression over the hyperparameters gives. Raises MalformedError."""
+        return self._value(expression, {})
+
     def _evaluate(self, axis: str, at: Mapping[str, int]) -> int:
         value = self._value(self._expressions[axis], at)
         if isinstance(value, float) and value.is_integer():
@@ -157,6 +166,7 @@ def _bind_rule(rule: Rule, canonical: Canonical, sizes: Sizes) -> Iterator[Bound
     varies = _varies(rule, canonical, sizes, axes)
     cache: dict[tuple[int, ...], BoundLayout] = {}
     layout: BoundLayout | None = None
+    padding = 0
     for point in _points(variables, sizes):
         fixed = dict(zip(variables, point, strict=True))
         if layout is None or varies:
@@ -169,6 +179,11 @@ def _bind_rule(rule: Rule, canonical: Canonical, sizes: Sizes) -> Iterator[Bound
             if key not in cache:
                 cache[key] = bind(rule.layout, found)
             layout = cache[key]
+            if rule.pad:
+                layout, padding = _padded(rule, layout, found, sizes)
+        padding = 0
+        if rule.pad:
+            layout, padding = _padded(rule, layout, found, sizes)
         yield BoundTensor(
             name=rule.theirs.format(fixed),
             shape=layout.shape,

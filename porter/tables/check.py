@@ -16,6 +16,7 @@ from typing import Any
 
 from porter.errors import PorterError
 from porter.layout import Expression
+from porter.layout.parse import Axis
 from porter.tables.model import Canonical, CanonicalTensor, Dialect, Rule, TableError, Where
 from porter.tables.patterns import Pattern
 
@@ -122,6 +123,27 @@ def _check_rule(rule: Rule, canonical: Canonical) -> None:
                 )
     if rule.when is not None:
         _names(rule.when, set(canonical.hyperparameters) | set(canonical.index), rule.where, "`when`")
+    _check_extras(rule, canonical)
+
+
+def _check_extras(rule: Rule, canonical: Canonical) -> None:
+    """Other names hold the same variables; only the outermost axis of one weight is padded."""
+    for other in (*rule.also, *([rule.scale_by] if rule.scale_by else [])):
+        if sorted(other.variables) != sorted(rule.theirs.variables):
+            raise TableError(
+                rule.where,
+                f"{other.text!r} and {rule.theirs.text!r} hold different variables",
+                hint="the names of one tensor, and of its factors, number the same things",
+            )
+    for axis, size in rule.pad.items():
+        _names(size, set(canonical.hyperparameters) | set(canonical.axes), rule.where, "`pad`")
+        first = rule.layout.dims[0] if rule.layout.dims else None
+        if len(rule.layout.leaves) != 1 or first != Axis(axis) or len(rule.pad) > 1:
+            raise TableError(
+                rule.where,
+                f"`pad` cannot lengthen the axis {axis} of `{rule.layout}`",
+                hint="only the outermost axis of a tensor that holds one weight may be padded",
+            )
 
 
 def _check_produced_once(dialect: Dialect, canonical: Canonical) -> None:
@@ -162,7 +184,9 @@ def _check_overlaps(dialect: Dialect) -> None:
     entries: list[tuple[Pattern, Where, Expression | None]] = [
         (pattern, Where(dialect.path, 1), None) for pattern in dialect.ignore
     ]
-    entries += [(rule.theirs, rule.where, rule.when) for rule in dialect.rules]
+    for rule in dialect.rules:
+        names = (rule.theirs, *rule.also, *([rule.scale_by] if rule.scale_by else []))
+        entries += [(name, rule.where, rule.when) for name in names]
     for pattern, where, when in entries:
         rivals = [entry for form in pattern.spellings for entry in seen.get(form.template, ())]
         for other, place, other_when in rivals:

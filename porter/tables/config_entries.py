@@ -9,7 +9,10 @@ from porter.layout import Expression, parse_expression
 from porter.tables.model import ConfigTable, FieldEntry, TableError, Where
 from porter.tables.source import TableSource
 
-_CONFIG_KEYS = {"file", "match", "fields", "write", "require", "known", "float32"}
+_CONFIG_KEYS = {
+    *("file", "match", "fields", "write", "require", "known", "float32"),
+    *("section", "optional", "recognise", "borrow"),
+}
 _ENTRY_KEYS = {
     "field",
     "write_to",
@@ -32,6 +35,10 @@ def load_config(chain: list[TableSource]) -> ConfigTable:
     """Merge the `[config]` sections of a table and its ancestors, eldest first."""
     file: str | None = None
     float32 = False
+    section: str | None = None
+    optional = False
+    recognise: Expression | None = None
+    borrow: tuple[str, ...] = ()
     match: dict[str, Any] = {}
     fields: dict[str, FieldEntry] = {}
     write: dict[str, tuple[Any, Where]] = {}
@@ -48,6 +55,11 @@ def load_config(chain: list[TableSource]) -> ConfigTable:
                 )
         file = config.get("file", file)
         float32 = bool(config.get("float32", float32))
+        section = config.get("section", section)
+        optional = bool(config.get("optional", optional))
+        borrow = tuple(config.get("borrow", borrow))
+        if "recognise" in config:
+            recognise = _parse(config["recognise"], source.where("config", "recognise"))
         match |= config.get("match", {})
         for name, raw in config.get("fields", {}).items():
             fields[name] = _entry(name, raw, source.where("config", "fields", name))
@@ -56,7 +68,9 @@ def load_config(chain: list[TableSource]) -> ConfigTable:
         for name, value in config.get("require", {}).items():
             require[name] = tuple(value) if isinstance(value, list) else (value,)
         known.extend(config.get("known", []))
-    return ConfigTable(file, match, fields, write, require, tuple(known), float32)
+    return ConfigTable(
+        file, match, fields, write, require, tuple(known), float32, section, optional, recognise, borrow
+    )
 
 
 def _written(value: Any, source: TableSource, name: str) -> Any:

@@ -52,8 +52,12 @@ _DIALECT_KEYS = {
     "config",
     "files",
     "targets",
+    "beyond",
 }
-_RULE_KEYS = {"theirs", "ours", "layout", "add", "multiply", "when", "tied"}
+_RULE_KEYS = {
+    *("theirs", "ours", "layout", "add", "multiply", "when", "tied"),
+    *("also", "pad", "padding", "scale_by"),
+}
 _RULE_FORMS = {
     "theirs": '"the stored tensor\'s name"',
     "ours": '"a canonical tensor", or a list of them',
@@ -62,6 +66,10 @@ _RULE_FORMS = {
     "multiply": "a number",
     "when": '"a condition"',
     "tied": '"write" or "omit"',
+    "also": "a list of stored names",
+    "pad": 'a table such as { vocab = "padded_vocab_size" }',
+    "padding": '"zero" or "any"',
+    "scale_by": '"the name of the stored factors"',
 }
 _TENSOR_KEYS = {"axes", "when", "tied"}
 _HYPERPARAMETER_KEYS = {"type", "neutral", "optional", "advisory"}
@@ -149,6 +157,7 @@ def load_dialect(path: Path, root: Path, canonical: Canonical) -> Dialect:
         targets={key: str(value) for key, (value, _) in _merge(chain, "targets").items()},
         path=path,
         digest=hashlib.sha256("".join(source.text for source in chain).encode()).hexdigest(),
+        beyond=tuple(text for source in chain for text in _texts(source, "beyond")),
     )
     check_dialect(dialect, canonical)
     return dialect
@@ -191,6 +200,10 @@ def _check_form(raw: Any, where: Where) -> None:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         texts = isinstance(value, list) and all(isinstance(item, str) for item in value)
         fits = number if key in ("add", "multiply") else isinstance(value, str) or (key == "ours" and texts)
+        if key == "also":
+            fits = texts
+        elif key == "pad":
+            fits = isinstance(value, dict) and all(isinstance(size, str) for size in value.values())
         if not fits:
             raise TableError(where, f"`{key}` must be {_RULE_FORMS[key]}", cause=f"found {value!r}")
 
@@ -219,7 +232,17 @@ def _rule(raw: Mapping[str, Any], where: Where, canonical: Canonical) -> Rule:
         when=_expression(raw["when"], where) if "when" in raw else None,
         when_tied=tied,
         where=where,
+        also=tuple(_pattern(text, where) for text in raw.get("also", ())),
+        pad={axis: _expression(size, where) for axis, size in raw.get("pad", {}).items()},
+        padding=_one_of(("zero", "any"), raw.get("padding", "zero"), "padding", where),
+        scale_by=_pattern(raw["scale_by"], where) if "scale_by" in raw else None,
     )
+
+
+def _one_of(words: tuple[str, ...], value: str, key: str, where: Where) -> str:
+    if value not in words:
+        raise TableError(where, f"`{key}` must be {_RULE_FORMS[key]}, not {value!r}")
+    return value
 
 
 def _same_layout(ours: tuple[str, ...], canonical: Canonical, where: Where) -> Any:

@@ -91,7 +91,10 @@ class Rule:
     """One line of a dialect: the stored tensor `theirs` holds the canonical tensors `ours` as `layout` says.
 
     `operations` are what turns the canonical value into the stored one, in order: ("add", 1.0).
-    `when_tied` says what the dialect does with a tensor whose tie holds: "write" or "omit".
+    `when_tied` says what the dialect does with a tensor whose tie holds: "write" or "omit". `also` are other
+    names for the same tensor, read but not written. `pad` gives the size of the outermost axis as it is
+    stored, with rows behind the weight's own that must be "zero" or may be "any" (`padding`). `scale_by` is
+    the stored tensor that holds a factor for each row, where the rows are whole numbers.
     """
 
     theirs: Pattern
@@ -101,6 +104,10 @@ class Rule:
     when: Expression | None
     when_tied: str
     where: Where
+    also: tuple[Pattern, ...] = ()
+    pad: Mapping[str, Expression] = field(default_factory=dict)
+    padding: str = "zero"
+    scale_by: Pattern | None = None
 
 
 @dataclass(frozen=True)
@@ -137,7 +144,11 @@ class FieldEntry:
 
 @dataclass(frozen=True)
 class ConfigTable:
-    """A dialect's config: its file, how the family is recognised in it, and its fields."""
+    """A dialect's config: its file, how the family is recognised in it, and its fields.
+
+    `section` is the part of the file that the fields stand in. With `optional`, weights that `recognise`
+    holds for may come without a config; `borrow` names dialects whose config may stand in for it.
+    """
 
     file: str | None
     match: Mapping[str, Any]
@@ -146,13 +157,18 @@ class ConfigTable:
     require: Mapping[str, tuple[Any, ...]]
     known: tuple[str, ...]
     float32: bool = False
+    section: str | None = None
+    optional: bool = False
+    recognise: Expression | None = None
+    borrow: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Files:
     """What a directory of this dialect is made of. `tokenizer` names the flavour of tokenizer files.
 
-    `torch` is the name of the torch zip file that the framework reads as well, if it does.
+    `torch` is the name of the torch zip file that the framework reads as well, if it does, and `wrap` the
+    key that its state dict stands under.
     """
 
     weights: str | None = None
@@ -161,16 +177,25 @@ class Files:
     tokenizer: str = "hf"
     writable: bool = True
     torch: str | None = None
+    wrap: str | None = None
 
     @property
     def readable(self) -> tuple[str, ...]:
         """The containers in which tensors of this dialect are found."""
-        return ("safetensors", "torch") if self.container == "safetensors" else (self.container,)
+        return _READABLE.get(self.container, (self.container,))
+
+
+# The same tensors under the same names are found in containers besides the dialect's own.
+_READABLE = {
+    "safetensors": ("safetensors", "torch"),
+    "torch": ("torch", "safetensors"),
+    "orbax": ("orbax", "safetensors"),
+}
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """One dialect of one family."""
+    """One dialect of one family. `beyond` are shell patterns of tensors that the family has no words for."""
 
     family: str
     name: str
@@ -183,3 +208,4 @@ class Dialect:
     targets: Mapping[str, str] = field(default_factory=dict)
     path: Path = Path()
     digest: str = ""
+    beyond: tuple[str, ...] = ()

@@ -47,7 +47,11 @@ def sound(file) -> None:
 def test_every_dataset_is_a_range_of_bytes(tmp_path):
     path = write(tmp_path / "m.h5", sound)
     header = read(path)
-    assert (header.container, header.file, header.size) == ("hdf5", "sub/model.weights.h5", path.stat().st_size)
+    assert (header.container, header.file, header.size) == (
+        "hdf5",
+        "sub/model.weights.h5",
+        path.stat().st_size,
+    )
     found = {tensor.name: (tensor.dtype.name, tensor.shape) for tensor in header.tensors}
     assert found == {
         "layers/a/vars/0": ("F16", (5,)),

@@ -39,12 +39,14 @@ def ids() -> torch.Tensor:
 
 
 @pytest.fixture(scope="session")
-def transformers_answer(gguf: Path, ids: torch.Tensor) -> Answer:
+def transformers_answer(real_gguf: Path, ids: torch.Tensor) -> Answer:
     """transformers, dequantising the GGUF itself: the oracle."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(real_gguf.parent, gguf_file=real_gguf.name)
+    model = AutoModelForCausalLM.from_pretrained(
+        real_gguf.parent, gguf_file=real_gguf.name, dtype=torch.float32
+    ).eval()
     return _ask(model, tokenizer, ids)
 
 

