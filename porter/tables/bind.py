@@ -181,9 +181,6 @@ def _bind_rule(rule: Rule, canonical: Canonical, sizes: Sizes) -> Iterator[Bound
             layout = cache[key]
             if rule.pad:
                 layout, padding = _padded(rule, layout, found, sizes)
-        padding = 0
-        if rule.pad:
-            layout, padding = _padded(rule, layout, found, sizes)
         yield BoundTensor(
             name=rule.theirs.format(fixed),
             shape=layout.shape,
@@ -191,7 +188,23 @@ def _bind_rule(rule: Rule, canonical: Canonical, sizes: Sizes) -> Iterator[Bound
                 Block(name, fixed, address) for name, address in zip(rule.ours, layout.leaves, strict=True)
             ),
             rule=rule,
+            padding=padding,
         )
+
+
+def _padded(
+    rule: Rule, layout: BoundLayout, found: Mapping[str, int], sizes: Sizes
+) -> tuple[BoundLayout, int]:
+    """The layout with a longer outermost axis, and how many elements that adds at the tensor's end."""
+    ((axis, expression),) = rule.pad.items()
+    stored = sizes.value(expression)
+    if not isinstance(stored, int) or stored < found[axis]:
+        raise MalformedError(
+            f"{rule.theirs.text}: {stored} stored rows cannot hold the {found[axis]} of {axis}",
+            cause=f"`{expression.text}` says how many rows are stored ({rule.where})",
+        )
+    row = math.prod(layout.shape[1:])
+    return replace(layout, shape=(stored, *layout.shape[1:])), (stored - found[axis]) * row
 
 
 def _varies(rule: Rule, canonical: Canonical, sizes: Sizes, axes: Sequence[str]) -> bool:
