@@ -102,7 +102,9 @@ def make(root: Path, size: str = "2b", *, sparse: bool = False) -> int:
     weight_map: dict[str, str] = {}
     total = 0
     for number, group in enumerate(shards, 1):
-        file = f"model-{number:05}-of-{len(shards):05}.safetensors" if len(shards) > 1 else "model.safetensors"
+        file = (
+            f"model-{number:05}-of-{len(shards):05}.safetensors" if len(shards) > 1 else "model.safetensors"
+        )
         total += _write(root / file, sorted(group), noise, sparse=sparse)
         weight_map |= dict.fromkeys((name for name, _ in group), file)
     if len(shards) > 1:
@@ -110,7 +112,9 @@ def make(root: Path, size: str = "2b", *, sparse: bool = False) -> int:
         (root / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
     (root / "config.json").write_text(json.dumps({**_COMMON, **CONFIGS[size]}, indent=2))
     # Enough of a tokenizer for LitGPT's converter, which copies and never opens it.
-    (root / "tokenizer_config.json").write_text('{"tokenizer_class": "GemmaTokenizer", "add_bos_token": true}')
+    (root / "tokenizer_config.json").write_text(
+        '{"tokenizer_class": "GemmaTokenizer", "add_bos_token": true}'
+    )
     return total
 
 

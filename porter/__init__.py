@@ -1,6 +1,7 @@
 """porter: port model weights between frameworks.
 
     import porter
+    porter.download("gemma-2b")                            # into the Hub's cache, verified
     porter.inspect("gemma-2b/")                            # what is in it
     porter.plan("gemma-2b/", to="litgpt")                  # the proof, nothing written
     porter.convert("gemma-2b/", "out/", to="litgpt")       # the bytes
@@ -18,6 +19,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from porter.api.convert import Conversion, convert, plan
+    from porter.api.doctor import Health, doctor
+    from porter.api.download import Download, download
     from porter.api.inspect import inspect
     from porter.api.state_dict import load_state_dict
     from porter.errors import PorterError
@@ -26,11 +29,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Conversion",
+    "Download",
+    "Health",
     "Inspection",
     "Plan",
     "PorterError",
     "__version__",
     "convert",
+    "doctor",
+    "download",
     "inspect",
     "load_state_dict",
     "plan",
@@ -40,6 +47,10 @@ _HOMES = {
     "Conversion": "porter.api.convert",
     "convert": "porter.api.convert",
     "plan": "porter.api.convert",
+    "Download": "porter.api.download",
+    "download": "porter.api.download",
+    "Health": "porter.api.doctor",
+    "doctor": "porter.api.doctor",
     "Inspection": "porter.planning.inspection",
     "inspect": "porter.api.inspect",
     "load_state_dict": "porter.api.state_dict",

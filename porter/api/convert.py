@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from porter.api.opening import Opened, open_source
 from porter.dtypes import dtype_spoken
@@ -19,6 +19,9 @@ from porter.planning.build import Options, build_plan, grade
 from porter.planning.plan import Plan
 from porter.tables.find import load_user_table
 from porter.tables.model import Dialect
+
+if TYPE_CHECKING:
+    from porter.sources.hub_source import HubSource
 
 RECEIPT = "porter-receipt.json"
 
@@ -59,11 +62,13 @@ def plan(
     config: Path | None = None,
     source_dialect: str | None = None,
     container: str | None = None,
+    text_only: bool = False,
 ) -> Plan:
     """Prove and plan a conversion from headers and configs alone; nothing is written.
 
     `to` is a dialect (`litgpt`, `hf`, or one of your own tables in `maps`). `dtype` is keep, bfloat16,
-    float16 or float32. `tied` is write or omit (default: as the target's table says). `container` is pth
+    float16 or float32. `tied` is write or omit (default: as the target's table says). `text_only` takes the
+    language model out of a checkpoint that holds other parts as well. `container` is pth
     for a torch zip, where the target reads one. Raises PorterError.
     """
     return prepare(
@@ -77,6 +82,7 @@ def plan(
         config=config,
         source_dialect=source_dialect,
         container=container,
+        text_only=text_only,
     ).plan
 
 
@@ -93,6 +99,7 @@ def prepare(
     source_dialect: str | None = None,
     weights_only: bool = False,
     container: str | None = None,
+    text_only: bool = False,
 ) -> Prepared:
     """As `plan`, with the opened source and the target's table."""
     with _no_collection():
@@ -106,6 +113,7 @@ def prepare(
                 tuple(allow_unmapped),
                 weights_only,
                 container,
+                text_only,
             ),
             maps,
             config,
@@ -121,7 +129,9 @@ def _prepare(
     config: Path | None,
     source_dialect: str | None,
 ) -> Prepared:
-    opened = open_source(source, maps=maps, config=config, dialect=source_dialect)
+    # A state dict needs the files themselves; all else can be planned, and moved, from afar.
+    remote = None if options.weights_only else "bytes"
+    opened = open_source(source, maps=maps, config=config, dialect=source_dialect, remote=remote)
     identity = opened.identified()
     target = identity.family.dialect(name)
     return Prepared(opened, target, build_plan(opened.checkpoint, identity, target, options))
@@ -140,6 +150,7 @@ def convert(
     config: Path | None = None,
     source_dialect: str | None = None,
     container: str | None = None,
+    text_only: bool = False,
     target_model: str | None = None,
     force: bool = False,
     options: ExecutionOptions | None = None,
@@ -161,6 +172,7 @@ def convert(
         config=config,
         source_dialect=source_dialect,
         container=container,
+        text_only=text_only,
     )
     if target_model is not None:
         check_target_model(prepared, target_model)
@@ -192,6 +204,8 @@ def run(
     from porter.execution.run import execute
 
     destination = Path(out) if out is not None else default_out(prepared)
+    if prepared.opened.stream is not None:
+        return _run_remote(prepared, prepared.opened.stream, destination, force, options, progress, notice)
     result = execute(
         prepared.plan,
         prepared.opened.checkpoint.root,
@@ -214,6 +228,35 @@ def run(
     )
 
 
+def _run_remote(
+    prepared: Prepared,
+    stream: HubSource,
+    destination: Path,
+    force: bool,
+    options: ExecutionOptions | None,
+    progress: Callable[[str, int], None] | None,
+    notice: Callable[[str], None] | None,
+) -> Conversion:
+    from porter.execution.remote import execute_remote
+
+    result = execute_remote(
+        prepared.plan,
+        stream,
+        prepared.opened.checkpoint.root,
+        destination,
+        force=force,
+        resume=options is None or options.resume,
+        progress=progress,
+        notice=notice,
+        receipt=lambda digests, verified: receipt(
+            prepared, digests, {name: stream.sha256(name) for name in verified}
+        ),
+    )
+    return Conversion(
+        prepared.plan, prepared.opened.source, destination, dict(result.sizes), dict(result.digests)
+    )
+
+
 def default_out(prepared: Prepared) -> Path:
     """A directory beside you, named after the model and the dialect: `gemma-2b-litgpt`.
 
@@ -225,11 +268,16 @@ def default_out(prepared: Prepared) -> Path:
     return here / f"{checkpoint.label.rsplit('/', 1)[-1]}-{prepared.target.name}"
 
 
-def receipt(prepared: Prepared, digests: Mapping[str, str | None]) -> bytes:
-    """What was converted from what, by which plan and tables; digests where the bytes passed by."""
+def receipt(
+    prepared: Prepared, digests: Mapping[str, str | None], verified: Mapping[str, str | None] | None = None
+) -> bytes:
+    """What was converted from what, by which plan and tables; digests where the bytes passed by.
+
+    `verified` are the source files whose published sha256 was found to be right.
+    """
     from porter import __version__
 
-    made = prepared.plan
+    made, known = prepared.plan, verified or {}
     content: dict[str, Any] = {
         "schema": 1,
         "plan": made.hash,
@@ -241,7 +289,10 @@ def receipt(prepared: Prepared, digests: Mapping[str, str | None]) -> bytes:
         "tools": {"porter": __version__, "python": platform.python_version()},
         "source": {
             "label": prepared.opened.checkpoint.label,
-            "files": {name: {"size": size} for name, size in made.source_sizes.items()},
+            "files": {
+                name: {"size": size, "sha256": f"sha256:{known[name]}" if known.get(name) else None}
+                for name, size in made.source_sizes.items()
+            },
         },
         "files": {name: {"sha256": digest} for name, digest in digests.items()},
         "notes": list(made.notes),

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
+_DISTRIBUTION = "weight-porter"
 _PACKAGES = (
     "torch",
     "safetensors",
@@ -24,12 +26,6 @@ _PACKAGES = (
     "protobuf",
     "pyyaml",
 )
-_EXTRAS = {
-    "gguf": ("gguf", "numpy"),
-    "keras": ("h5py",),
-    "kaggle": ("kagglehub",),
-    "orbax": ("orbax-checkpoint",),
-}
 _PEERS = ("litgpt", "transformers", "keras-hub")
 
 
@@ -72,7 +68,7 @@ def doctor(path: str | Path = ".") -> Health:
         python=platform.python_version(),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         packages={name: _version(name) for name in _PACKAGES},
-        extras={name: all(_version(part) for part in parts) for name, parts in _EXTRAS.items()},
+        extras=_extras(),
         peers={name: _version(name) for name in _PEERS},
         hub_cache=Path(constants.HF_HUB_CACHE),
         hub_endpoint=constants.ENDPOINT,
@@ -87,6 +83,20 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+# A requirement of an extra as a distribution's metadata spell it: `h5py>=3.10; extra == 'keras'`.
+_EXTRA = re.compile(r"(?P<package>[\w.-]+)[^;]*;.*\bextra\s*==\s*['\"](?P<extra>[\w.-]+)['\"]")
+
+
+def _extras() -> dict[str, bool]:
+    """Porter's own extras, and whether all that each asks for is installed."""
+    found: dict[str, bool] = {}
+    for requirement in requires(_DISTRIBUTION) or ():
+        if match := _EXTRA.match(requirement):
+            there = _version(match["package"]) is not None
+            found[match["extra"]] = found.get(match["extra"], True) and there
+    return found
 
 
 def _file_system(path: Path) -> FileSystem:

@@ -27,7 +27,7 @@ def inspect(
     a shell pattern that tensor names must match. No weight is read. Raises PorterError: 6 for a malformed
     file, 5 for a container that is not read, 2 if there is nothing at `source`.
     """
-    opened = open_source(source, maps=maps, config=config, remote=True)
+    opened = open_source(source, maps=maps, config=config, remote="headers")
     reason = opened.reason.message if opened.reason is not None else None
     return describe(opened.source, opened.checkpoint, opened.identity, reason, filter)
 
@@ -44,7 +44,7 @@ def inspect_as(
 
     Quantised tensors are shown as float32. `filter` is a shell pattern on the other dialect's names.
     """
-    opened = open_source(source, maps=maps, config=config, remote=True)
+    opened = open_source(source, maps=maps, config=config, remote="headers")
     identity = opened.identified()
     quantised = any(tensor.dtype.quantised for tensor in opened.checkpoint.tensors.values())
     options = Options(dtype=dtype_named("F32") if quantised else None, weights_only=True)

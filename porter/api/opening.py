@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from porter.containers.checkpoint import Checkpoint, open_checkpoint
 from porter.errors import PorterError, UsageError
@@ -13,19 +14,26 @@ from porter.sources.aliases import HubReference, find_source
 from porter.sources.local import Location, locate
 from porter.tables.find import Family, load_families
 
+if TYPE_CHECKING:
+    from porter.sources.hub_source import HubSource
+
 # Files whose presence makes the current directory a checkpoint.
-_WEIGHTS = ("*.safetensors", "*.gguf", "*.pth", "*.bin", "*.weights.h5")
+_WEIGHTS = ("*.safetensors", "*.gguf", "*.pth", "*.bin", "*.weights.h5", "*.ckpt", "_METADATA")
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A checkpoint with the tables that apply to it. `identity` is None where no table fits: see `reason`."""
+    """A checkpoint with the tables that apply to it. `identity` is None where no table fits: see `reason`.
+
+    `stream` is where the bytes are to be read if they are not on this machine.
+    """
 
     source: str
     checkpoint: Checkpoint
     families: Mapping[str, Family]
     identity: Identity | None
     reason: PorterError | None
+    stream: HubSource | None = None
 
     def identified(self) -> Identity:
         """The identity, or the error that says why there is none."""
@@ -41,38 +49,38 @@ def open_source(
     maps: Sequence[Path] = (),
     config: Path | None = None,
     dialect: str | None = None,
-    remote: bool = False,
+    remote: str | None = None,
 ) -> Opened:
     """Open a checkpoint (default: `default_source`) and find out what it is.
 
     A path always wins over a name on the Hub. What a name stands for is taken from the Hub's cache; only
-    with `remote` may its headers be read over the network.
+    with `remote` may it be read over the network: its "headers", or its "bytes" too.
     """
     where = default_source() if source is None else source
     families = load_families(maps)
     if config is not None and not config.is_file():
         raise UsageError(f"there is no config at {config}")
-    checkpoint = _open(where, remote)
+    checkpoint, stream = _open(where, remote)
     try:
         identity = identify(checkpoint, families, config=config, dialect=dialect)
     except PorterError as error:
-        return Opened(str(where), checkpoint, families, None, error)
-    return Opened(str(where), checkpoint, families, identity, None)
+        return Opened(str(where), checkpoint, families, None, error, stream)
+    return Opened(str(where), checkpoint, families, identity, None, stream)
 
 
-def _open(source: str | Path, remote: bool) -> Checkpoint:
+def _open(source: str | Path, remote: str | None) -> tuple[Checkpoint, HubSource | None]:
     found = find_source(source)
     if not isinstance(found, HubReference):
-        return open_checkpoint(locate(found))
-    from porter.sources.hub import cached_snapshot
+        return open_checkpoint(locate(found)), None
+    from porter.sources.hub import cached_snapshot, is_offline
 
     snapshot = cached_snapshot(found)
     if snapshot is not None:
-        return open_checkpoint(Location(snapshot, None, found.repo))
-    if remote:
-        from porter.containers.remote import open_remote
+        return open_checkpoint(Location(snapshot, None, found.repo)), None
+    if remote is not None and not (remote == "bytes" and is_offline()):
+        from porter.containers.remote import open_remote, open_stream
 
-        return open_remote(found)
+        return open_stream(found) if remote == "bytes" else (open_remote(found), None)
     raise UsageError(
         f"{source} has not been downloaded",
         cause=f"{found.label} is not, or not completely, in the Hub's cache",

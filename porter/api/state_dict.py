@@ -7,7 +7,8 @@ process's own page and never the file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,11 @@ from typing import TYPE_CHECKING, Any
 from porter.api.convert import prepare
 from porter.api.opening import open_source
 from porter.containers.base import StoredTensor
+from porter.containers.orbax_arrays import exported
 from porter.containers.safetensors import locate
 from porter.errors import DifferenceError, MalformedError, UnsupportedError
+from porter.execution.checks import padding_error
+from porter.layout import elements
 from porter.planning.plan import COMPUTE, Copy, Plan
 
 if TYPE_CHECKING:
@@ -41,7 +45,13 @@ def load_state_dict(
         as_ = open_source(source, maps=maps, config=config).identified().dialect.name
     prepared = prepare(source, to=as_, dtype=dtype, tied="write", maps=maps, config=config, weights_only=True)
     plan = prepared.plan
-    loader = _Loader(plan, prepared.opened.checkpoint.root)
+    root = prepared.opened.checkpoint.root
+    # What is mapped stays readable when its file is gone.
+    with exported(root, plan.sources, Path(tempfile.gettempdir())) as arrays:
+        return _load(_Loader(plan, root, arrays), plan, device)
+
+
+def _load(loader: _Loader, plan: Plan, device: str | torch.device) -> dict[str, torch.Tensor]:
     loader.check()
     tensors = {}
     shared: dict[tuple[Any, ...], torch.Tensor] = {}
@@ -65,11 +75,12 @@ def _identity(copy: Copy) -> tuple[Any, ...]:
 class _Loader:
     """Source tensors as memory-mapped torch tensors, and the targets made of them."""
 
-    def __init__(self, plan: Plan, root: Path) -> None:
+    def __init__(self, plan: Plan, root: Path, arrays: Mapping[str, Path]) -> None:
         import torch
 
         self.torch = torch
         self.plan = plan
+        self._arrays = arrays
         self._files: dict[str, torch.Tensor] = {}
         self._open = partial(self._map, root)
 
@@ -82,6 +93,10 @@ class _Loader:
             same = self.torch.equal(kept.view(self.torch.uint8), dropped.view(self.torch.uint8))
             if not same:
                 raise DifferenceError(f"{check.dropped} differs from {check.kept}", cause=check.reason)
+        for padding in self.plan.cropped:
+            stored = self._source(self.plan.source_by_name[padding.tensor])
+            if stored.flatten()[-padding.elements :].any():
+                raise padding_error(padding.tensor, padding.elements // stored[0].numel())
 
     def tensor(self, target: StoredTensor, copies: Sequence[Copy]) -> torch.Tensor:
         """One target tensor: a view where one source range is all of it, else a copy."""
@@ -89,7 +104,8 @@ class _Loader:
             view = self._view(target, copies[0])
             if view is not None:
                 return view
-        made = self.torch.empty(target.shape, dtype=self._dtype(target))
+        # Rows that no copy fills are padding.
+        made = self.torch.zeros(target.shape, dtype=self._dtype(target))
         for copy in copies:
             values = self._values(copy)
             sizes = [loop.size for loop in copy.loops]
@@ -103,6 +119,8 @@ class _Loader:
     def _view(self, target: StoredTensor, copy: Copy) -> torch.Tensor | None:
         loops = copy.loops
         if len(loops) > 1 or (loops and (loops[0].source_stride, loops[0].target_stride) != (1, 1)):
+            return None
+        if elements(loops) != target.elements:
             return None
         source = self._source(self.plan.source_by_name[copy.source])
         return source.flatten()[copy.source_offset : copy.source_offset + target.elements].view(target.shape)
@@ -119,6 +137,10 @@ class _Loader:
         raw = self._open(tensor.file)[tensor.offset : tensor.offset + tensor.nbytes]
         if len(raw) != tensor.nbytes:
             raise MalformedError(f"{tensor.file} ends inside {tensor.name!r}")
+        if tensor.scales is not None:
+            factors = self._source(self.plan.source_by_name[tensor.scales]).float()
+            whole = raw.view(self.torch.int8).view(tensor.shape).float()
+            return whole * factors.view(-1, *[1] * (len(tensor.shape) - 1))
         if tensor.dtype.quantised:
             return self._dequantised(tensor, raw)
         if tensor.offset % tensor.dtype.itemsize:
@@ -146,7 +168,7 @@ class _Loader:
 
     def _map(self, root: Path, file: str) -> torch.Tensor:
         if file not in self._files:
-            path = locate(root, file)
+            path = self._arrays.get(file) or locate(root, file)
             self._files[file] = self.torch.from_file(
                 str(path), shared=False, size=path.stat().st_size, dtype=self.torch.uint8
             )

@@ -123,7 +123,7 @@ class ConfigReader:
             ) from None
 
     def holds(self, condition: Expression) -> bool:
-        """Whether a condition on the config's fields and on the tensors holds; what it cannot read is false."""
+        """Whether a condition on the config and on the tensors holds; what it cannot read is false."""
         try:
             return bool(condition.evaluate(self.value, self._functions()))
         except PorterError:

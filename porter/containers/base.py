@@ -21,7 +21,8 @@ class StoredTensor:
 
     `shape` is row-major, outermost first (GGUF's reversed dims are already turned round); `file` is
     the file's name relative to the checkpoint, with forward slashes; `offset` is in bytes from the
-    start of that file. The data are `dtype.nbytes(elements)` contiguous bytes.
+    start of that file. The data are `dtype.nbytes(elements)` contiguous bytes. `scales` names the
+    tensor that holds a factor for each row of one that is stored in whole numbers.
     """
 
     name: str

@@ -6,12 +6,13 @@ What family and dialect it is, is not decided here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from porter.containers.base import Header, StoredTensor
+from porter.containers.torch_state import common_prefix
 from porter.errors import MalformedError, UnsupportedError
 from porter.sources.local import Location
 
@@ -37,8 +38,15 @@ class Checkpoint:
 
     @cached_property
     def tensors(self) -> dict[str, StoredTensor]:
-        """All tensors by name, in file order."""
-        return {tensor.name: tensor for header in self.headers for tensor in header.tensors}
+        """All tensors by name, in file order.
+
+        Names lose what `torch.compile` and data-parallel wrappers put before them, where all have it.
+        """
+        tensors = [tensor for header in self.headers for tensor in header.tensors]
+        prefix = common_prefix(tensor.name for tensor in tensors)
+        if prefix:
+            tensors = [replace(tensor, name=tensor.name.removeprefix(prefix)) for tensor in tensors]
+        return {tensor.name: tensor for tensor in tensors}
 
     @property
     def metadata(self) -> Mapping[str, Any]:
@@ -89,9 +97,10 @@ def _readable(root: Path, path: Path) -> bool:
 
 
 def _headers(location: Location) -> tuple[Header, ...]:
-    from porter.containers import gguf, keras, safetensors, torch_zip
+    from porter.containers import gguf, keras, orbax, safetensors, torch_zip
 
     root = location.root
+    _refuse_adapter(location)
     if location.file is not None:
         path = root / location.file
         if path.suffix == ".safetensors":
@@ -116,6 +125,8 @@ def _headers(location: Location) -> tuple[Header, ...]:
         )
     if keras.holds_keras(root):
         return keras.read_directory(root)
+    if orbax.holds_orbax(root):
+        return orbax.read_directory(root)
     if any(path.suffix in torch_zip.SUFFIXES for path in root.iterdir() if path.is_file()):
         return tuple(torch_zip.read_checkpoint_headers(root))
     for path in sorted(root.iterdir()):
@@ -123,13 +134,25 @@ def _headers(location: Location) -> tuple[Header, ...]:
             raise _unsupported(path)
     raise MalformedError(
         f"{root} holds no weights",
-        cause="no .safetensors, .gguf, .pth, .bin, .weights.h5 or .keras file",
+        cause="no .safetensors, .gguf, .pth, .bin, .weights.h5 or .keras file, and no Orbax checkpoint",
         hint="give a checkpoint's directory, or its weight file",
     )
+
+
+def _refuse_adapter(location: Location) -> None:
+    """An adapter (PEFT's names) is a change to a model and not a model."""
+    names = [location.file] if location.file else [path.name for path in location.root.iterdir()]
+    weights = [name for name in names if Path(name).suffix in (".safetensors", ".bin", ".gguf", ".pth")]
+    if weights and all(name.startswith("adapter_model.") for name in weights):
+        raise UnsupportedError(
+            f"{location.label} is an adapter, not a whole model",
+            cause=f"found {weights[0]}, which holds changes to the weights of another checkpoint",
+            hint="merge it first: peft's merge_and_unload(), then save_pretrained(), and convert that",
+        )
 
 
 def _unsupported(path: Path) -> UnsupportedError:
     kind = _OTHER_CONTAINERS.get(path.suffix, "no container that porter knows")
     return UnsupportedError(
-        f"cannot read {path.name}: {kind}", hint="porter reads safetensors, GGUF, torch and Keras files"
+        f"cannot read {path.name}: {kind}", hint="porter reads safetensors, GGUF, torch, Keras and Orbax"
     )

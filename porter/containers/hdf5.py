@@ -116,7 +116,7 @@ def _walk(h5py: Any, root: Any, file: str) -> Iterator[tuple[str, Any]]:
             link = group.get(key, getlink=True)
             if not isinstance(link, h5py.HardLink):
                 _refuse(file, f"expected a hard link, found {_a(type(link).__name__)}", name)
-            item = group[key]
+            item = _open(group, key, name, file)
             address = h5py.h5o.get_info(item.id).addr
             if address in seen:
                 _refuse(file, "expected each object under one name, found it under two", name)
@@ -130,6 +130,13 @@ def _walk(h5py: Any, root: Any, file: str) -> Iterator[tuple[str, Any]]:
             else:
                 _refuse(file, "expected groups and datasets only, found a named datatype", name)
         pending.extend(reversed(inner))
+
+
+def _open(group: Any, key: str, name: str, file: str) -> Any:
+    try:
+        return group[key]
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        return _refuse(file, str(error.args[0]), name)
 
 
 def _tensor(h5py: Any, name: str, dataset: Any, size: int, file: str, start: int) -> StoredTensor:

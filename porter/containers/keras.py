@@ -170,8 +170,8 @@ def _check_count(metadata: dict[str, Any], headers: Iterable[Header], file: str)
         raise MalformedError(
             f"{file} and the weights disagree",
             cause=f"{file} counts {stated!r} parameters, the tensors hold {found}",
-            hint="is the checkpoint complete? If it was saved with LoRA on, whose factors are counted and not "
-            f"stored, name {WEIGHTS} itself",
+            hint="is the checkpoint complete? If it was saved with LoRA on, whose factors are counted and "
+            f"not stored, name {WEIGHTS} itself",
         )
 
 

@@ -6,7 +6,7 @@ the cache holds already is read there, and a model that is complete there needs 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,8 +17,9 @@ from porter.errors import MalformedError, UnsupportedError
 from porter.sources.aliases import HubReference
 from porter.sources.hub import cached_snapshot, list_files
 from porter.sources.hub_fetch import Place, fetch
-from porter.sources.hub_files import RepoFile, weights
+from porter.sources.hub_files import RepoFile, select, weights
 from porter.sources.hub_remote import read_range
+from porter.sources.hub_source import HubSource
 from porter.sources.local import Location
 
 # What is needed to know a checkpoint's family and dialect; a tokenizer's megabytes are not.
@@ -45,8 +46,21 @@ def open_remote(ref: HubReference, token: str | None = None) -> Checkpoint:
     """
     if snapshot := cached_snapshot(ref):
         return open_checkpoint(Location(snapshot, None, ref.repo))
-    root, headers, files = _remote(ref, token)
+    root, headers, files = _remote(Place(list_files(ref, token)), ref, token)
     return Checkpoint(root, ref.repo, headers[0].container, tuple(headers), files)
+
+
+def open_stream(ref: HubReference, token: str | None = None) -> tuple[Checkpoint, HubSource]:
+    """Open a model on the Hub to be converted from afar: its headers, all its small files, and its bytes.
+
+    The tokenizer and its like go to the Hub's cache, the weights do not. Raises PorterError and its kinds.
+    """
+    place = Place(list_files(ref, token))
+    heavy = {file.name for file in weights(place.listing.files)}
+    small = [file.name for file in select(place.listing.files) if file.name not in heavy]
+    root, headers, files = _remote(place, ref, token, small)
+    checkpoint = Checkpoint(root, ref.repo, headers[0].container, tuple(headers), files)
+    return checkpoint, HubSource(ref, place.listing, token)
 
 
 def remote_headers(
@@ -57,8 +71,9 @@ def remote_headers(
     return checkpoint.headers, checkpoint.files
 
 
-def _remote(ref: HubReference, token: str | None) -> tuple[Path, list[Header], dict[str, Path]]:
-    place = Place(list_files(ref, token))
+def _remote(
+    place: Place, ref: HubReference, token: str | None, wanted: Sequence[str] = ()
+) -> tuple[Path, list[Header], dict[str, Path]]:
     chosen = weights(place.listing.files)
     shards = [file for file in chosen if file.name.endswith(".safetensors")]
     if not shards:
@@ -75,6 +90,7 @@ def _remote(ref: HubReference, token: str | None) -> tuple[Path, list[Header], d
     if weight_map is not None:
         shards = _named(weight_map, place, ref)
     small = [file for name in SMALL_FILES if (file := place.listing.file(name)) and file.size <= _MAX_SMALL]
+    small += [file for name in wanted if name not in SMALL_FILES and (file := place.listing.file(name))]
     with ThreadPoolExecutor(_WORKERS) as pool:
         fetching = [pool.submit(fetch, place, file, ref, token=token) for file in small]
         reading = [pool.submit(_header, place, file, ref, token, weight_map) for file in shards]

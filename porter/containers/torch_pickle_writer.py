@@ -29,11 +29,17 @@ def storages(tensors: Sequence[StoredTensor]) -> dict[int, list[StoredTensor]]:
     return storages
 
 
-def pickle_state(tensors: Sequence[StoredTensor]) -> bytes:
-    """data.pkl: an OrderedDict of tensors, in the given order. Storages are numbered by their offset."""
+def pickle_state(tensors: Sequence[StoredTensor], wrap: str | None = None) -> bytes:
+    """data.pkl: an OrderedDict of tensors, in the given order. Storages are numbered by their offset.
+
+    With `wrap` it stands under that key of another one.
+    """
     numbers = {offset: number for number, offset in enumerate(storages(tensors))}
     items = (_text(tensor.name) + _tensor(tensor, numbers[tensor.offset]) for tensor in tensors)
-    return b"\x80\x02" + _EMPTY + b"(" + b"".join(items) + b"u."
+    state = _EMPTY + b"(" + b"".join(items) + b"u"
+    if wrap is not None:
+        state = _EMPTY + b"(" + _text(wrap) + state + b"u"
+    return b"\x80\x02" + state + b"."
 
 
 def _tensor(tensor: StoredTensor, number: int) -> bytes:

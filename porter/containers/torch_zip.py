@@ -36,6 +36,9 @@ from porter.errors import PorterError, UnsupportedError, UsageError
 CONTAINER = "torch"
 SUFFIXES = (".pth", ".bin", ".pt", ".ckpt")
 
+# In a header's metadata: the key that the state dict stands under.
+WRAP = "torch.wrapped_under"
+
 _MAIN_INDEX = "pytorch_model.bin.index.json"
 _INDEX_SUFFIX = ".bin.index.json"
 _SINGLE_FILES = ("pytorch_model.bin", "lit_model.pth")
@@ -157,7 +160,7 @@ def _read_raw(path: Path, file: str) -> Header:
     tensors.sort(key=lambda tensor: tensor.offset)
     metadata: dict[str, Any] = {}
     if wrapper is not None:
-        metadata["torch.wrapped_under"] = wrapper
+        metadata[WRAP] = wrapper
     if found.foreign:
         metadata["torch.foreign"] = found.foreign
     return Header(CONTAINER, file, size, tuple(tensors), metadata)

@@ -19,7 +19,7 @@ from porter.containers.base import OutputFile, StoredTensor
 from porter.containers.safetensors_writer import BLOCK, LEAST_SHARED, TensorSpec
 from porter.containers.torch_pickle import MAX_PICKLE
 from porter.containers.torch_pickle_writer import pickle_state, storages
-from porter.containers.torch_zip import CONTAINER
+from porter.containers.torch_zip import CONTAINER, WRAP
 from porter.containers.torch_zip_entries import (
     CENTRAL,
     CENTRAL_MAGIC,
@@ -70,12 +70,14 @@ def place(
     *,
     alignment: int = ALIGNMENT,
     residues: Mapping[str, int] | None = None,
+    wrap: str | None = None,
 ) -> OutputFile:
     """Where each tensor of the output file `name` goes; data start on multiples of `alignment` bytes.
 
     `ties` maps a tensor to the one whose data it shares; both have the same dtype and shape, and the first
     is placed at the second's offset. `residues` says, modulo 4096, where tensors lie best so that a file
-    system can share their blocks with the source's; those of at least 64 KiB are padded up to it. Raises
+    system can share their blocks with the source's; those of at least 64 KiB are padded up to it. `wrap` is
+    the key that the state dict stands under, where it is not the whole of the file. Raises
     UnsupportedError for a dtype that torch lacks, for a name given twice, and for ties that cannot be;
     ValueError for an alignment that is no power of two from 4 to 32768.
     """
@@ -96,7 +98,7 @@ def place(
     numbers = {tensor: number for number, tensor in enumerate(owners)}
     # The pickle depends on the storages' order alone, so their numbers can stand for their offsets.
     pickled = pickle_state(
-        [StoredTensor(*spec, name, numbers[ties.get(spec[0], spec[0])]) for spec in tensors]
+        [StoredTensor(*spec, name, numbers[ties.get(spec[0], spec[0])]) for spec in tensors], wrap
     )
     if len(pickled) > MAX_PICKLE:
         raise UnsupportedError(f"{name}: {len(tensors)} tensors are too many for one torch file")
@@ -109,7 +111,7 @@ def place(
         offsets[owner] = _next_offset(position, _data_name(number), nbytes, step, residue or 0)
         position = offsets[owner] + nbytes
     placed = tuple(StoredTensor(*spec, name, offsets[ties.get(spec[0], spec[0])]) for spec in tensors)
-    file = OutputFile(name, CONTAINER, 0, placed)
+    file = OutputFile(name, CONTAINER, 0, placed, {} if wrap is None else {WRAP: wrap})
     start, tail = literals(file)[-1]
     return replace(file, size=start + len(tail))
 
@@ -121,7 +123,7 @@ def literals(file: OutputFile, crcs: Mapping[str, int] | None = None) -> list[tu
     not known become 0, which torch never minds and `unzip -t` does. Headers fill the room before each
     storage, so a placement other than `place`'s works too; ValueError where that room is too small.
     """
-    entries, head = _small_entries(pickle_state(file.tensors))
+    entries, head = _small_entries(pickle_state(file.tensors, file.metadata.get(WRAP)))
     begin, pending = 0, bytearray(head)
     found: list[tuple[int, bytes]] = []
     for number, (offset, sharing) in enumerate(storages(file.tensors).items()):

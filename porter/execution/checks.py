@@ -1,4 +1,4 @@
-"""Checks of a plan that need bytes: two source tensors that must be equal before one may be dropped."""
+"""Checks of a plan that need bytes: tied tensors that must be equal, and padding that must be zeros."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from porter.containers.base import StoredTensor
 from porter.errors import DifferenceError
 from porter.execution.files import SourceFile
-from porter.planning.plan import EqualCheck, Plan
+from porter.planning.plan import EqualCheck, Padding, Plan
 
 # Bytes read from each side at a time.
 BUFFER = 1 << 20
@@ -17,6 +17,8 @@ def run_checks(plan: Plan, sources: Mapping[str, SourceFile]) -> None:
     """Runs all checks of the plan over its open source files. Raises DifferenceError at the first failure."""
     for check in plan.checks:
         _check_equal(check, plan.source_by_name[check.kept], plan.source_by_name[check.dropped], sources)
+    for padding in plan.cropped:
+        _check_zeros(padding, plan.source_by_name[padding.tensor], sources)
 
 
 def _check_equal(
@@ -34,6 +36,28 @@ def _check_equal(
         if first != second:
             at = next(index for index in range(count) if first[index] != second[index])
             raise _difference(check, f"their bytes differ from byte {start + at} of {kept.nbytes} on")
+
+
+def _check_zeros(padding: Padding, tensor: StoredTensor, sources: Mapping[str, SourceFile]) -> None:
+    left = tensor.dtype.nbytes(padding.elements)
+    start = tensor.offset + tensor.nbytes - left
+    buffer = memoryview(bytearray(min(BUFFER, left)))
+    while left:
+        piece = buffer[: min(left, len(buffer))]
+        sources[tensor.file].read(piece, start)
+        if any(bytes(piece)):
+            row = tensor.elements // tensor.shape[0]
+            raise padding_error(tensor.name, padding.elements // row)
+        start, left = start + len(piece), left - len(piece)
+
+
+def padding_error(name: str, rows: int) -> DifferenceError:
+    """Rows that were to be left out as padding hold something."""
+    return DifferenceError(
+        f"the last {rows} rows of {name!r} are not zeros",
+        cause="they were to be left out because they lie behind the vocabulary",
+        hint=f"if they mean nothing, leave them out with --allow-unmapped '{name}'",
+    )
 
 
 def _what(tensor: StoredTensor) -> str:

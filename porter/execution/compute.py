@@ -32,7 +32,11 @@ def move_values(move: Move) -> None:
     """Runs the copy. Raises UnsupportedError for dtypes torch lacks and for values out of range."""
     if move.box.elements == 0:
         return
-    if move.source.dtype.quantised:
+    if move.factors is not None:
+        from porter.execution.scaled import scaled
+
+        pieces = scaled(move, max(1, _turned_piece(move) // 4))
+    elif move.source.dtype.quantised:
         from porter.execution.quantised import dequantised
 
         pieces = dequantised(move, max(1, _turned_piece(move) // 4))

@@ -47,13 +47,14 @@ class Digest:
                 part = self._left.pop()
                 self._finished.discard(part)
                 self._ready = max(self._ready, part[1])
+            if self._thread is None and self._ready - self._hashed > BUFFER:
+                self._thread = threading.Thread(target=self._follow, name="porter-digest", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
             if self._mode == ALWAYS:
                 self._changed.wait_for(lambda: self._over or self._ready - self._hashed <= 2 * LAG)
             elif self._ready - self._hashed > LAG:
                 self._over = True
-            if self._thread is None and self._ready - self._hashed > BUFFER:
-                self._thread = threading.Thread(target=self._follow, name="porter-digest", daemon=True)
-                self._thread.start()
             self._changed.notify_all()
 
     def stop(self) -> None:

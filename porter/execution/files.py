@@ -226,6 +226,13 @@ class RangeWriter:
         self.file.count(count)
 
 
+def write_zeros(writer: RangeWriter, start: int, end: int) -> None:
+    """Fills a range with zeros: a file that an earlier run has left may hold something there."""
+    zeros = bytes(min(WRITE, end - start))
+    for begin in range(start, end, WRITE):
+        writer.write(begin, zeros[: min(WRITE, end - begin)])
+
+
 def range_crc(file: WeightFile, start: int, end: int) -> int:
     """The CRC-32 of what the file holds in a range."""
     buffer = memoryview(bytearray(min(WRITE, end - start)))

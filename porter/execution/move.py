@@ -18,7 +18,8 @@ from porter.planning.plan import COMPUTE, Copy
 class Move:
     """What an executor needs: the copy, its tensors, their files, and buffers.
 
-    `part` is the part of the copy that is to be moved; None is all of it.
+    `part` is the part of the copy that is to be moved; None is all of it. `factors` are those of the
+    source's rows, where it has some.
     """
 
     copy: Copy
@@ -28,6 +29,7 @@ class Move:
     writer: RangeWriter
     buffers: Buffers = field(default_factory=lambda: Buffers(MAX_MEMORY))
     part: Box | None = None
+    factors: tuple[StoredTensor, SourceFile] | None = None
 
     @property
     def box(self) -> Box:

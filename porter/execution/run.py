@@ -14,6 +14,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from porter.containers.orbax import ARRAY
+from porter.containers.orbax_arrays import exported
 from porter.containers.safetensors import locate, unsafe_path
 from porter.errors import PorterError
 from porter.execution.checks import run_checks
@@ -85,11 +87,15 @@ def execute(
     options = options or ExecutionOptions()
     callbacks = Callbacks(progress, moving or _ignore, notice or _ignore)
     try:
-        _check_names(plan)
+        check_names(plan)
         copied = [side.copied_from for side in plan.side_files if side.copied_from is not None]
-        paths = {name: locate(source_root, name) for name in {*plan.source_sizes, *copied}}
+        plain = {name for name in plan.source_sizes if not name.startswith(ARRAY)}
+        paths = {name: locate(source_root, name) for name in {*plain, *copied}}
         out = check_output(out, source_root, paths.values(), force=force, inside=inside)
-        with _opened(paths, plan.source_sizes) as sources:
+        with (
+            exported(source_root, plan.sources, out.parent) as arrays,
+            _opened({**paths, **arrays}, _read(plan)) as sources,
+        ):
             run_checks(plan, sources)
             with staging(out, plan.hash, callbacks.notice) as stage:
                 key = {
@@ -103,7 +109,7 @@ def execute(
                     )
                     if receipt is not None:
                         content = receipt(dict(digests))
-                        digests[RECEIPT], sizes[RECEIPT] = _write_side(stage.path, RECEIPT, [content])
+                        digests[RECEIPT], sizes[RECEIPT] = write_side(stage.path, RECEIPT, [content])
                     publish(stage.path, out, force=force)
     except OSError as error:
         raise PorterError(f"the conversion to {out} failed", cause=str(error)) from error
@@ -176,11 +182,12 @@ def _build(
         digests[file.name], shared[file.name] = written.digest, written.shared
         sizes[file.name] = file.size
     for side in plan.side_files:
-        digests[side.name], sizes[side.name] = _write_side(stage, side.name, _content(side, paths))
+        digests[side.name], sizes[side.name] = write_side(stage, side.name, side_content(side, paths))
     return digests, sizes, shared
 
 
-def _content(side: SideFile, paths: Mapping[str, Path]) -> Iterator[bytes]:
+def side_content(side: SideFile, paths: Mapping[str, Path]) -> Iterator[bytes]:
+    """A small file's content, piece by piece; `paths` are those of the files that are copied."""
     if side.copied_from is None:
         yield side.content or b""
         return
@@ -189,7 +196,8 @@ def _content(side: SideFile, paths: Mapping[str, Path]) -> Iterator[bytes]:
             yield piece
 
 
-def _write_side(stage: Path, name: str, pieces: Iterable[bytes]) -> tuple[str, int]:
+def write_side(stage: Path, name: str, pieces: Iterable[bytes]) -> tuple[str, int]:
+    """Writes a small file durably; its `sha256:<hex>` and size in bytes."""
     digest, size = hashlib.sha256(), 0
     with _fresh(stage, name).open("xb") as stream:
         for piece in pieces:
@@ -213,7 +221,8 @@ def _staged(stage: Path, name: str) -> Path:
     return path
 
 
-def _check_names(plan: Plan) -> None:
+def check_names(plan: Plan) -> None:
+    """Raises PorterError if two files of the output have one name, or one has an unsafe name."""
     seen = {RECEIPT, JOURNAL}
     for name in (*(file.name for file in plan.files), *(side.name for side in plan.side_files)):
         if reason := unsafe_path(name):
@@ -221,6 +230,14 @@ def _check_names(plan: Plan) -> None:
         if name in seen:
             raise PorterError(f"the plan writes {name} twice")
         seen.add(name)
+
+
+def _read(plan: Plan) -> dict[str, int]:
+    """Sizes of the files to open. Arrays that the plan does not read have not been written out."""
+    needed = {tensor.file for tensor in plan.sources}
+    return {
+        name: size for name, size in plan.source_sizes.items() if name in needed or not name.startswith(ARRAY)
+    }
 
 
 @contextmanager

@@ -19,13 +19,17 @@ RANGE = 64 << 20
 
 @dataclass(frozen=True)
 class Unit:
-    """Copies, or parts of them, that together write `expected` bytes within `start` to `end` of the file."""
+    """Copies, or parts of them, that together write `expected` bytes within `start` to `end` of the file.
+
+    With `zeros` there are none: the range is padding.
+    """
 
     tensor: str
     start: int
     end: int
     expected: int
     parts: tuple[tuple[Copy, Box | None], ...]
+    zeros: bool = False
 
     @property
     def heavy(self) -> bool:
@@ -34,9 +38,16 @@ class Unit:
 
 
 def divide(
-    file: OutputFile, copies: Mapping[str, Sequence[Copy]], shared: Mapping[str, Sequence[Copy]]
+    file: OutputFile,
+    copies: Mapping[str, Sequence[Copy]],
+    shared: Mapping[str, Sequence[Copy]],
+    padding: Mapping[str, int] | None = None,
 ) -> list[Unit]:
-    """The units of a file in its own order. `shared` are copies that are already done, by target tensor."""
+    """The units of a file in its own order. `shared` are copies that are already done, by target tensor.
+
+    `padding` says how many elements at the end of a tensor are zeros.
+    """
+    padding = padding or {}
     units: list[Unit] = []
     seen: set[tuple[int, int]] = set()
     for tensor in sorted(file.tensors, key=lambda tensor: tensor.offset):
@@ -52,8 +63,19 @@ def divide(
         else:
             finished = sum(tensor.dtype.nbytes(elements(copy.loops)) for copy in shared.get(tensor.name, ()))
             parts = tuple((copy, None) for copy in left)
-            units.append(Unit(tensor.name, *range_, tensor.nbytes - finished, parts))
+            rest = tensor.dtype.nbytes(padding.get(tensor.name, 0))
+            start, end = range_
+            units.append(Unit(tensor.name, start, end - rest, tensor.nbytes - rest - finished, parts))
+        units.extend(_zeros(tensor, padding.get(tensor.name, 0)))
     return units
+
+
+def _zeros(tensor: StoredTensor, padding: int) -> Iterator[Unit]:
+    end = tensor.offset + tensor.nbytes
+    start = end - tensor.dtype.nbytes(padding)
+    for begin in range(start, end, RANGE):
+        stop = min(begin + RANGE, end)
+        yield Unit(tensor.name, begin, stop, stop - begin, (), zeros=True)
 
 
 def _ranges(tensor: StoredTensor, copies: Sequence[Copy]) -> Iterator[Unit]:

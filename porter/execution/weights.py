@@ -15,6 +15,8 @@ from pathlib import Path
 from porter.containers import (
     hdf5,
     hdf5_writer,
+    orbax,
+    orbax_writer,
     safetensors,
     safetensors_writer,
     torch_zip,
@@ -26,7 +28,7 @@ from porter.execution.buffers import Buffers
 from porter.execution.classes import run_move
 from porter.execution.crc import joined
 from porter.execution.digests import Digest
-from porter.execution.files import RangeWriter, SourceFile, WeightFile, range_crc
+from porter.execution.files import RangeWriter, SourceFile, WeightFile, range_crc, write_zeros
 from porter.execution.journal import Journal, Range
 from porter.execution.move import Move
 from porter.execution.options import ALWAYS, NEVER, ExecutionOptions
@@ -39,6 +41,7 @@ _LITERALS: dict[str, Callable[[OutputFile], list[tuple[int, bytes]]]] = {
     safetensors.CONTAINER: safetensors_writer.literals,
     torch_zip.CONTAINER: torch_zip_writer.literals,
     hdf5.CONTAINER: hdf5_writer.literals,
+    orbax.CONTAINER: orbax_writer.literals,
 }
 
 # More threads than this wait for memory and for the disk.
@@ -78,12 +81,13 @@ def write_weights(
     for copy in plan.copies:
         if copy.target in own:
             copies.setdefault(copy.target, []).append(copy)
-    literals = _literals(file)
+    literals = literals_of(file)
     with WeightFile(path, file.name, file.size, callbacks.progress) as writer:
         shared = share(plan, file, copies, sources, writer, options.reflink)
         if not shared.nbytes:
             writer.reserve()
-        units = divide(file, copies, shared.copies)
+        padding = {part.tensor: part.elements for part in plan.padding}
+        units = divide(file, copies, shared.copies, padding)
         # Blocks that are shared are not read, and a torch file's own checksums, which stand before its
         # data, are known last: such files are hashed only by reading them once more.
         late = bool(shared.nbytes) or file.container == torch_zip.CONTAINER
@@ -93,12 +97,12 @@ def write_weights(
         crcs: dict[Range, int] = {}
         try:
             if not late:
-                _write_literals(writer, literals, digest)
+                _writeliterals_of(writer, literals, digest)
             left = _verified(units, writer, kept, crcs, digest, callbacks)
             job = _Job(plan, sources, writer, journal, digest, crcs, callbacks, file.container)
             _run_all(left, job, options)
             if late:
-                _write_literals(writer, _literals(file, _tensor_crcs(file, units, crcs)), None)
+                _writeliterals_of(writer, literals_of(file, _tensor_crcs(file, units, crcs)), None)
             writer.finish()
             if journal is not None:
                 journal.flush()
@@ -129,7 +133,11 @@ class _Job:
         into = RangeWriter(self.writer, unit.start, unit.end, unit.expected, summed=summed)
         for copy, part in unit.parts:
             source, target = self.plan.source_by_name[copy.source], self.plan.target_by_name[copy.target]
-            run_move(Move(copy, source, target, self.sources[source.file], into, buffers, part))
+            scales = self.plan.source_by_name[source.scales] if source.scales else None
+            factors = (scales, self.sources[scales.file]) if scales else None
+            run_move(Move(copy, source, target, self.sources[source.file], into, buffers, part, factors))
+        if unit.zeros:
+            write_zeros(into, unit.start, unit.end)
         crc = into.finish()
         if crc is not None:
             self.crcs[unit.start, unit.end] = crc
@@ -194,7 +202,7 @@ def _verified(
     return left
 
 
-def _literals(file: OutputFile, crcs: Mapping[str, int] | None = None) -> list[tuple[int, bytes]]:
+def literals_of(file: OutputFile, crcs: Mapping[str, int] | None = None) -> list[tuple[int, bytes]]:
     if file.container == torch_zip.CONTAINER:
         return sorted(torch_zip_writer.literals(file, crcs))
     found = _LITERALS.get(file.container)
@@ -203,7 +211,9 @@ def _literals(file: OutputFile, crcs: Mapping[str, int] | None = None) -> list[t
     return sorted(found(file))
 
 
-def _write_literals(writer: WeightFile, literals: Iterable[tuple[int, bytes]], digest: Digest | None) -> None:
+def _writeliterals_of(
+    writer: WeightFile, literals: Iterable[tuple[int, bytes]], digest: Digest | None
+) -> None:
     for offset, data in literals:
         writer.write(offset, data)
         if digest is not None:

@@ -20,13 +20,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from porter.errors import MalformedError, UsageError
 from porter.models.config import Config
+from porter.models.weights import read_tensors, weights_path
 
 
 def activation(x: Tensor, config: Config) -> Tensor:
@@ -259,21 +258,23 @@ class GPT(nn.Module):
     def from_checkpoint(
         cls, directory: str | Path, *, dtype: torch.dtype | None = None, device: str | torch.device = "cpu"
     ) -> GPT:
-        """The model in a directory with `lit_model.safetensors` and `model_config.yaml`.
+        """The model in a directory with `lit_model.safetensors` (or `.pth`) and `model_config.yaml`.
 
-        Weights keep the file's dtype unless `dtype` is given. Where the file leaves `lm_head.weight` out, the
-        head is tied to the embedding. Raises `UnsupportedError` for a config that the model does not
-        implement, `MalformedError` for a file whose names or shapes are not exactly the model's.
+        Weights keep the file's dtype unless `dtype` is given. Where the file leaves `lm_head.weight` out, or
+        lets it share the embedding's storage, the head is tied to the embedding. Raises `UnsupportedError`
+        for a config that the model does not implement, `MalformedError` for a file whose names or shapes are
+        not exactly the model's.
         """
         directory = Path(directory)
         config = Config.from_file(directory / "model_config.yaml")
         with torch.device("meta"):
             model = cls(config)
-        tensors = read_tensors(directory / "lit_model.safetensors", device)
-        tied = "lm_head.weight" not in tensors and "transformer.wte.weight" in tensors
-        if tied:
-            tensors["lm_head.weight"] = tensors["transformer.wte.weight"]
-        require_match(model.state_dict(), tensors, directory / "lit_model.safetensors")
+        path = weights_path(directory)
+        tensors = read_tensors(path, device)
+        if "transformer.wte.weight" in tensors:
+            tensors.setdefault("lm_head.weight", tensors["transformer.wte.weight"])
+        require_match(model.state_dict(), tensors, path)
+        tied = tensors["lm_head.weight"] is tensors["transformer.wte.weight"]
         model.load_state_dict({name: t.to(dtype) for name, t in tensors.items()}, strict=True, assign=True)
         if tied:
             model.lm_head.weight = model.transformer.wte.weight
@@ -301,16 +302,6 @@ class KVCache:
             k, v = torch.cat((past_k, k), dim=2), torch.cat((past_v, v), dim=2)
         self.layers[layer] = k, v
         return k, v
-
-
-def read_tensors(path: Path, device: str | torch.device) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, on `device`."""
-    if not path.is_file():
-        raise MalformedError(f"{path}: no such file", hint="a lit_model.pth is not read here")
-    try:
-        return load_file(path, device=str(device))
-    except SafetensorError as error:
-        raise MalformedError(f"{path}: not a safetensors file", cause=str(error)) from error
 
 
 def require_match(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path) -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
+from porter.containers import torch_zip
 from porter.containers.base import StoredTensor
 from porter.containers.checkpoint import Checkpoint
 from porter.dtypes import Dtype
@@ -21,7 +23,7 @@ from porter.planning.coverage import BlockIndex, Covered, cover
 from porter.planning.identify import Identity
 from porter.planning.join import Join
 from porter.planning.outputs import place_tensors, side_files
-from porter.planning.plan import COMPUTE, Copy, EqualCheck, Plan, SideFile, Summary
+from porter.planning.plan import COMPUTE, Copy, EqualCheck, Padding, Plan, SideFile, Summary
 from porter.planning.sharing import residues
 from porter.tables.bind import BoundTensor, Sizes, bind_dialect
 from porter.tables.model import Canonical, Dialect
@@ -41,6 +43,7 @@ class Options:
     allow_unmapped: tuple[str, ...] = ()
     weights_only: bool = False
     container: str | None = None
+    text_only: bool = False
 
 
 def build_plan(
@@ -62,6 +65,7 @@ def build_plan(
         source_bound,
         optional=[tensor.name for tensor in source_bound if _only_ties(tensor, ties)],
         allow_unmapped=options.allow_unmapped,
+        text_only=options.text_only,
     )
     hyperparameters, untied = _untie(identity.hyperparameters, target, ties, options)
     target_ties = {} if untied else ties
@@ -78,7 +82,7 @@ def build_plan(
     made = tuple(copies)
     checks = () if untied else _tie_checks(covered, source_bound, ties)
 
-    torch = _writes_torch(options)
+    torch = _writes_torch(options) or target.files.container == torch_zip.CONTAINER
     shared = _shared(target_bound, copies, target_ties) if torch else {}
     copies = [copy for copy in copies if copy.target not in shared]
     places = residues(copies, checkpoint.tensors)
@@ -92,7 +96,11 @@ def build_plan(
         sides, notes = side_files(checkpoint, identity, target, hyperparameters, tensors, shapes)
     # After the config, whose error says more: a weight that has no place has a hyperparameter that has none.
     _check_used(covered, made, join.alias, target)
+    cropped, loose = _cropped(covered, options)
     used = {copy.source for copy in copies} | {c.kept for c in checks} | {c.dropped for c in checks}
+    used |= {part.tensor for part in cropped}
+    stored = {tensor.name: tensor for tensor in covered.tensors.values()}
+    used |= {str(tensor.scales) for name, tensor in stored.items() if name in used}
     return Plan(
         family=identity.family.name,
         source_dialect=identity.dialect.name,
@@ -103,17 +111,42 @@ def build_plan(
             target.name: f"sha256:{target.digest}",
         },
         hyperparameters=hyperparameters,
-        sources=tuple(tensor for name, tensor in checkpoint.tensors.items() if name in used),
+        sources=tuple(
+            stored.get(name, tensor) for name, tensor in checkpoint.tensors.items() if name in used
+        ),
         source_sizes=checkpoint.sizes,
         files=files,
         copies=tuple(copies),
         checks=checks,
         side_files=(*index, *sides),
         summary=_summary(checkpoint, covered, copies, tensors, target_ties, omitted, target_bound),
-        notes=(*_notes(identity, copies, covered), *notes),
+        notes=(*identity.notes, *_notes(identity, copies, covered), *loose, *notes),
         rules={bound.name: f"{bound.rule.where}" for bound in target_bound},
         layouts={bound.name: str(bound.rule.layout) for bound in target_bound},
+        padding=tuple(Padding(bound.name, bound.padding) for bound in target_bound if bound.padding),
+        cropped=cropped,
     )
+
+
+def _cropped(covered: Covered, options: Options) -> tuple[tuple[Padding, ...], list[str]]:
+    """Stored rows that belong to no weight: those that must be zeros, and notes on all of them.
+
+    Rows that a table says may hold anything, and those of tensors that `--allow-unmapped` names, are left
+    out without a look at them.
+    """
+    checked, notes = [], []
+    for name, tensor in covered.tensors.items():
+        padding = covered.bound[name].padding
+        if not padding:
+            continue
+        rows = padding // (tensor.elements // tensor.shape[0])
+        zero = covered.bound[name].rule.padding == "zero"
+        zero = zero and not any(fnmatchcase(tensor.name, glob) for glob in options.allow_unmapped)
+        if zero:
+            checked.append(Padding(tensor.name, padding))
+        how = "which are checked to be zeros" if zero else "whatever they hold"
+        notes.append(f"{tensor.name}: its last {rows} of {tensor.shape[0]} rows are left out, {how}")
+    return tuple(checked), notes
 
 
 def _writes_torch(options: Options) -> bool:
@@ -219,7 +252,7 @@ def _dtype(name: str, options: Options, sources: Sequence[StoredTensor]) -> Dtyp
 def _check_filled(bound: BoundTensor, copies: Sequence[Copy]) -> None:
     """Blocks partition a tensor, so the copies fill it exactly when their elements add up to it."""
     moved = sum(elements(copy.loops) for copy in copies)
-    wanted = StoredTensor(bound.name, _BYTE, bound.shape, "", 0).elements
+    wanted = StoredTensor(bound.name, _BYTE, bound.shape, "", 0).elements - bound.padding
     if moved != wanted:
         raise UnsupportedError(
             f"{bound.name} would not be filled exactly",
@@ -239,7 +272,7 @@ def _check_used(covered: Covered, copies: Sequence[Copy], alias: Mapping[str, st
             moved[by_stored_name[copy.source]] += elements(copy.loops)
     for name, tensor in covered.tensors.items():
         kept = not _only_ties(covered.bound[name], alias)
-        if kept and moved[name] != tensor.elements:
+        if kept and moved[name] != tensor.elements - covered.bound[name].padding:
             raise UnsupportedError(
                 f"{tensor.name} would not be carried over exactly once",
                 cause=f"of its {tensor.elements} elements, {moved[name]} would be written as {target.title}",
@@ -299,7 +332,7 @@ def _summary(
         split=len(split),
         ties_written=len(tied),
         ties_dropped=len(omitted) if stored_ties else 0,
-        dropped=len(covered.dropped) + len(covered.ignored),
+        dropped=len(covered.dropped) + len(covered.ignored) + len(covered.beyond),
         unmapped=len(covered.dropped),
     )
 
@@ -310,6 +343,11 @@ def _notes(identity: Identity, copies: Sequence[Copy], covered: Covered) -> list
         notes.append(
             f"{identity.dialect.config.file}: unknown to porter and not ported: "
             + ", ".join(identity.unknown_fields)
+        )
+    if covered.beyond:
+        notes.append(
+            f"text only: {len(covered.beyond)} tensors of other parts are left out, "
+            f"{', '.join(covered.beyond[:2])}, …"
         )
     if covered.dropped:
         notes.append(f"dropped on request: {', '.join(covered.dropped[:5])}")
@@ -334,4 +372,4 @@ def grade(plan: Plan) -> str:
         widened = (source.name, target.name) in wider or (source.quantised and target.name in ("F32", "F64"))
         if copy.operations or not (widened or source == target):
             return "lossy"
-    return "exact when checked" if plan.checks else "exact"
+    return "exact when checked" if plan.checks or plan.cropped else "exact"

@@ -7,11 +7,12 @@ fault are listed, not only the first.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from porter.containers.base import StoredTensor
 from porter.containers.checkpoint import Checkpoint
+from porter.dtypes import SCALED_I8
 from porter.errors import MalformedError, UnsupportedError
 from porter.planning.identify import Identity, NameMatcher
 from porter.tables.bind import Block, BoundTensor
@@ -22,12 +23,16 @@ _LISTED = 12
 
 @dataclass(frozen=True)
 class Covered:
-    """The source tensors by the table's names, those left aside, and where each canonical tensor lies."""
+    """The source tensors by the table's names, those left aside, and where each canonical tensor lies.
+
+    `beyond` are tensors of parts that the family has no words for, left out because that was asked for.
+    """
 
     tensors: Mapping[str, StoredTensor]
     ignored: tuple[str, ...]
     dropped: tuple[str, ...]
     bound: Mapping[str, BoundTensor]
+    beyond: tuple[str, ...] = ()
 
 
 def cover(
@@ -37,26 +42,65 @@ def cover(
     *,
     optional: Iterable[str] = (),
     allow_unmapped: Sequence[str] = (),
+    text_only: bool = False,
 ) -> Covered:
-    """Match a checkpoint against its bound table. `optional` are stored names that may be missing."""
+    """Match a checkpoint against its bound table. `optional` are stored names that may be missing.
+
+    With `text_only` tensors of parts beyond the language model are left out; without, they are an error.
+    """
     expected = {tensor.name: tensor for tensor in bound}
+    factors = {tensor.scales: tensor.name for tensor in bound if tensor.scales is not None}
     present: dict[str, StoredTensor] = {}
-    ignored, dropped, unmapped = [], [], []
+    scales: dict[str, StoredTensor] = {}
+    ignored, dropped, unmapped, beyond = [], [], [], []
     matcher = NameMatcher(identity.dialect)
     for name, tensor in checkpoint.tensors.items():
         spelled = identity.names.get(name)
         if spelled in expected:
             present[spelled] = tensor
+        elif spelled in factors:
+            scales[factors[spelled]] = tensor
+        elif any(fnmatchcase(name, glob) for glob in identity.dialect.beyond):
+            beyond.append(name)
         elif matcher.ignored(name):
             ignored.append(name)
         elif any(fnmatchcase(name, glob) for glob in allow_unmapped):
             dropped.append(name)
         else:
             unmapped.append(name)
+    if beyond and not text_only:
+        raise _not_text(beyond, identity)
     _check_unmapped(unmapped, identity)
     _check_missing(set(expected) - set(present) - set(optional), expected, checkpoint)
     _check_shapes(present, expected)
-    return Covered(present, tuple(ignored), tuple(dropped), expected)
+    scaled = {**present, **{name: _scaled(present.get(name), tensor) for name, tensor in scales.items()}}
+    return Covered(scaled, tuple(ignored), tuple(dropped), expected, tuple(beyond))
+
+
+def _scaled(tensor: StoredTensor | None, scales: StoredTensor) -> StoredTensor:
+    """A tensor of whole numbers together with the factors of its rows."""
+    if tensor is None or tensor.dtype.name != "I8":
+        found = "there is none" if tensor is None else f"{tensor.name} is {tensor.dtype.name}"
+        raise MalformedError(f"{scales.name} has no whole numbers to scale", cause=found)
+    if scales.shape != tensor.shape[:1] or scales.dtype.kind != "float":
+        raise MalformedError(
+            f"{scales.name} cannot scale the rows of {tensor.name}",
+            cause=f"expected {tensor.shape[0]} floats, found {list(scales.shape)} of {scales.dtype.name}",
+        )
+    return replace(tensor, dtype=SCALED_I8, scales=scales.name)
+
+
+def _not_text(beyond: list[str], identity: Identity) -> UnsupportedError:
+    parts: dict[str, int] = {}
+    for name in beyond:
+        part = next((word for word in name.split(".") if word not in ("model", "language_model")), name)
+        parts[part] = parts.get(part, 0) + 1
+    return UnsupportedError(
+        f"{count(len(beyond), 'tensor')} of the source belong to no language model",
+        cause=", ".join(f"{part} ({count(number, 'tensor')})" for part, number in parts.items())
+        + f" cannot be ported; {identity.family.name} is the language model alone",
+        hint="take the language model out with --text-only",
+    )
 
 
 def _check_unmapped(unmapped: list[str], identity: Identity) -> None:

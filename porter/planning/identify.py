@@ -246,6 +246,12 @@ def _unknown(checkpoint: Checkpoint, families: Mapping[str, Family], config: Pat
                 cause=f"{file} says {said}; porter has tables for {known}",
                 hint="add a table of your own with --map FILE.toml",
             )
+    if checkpoint.container == "hdf5":
+        return UnsupportedError(
+            f"{checkpoint.label} has no config beside its weights",
+            cause="Keras' shapes say every size, but not soft-caps, sliding windows and scalings",
+            hint="put the backbone's config.json there, or name it with --config FILE",
+        )
     return UnsupportedError(
         f"{checkpoint.label} has no config beside its weights",
         cause="the tensors alone cannot separate the number of heads from head_dim",

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from porter.config.write import dump_config, write_config
-from porter.containers import hdf5, hdf5_writer, torch_zip_writer
+from porter.containers import hdf5, hdf5_writer, orbax, orbax_writer, torch_zip_writer
 from porter.containers.base import OutputFile
 from porter.containers.checkpoint import Checkpoint
 from porter.containers.keras import METADATA, preset_metadata
@@ -20,7 +20,7 @@ from porter.planning.plan import SideFile
 from porter.tables.model import Dialect
 from porter.tokenizers.files import TokenizerPlan
 from porter.tokenizers.keras import preset_files
-from porter.tokenizers.plan import tokenizer_files
+from porter.tokenizers.plan import model_alone, tokenizer_files
 
 # What transformers wrote for years and the Hub recommends: files that resume and cache well.
 DEFAULT_SHARD = "5GB"
@@ -53,7 +53,13 @@ def place_tensors(
             raise UnsupportedError(f"{target.title} reads no torch file", hint="leave out --container")
         if max_shard_size is not None:
             raise UnsupportedError(f"{target.title} reads one file; --max-shard-size does not apply")
-        return (torch_zip_writer.place(target.files.torch, specs, ties or {}, residues=residues),), ()
+        name, wrap = target.files.torch, target.files.wrap
+        return (torch_zip_writer.place(name, specs, ties or {}, residues=residues, wrap=wrap),), ()
+    if target.files.container == orbax.CONTAINER:
+        if max_shard_size is not None:
+            raise UnsupportedError(f"{target.title} has a file per array; --max-shard-size does not apply")
+        arrays, small = orbax_writer.place(specs)
+        return arrays, tuple(SideFile(name, content) for name, content in small.items())
     if not target.files.sharded:
         if max_shard_size is not None:
             raise UnsupportedError(f"{target.title} reads one file; --max-shard-size does not apply")
@@ -127,6 +133,8 @@ def _tokenizer(
     if target.files.tokenizer == "keras":
         backbone = str(config["class_name"])
         return preset_files(checkpoint.files, metadata=metadata, backbone=backbone, vocab_size=vocab_size)
+    if target.files.tokenizer == "sentencepiece":
+        return model_alone(checkpoint.files, metadata=metadata, vocab_size=vocab_size, title=target.title)
     return tokenizer_files(
         checkpoint.files, metadata=metadata, target=target.files.tokenizer, vocab_size=vocab_size
     )

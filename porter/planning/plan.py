@@ -59,6 +59,14 @@ class EqualCheck:
 
 
 @dataclass(frozen=True)
+class Padding:
+    """The last `elements` elements of a tensor, which belong to no weight: zeros."""
+
+    tensor: str
+    elements: int
+
+
+@dataclass(frozen=True)
 class SideFile:
     """A small output file: `content` already decided, or, where that is None, a copy of a source file."""
 
@@ -86,7 +94,8 @@ class Summary:
 class Plan:
     """A whole conversion. `sources` are only those tensors that are read.
 
-    `rules` and `layouts` say for each target tensor which line of which table made it, and how.
+    `rules` and `layouts` say for each target tensor which line of which table made it, and how. `padding`
+    are zeros that are written, `cropped` those of the source that must be zeros before they are left out.
     """
 
     family: str
@@ -104,6 +113,8 @@ class Plan:
     notes: tuple[str, ...] = ()
     rules: Mapping[str, str] = field(default_factory=dict)
     layouts: Mapping[str, str] = field(default_factory=dict)
+    padding: tuple[Padding, ...] = ()
+    cropped: tuple[Padding, ...] = ()
 
     @cached_property
     def source_by_name(self) -> dict[str, StoredTensor]:
@@ -179,6 +190,11 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
             for copy in plan.copies
         ],
         "checks": [vars(check) for check in plan.checks],
+        **{
+            key: [vars(part) for part in parts]
+            for key, parts in (("padding", plan.padding), ("cropped", plan.cropped))
+            if parts
+        },
         "side_files": [
             {
                 "name": side.name,
@@ -198,4 +214,5 @@ def _tensor_to_json(tensor: StoredTensor) -> dict[str, Any]:
         "shape": list(tensor.shape),
         "file": tensor.file,
         "offset": tensor.offset,
+        **({"scales": tensor.scales} if tensor.scales else {}),
     }

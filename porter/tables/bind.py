@@ -34,7 +34,8 @@ class Block:
 class BoundTensor:
     """A stored tensor that a dialect has for these hyperparameters. Shape in elements, row-major.
 
-    Its last `padding` elements belong to no weight.
+    Its last `padding` elements belong to no weight. `scales` is the name of the factors of its rows, for
+    where it is stored in whole numbers.
     """
 
     name: str
@@ -42,6 +43,7 @@ class BoundTensor:
     blocks: tuple[Block, ...]
     rule: Rule
     padding: int = 0
+    scales: str | None = None
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,7 @@ def _bind_rule(rule: Rule, canonical: Canonical, sizes: Sizes) -> Iterator[Bound
             ),
             rule=rule,
             padding=padding,
+            scales=rule.scale_by.format(fixed) if rule.scale_by else None,
         )
 
 

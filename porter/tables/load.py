@@ -154,7 +154,9 @@ def load_dialect(path: Path, root: Path, canonical: Canonical) -> Dialect:
         ),
         config=load_config(chain),
         files=Files(**files),
-        targets={key: str(value) for key, (value, _) in _merge(chain, "targets").items()},
+        targets={
+            key: str(value) for key, (value, _) in _merge(chain, "targets").items() if value is not False
+        },
         path=path,
         digest=hashlib.sha256("".join(source.text for source in chain).encode()).hexdigest(),
         beyond=tuple(text for source in chain for text in _texts(source, "beyond")),

@@ -72,6 +72,18 @@ def tokenizer_files(
     return TokenizerPlan(files, (*notes, *check_span(found, vocab_size)), found.tokens)
 
 
+def model_alone(
+    available: Mapping[str, Path], *, metadata: Mapping[str, Any] | None, vocab_size: int, title: str
+) -> TokenizerPlan:
+    """For frameworks that read a SentencePiece model alone: `tokenizer.model`, where there is one."""
+    plan = tokenizer_files(available, metadata=metadata, target="hf", vocab_size=vocab_size)
+    files = tuple(file for file in plan.files if file.name == "tokenizer.model")
+    if files or not plan.files:
+        return replace(plan, files=files)
+    note = f"{title} reads a SentencePiece model (tokenizer.model), and the source has none: none is written"
+    return replace(plan, files=(), notes=(note,))
+
+
 def _without_vocabulary(available: Mapping[str, Path]) -> TokenizerPlan:
     notes = ("the source has no tokenizer; only weights and config are written",)
     if "generation_config.json" not in available:

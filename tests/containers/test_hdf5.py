@@ -1,4 +1,4 @@
-"""HDF5 headers: what h5py says of a sound file, and a refusal by name for all that is not plain bytes in it."""
+"""HDF5 headers: what h5py says of a sound file, and a refusal by name for what is not plain bytes in it."""
 
 from __future__ import annotations
 
@@ -231,7 +231,7 @@ def _moved(path: Path, name: str, to: int) -> None:
 def test_data_beyond_the_file_are_refused(tmp_path):
     path = write(tmp_path / "m.h5", sound)
     _moved(path, "layers/b/vars/0", path.stat().st_size - 23)
-    with pytest.raises(MalformedError, match="layers/b/vars/0|file"):
+    with pytest.raises(MalformedError, match="layers/b/vars/0"):
         read(path)
 
 

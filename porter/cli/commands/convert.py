@@ -40,6 +40,9 @@ def convert(
         str | None,
         typer.Option("--container", help="safetensors, or pth for a lit_model.pth that stock LitGPT loads."),
     ] = None,
+    text_only: Annotated[
+        bool, typer.Option("--text-only", help="Take the language model out of a multimodal checkpoint.")
+    ] = False,
     target_model: Annotated[
         str | None,
         typer.Option(
@@ -105,6 +108,7 @@ def convert(
         config=config,
         source_dialect=source_dialect,
         container=container,
+        text_only=text_only,
     )
     plan = prepared.plan
     if source is None:

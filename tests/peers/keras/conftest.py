@@ -61,7 +61,7 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
-def build(name: str, dtype: str = "float32") -> Any:
+def build(name: str, dtype: str = "float32", **changes: Any) -> Any:
     """A backbone with random weights, as KerasHub makes it.
 
     Kernels keep the variance of what passes through; norms scatter around what leaves it alone (w acts as
@@ -70,7 +70,7 @@ def build(name: str, dtype: str = "float32") -> Any:
     import keras_hub
 
     make = getattr(keras_hub.models, CLASSES[name.partition("-")[0]])
-    backbone = make(**MODELS[name], dtype=dtype)
+    backbone = make(**(MODELS[name] | changes), dtype=dtype)
     generator = torch.Generator().manual_seed(len(name))
     for variable in backbone.weights:
         noise = torch.randn(tuple(variable.shape), generator=generator)

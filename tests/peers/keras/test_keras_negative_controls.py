@@ -14,8 +14,8 @@ import porter
 
 pytestmark = pytest.mark.peer
 
-# Far above the 1e-5 within which the right tables agree; the least that was seen is 0.04.
-SHOWN = 1e-2
+# Far above the 1e-5 within which the right tables agree; the least that was seen is 0.67.
+SHOWN = 0.1
 
 BLOCK = {"gemma": "gemma_decoder_block", "gemma2": "gemma_decoder_block", "gemma3": "gemma3_decoder_block"}
 FAMILY = {"gemma": "gemma", "gemma2": "gemma2", "gemma3": "gemma3_text"}

@@ -164,7 +164,7 @@ def test_lora_is_merged_into_the_kernels_when_keras_saves(
 
 
 def test_int8_is_refused_with_the_reason(presets, tmp_path):
-    backbone = presets.build("gemma-gqa")
+    backbone = presets.build("gemma-gqa", num_layers=1)
     backbone.quantize("int8")
     backbone.save_to_preset(str(tmp_path / "int8"))
     with pytest.raises(UnsupportedError, match="quantised: it holds whole numbers of type int8"):
@@ -185,6 +185,15 @@ def test_a_config_of_transformers_does_not_say_what_keras_weights_are(presets, m
     config = models.path("gemma-gqa") / "config.json"
     with pytest.raises(UnsupportedError, match="no mapping table fits"):
         porter.plan(presets.path("gemma-gqa") / "model.weights.h5", to="hf", config=config)
+
+
+def test_bare_weights_ask_for_a_config(presets, tmp_path):
+    alone = tmp_path / "tuned.weights.h5"
+    alone.write_bytes((presets.path("gemma-gqa") / "model.weights.h5").read_bytes())
+    with pytest.raises(UnsupportedError, match="has no config beside its weights") as caught:
+        porter.plan(alone, to="hf")
+    assert "--config FILE" in str(caught.value)
+    assert "head_dim" not in str(caught.value)
 
 
 def test_a_multimodal_preset_is_refused(presets, tmp_path):

@@ -1,0 +1,325 @@
+"""Running a plan whose sources are far away: every byte passes by once, straight into its places.
+
+Source files are read front to back in chunks, several in flight, and handed on in order. A chunk is hashed
+and its ranges are written to wherever the plan's extents put them; nothing of the source is stored but the
+few tensors that need more than one look (transposed, cast or cropped ones), which wait in a sparse file
+until they are whole. So a file's own sha256 is verified although the file never exists here. A file of
+which little is wanted is read in part, and then cannot be verified: the caller is told.
+
+What has arrived is noted as it becomes durable. A run that goes on reads those bytes back from its own
+output to hash them, so that the digest covers what really stands there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from porter.containers.base import StoredTensor
+from porter.errors import DifferenceError
+from porter.execution.checks import run_checks
+from porter.execution.classes import run_move
+from porter.execution.files import RangeWriter, SourceFile, WeightFile
+from porter.execution.move import Move
+from porter.layout.copies import elements
+from porter.planning.plan import EXTENT, Copy, Plan
+
+# Bytes per request: large enough that a round trip does not count, small enough to go on from.
+CHUNK = 8 << 20
+
+# Requests in flight. The Hub serves one connection at 50 to 200 MB/s; memory is CHUNK times this.
+AHEAD = 8
+
+# Chunks between two points from which a killed run can go on.
+NOTED_EVERY = 32
+
+# A file of which at least this share is wanted is read whole, so that its digest can be verified.
+WHOLE = 0.9
+
+
+class RemoteSource(Protocol):
+    """Source files that are read by ranges."""
+
+    def read(self, file: str, start: int, stop: int) -> bytes:
+        """Bytes [start, stop) of a file. Raises PorterError."""
+        ...
+
+    def sha256(self, file: str) -> str | None:
+        """The file's published digest, in hex, or None."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """What the files' content is known by: the commit."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Bytes [start, stop) of a source file and where they go: (file, offset) pairs."""
+
+    start: int
+    stop: int
+    places: tuple[tuple[WeightFile, int], ...]
+
+
+@dataclass
+class Stream:
+    """One run over all source files of a plan. `writers` are the weight files by name.
+
+    `noted` counts the bytes that the same run would not have to fetch again.
+    """
+
+    plan: Plan
+    source: RemoteSource
+    writers: Mapping[str, WeightFile]
+    stage: Path
+    journal: Path
+    notice: Callable[[str], None]
+    noted: int = 0
+    _watched: dict[str, Any] = field(default_factory=dict)
+
+    def run(self) -> list[str]:
+        """Fetch, write, check. The source files whose digest was verified. Raises PorterError."""
+        verified = []
+        spooled = _spooled(self.plan)
+        with ExitStack() as stack:
+            spools = {
+                name: stack.enter_context(WeightFile(self.stage / f".spool-{number}", name, size))
+                for number, (name, size) in enumerate(self.plan.source_sizes.items())
+                if any(tensor.file == name for tensor in spooled)
+            }
+            done = self._done()
+            with self.journal.open("a") as noted:
+                for name, size in self.plan.source_sizes.items():
+                    pieces = self._pieces(name, spooled, spools)
+                    if pieces and self._file(name, size, pieces, done.get(name, set()), noted):
+                        verified.append(name)
+            self._check_equal()
+            self._finish_spooled(spooled, spools)
+        for spool in self.stage.glob(".spool-*"):
+            spool.unlink()
+        return verified
+
+    def _pieces(
+        self, name: str, spooled: Sequence[StoredTensor], spools: Mapping[str, WeightFile]
+    ) -> list[_Piece]:
+        places: dict[tuple[int, int], list[tuple[WeightFile, int]]] = {}
+        for copy in self.plan.copies:
+            source = self.plan.source_by_name[copy.source]
+            if source.file != name or copy.copy_class != EXTENT:
+                continue
+            target = self.plan.target_by_name[copy.target]
+            count = source.dtype.nbytes(elements(copy.loops))
+            start = source.offset + source.dtype.nbytes(copy.source_offset)
+            offset = target.offset + target.dtype.nbytes(copy.target_offset)
+            if count:
+                places.setdefault((start, start + count), []).append((self.writers[target.file], offset))
+        for tensor in spooled:
+            if tensor.file == name and tensor.nbytes:
+                key = (tensor.offset, tensor.offset + tensor.nbytes)
+                places.setdefault(key, []).append((spools[name], tensor.offset))
+        return [_Piece(start, stop, tuple(to)) for (start, stop), to in sorted(places.items())]
+
+    def _file(self, name: str, size: int, pieces: list[_Piece], done: set[int], noted: Any) -> bool:
+        digest = self.source.sha256(name)
+        watched = self._watch(name)
+        wanted = sum(piece.stop - piece.start for piece in pieces)
+        whole = digest is not None and wanted >= WHOLE * size
+        if digest is not None and not whole:
+            self.notice(f"{name}: only {wanted / size:.0%} is wanted, so its sha256 cannot be verified")
+        spans = _chunks(size, [] if whole or watched else pieces)
+        hashed = hashlib.sha256()
+        fresh: list[int] = []
+        starts = [piece.start for piece in pieces]
+        for (start, stop), content in self._arriving(name, spans, pieces, done):
+            if whole:
+                hashed.update(content)
+            for tensor, state in watched:
+                low, high = max(start, tensor.offset), min(stop, tensor.offset + tensor.nbytes)
+                if low < high:
+                    state.update(content[low - start : high - start])
+            again = start in done
+            for piece in _overlapping(pieces, starts, start, stop):
+                low, high = max(start, piece.start), min(stop, piece.stop)
+                for writer, offset in piece.places:
+                    if again:
+                        writer.count(high - low)
+                    else:
+                        writer.write(offset + low - piece.start, content[low - start : high - start])
+            if not again:
+                fresh.append(start)
+            if len(fresh) >= NOTED_EVERY:
+                self._note(name, fresh, noted)
+        self._note(name, fresh, noted)
+        if whole and hashed.hexdigest() != digest:
+            raise DifferenceError(
+                f"{name} is not what the Hub says it is",
+                cause=f"expected sha256 {digest}, found {hashed.hexdigest()}",
+                hint="nothing was written; run it again",
+            )
+        return whole
+
+    def _arriving(
+        self, name: str, spans: Sequence[tuple[int, int]], pieces: Sequence[_Piece], done: set[int]
+    ) -> Iterator[tuple[tuple[int, int], memoryview]]:
+        """Chunks in order, with up to AHEAD of them under way."""
+        waiting: deque[tuple[tuple[int, int], Future[bytes]]] = deque()
+        with ThreadPoolExecutor(AHEAD, thread_name_prefix="porter-fetch") as pool:
+            try:
+                for start, stop in spans:
+                    if len(waiting) >= AHEAD:
+                        span, future = waiting.popleft()
+                        yield span, memoryview(future.result())
+                    read = self._read_back if start in done else self._fetch
+                    waiting.append(((start, stop), pool.submit(read, name, start, stop, pieces)))
+                while waiting:
+                    span, future = waiting.popleft()
+                    yield span, memoryview(future.result())
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _fetch(self, name: str, start: int, stop: int, pieces: Sequence[_Piece]) -> bytes:
+        return self.source.read(name, start, stop)
+
+    def _read_back(self, name: str, start: int, stop: int, pieces: Sequence[_Piece]) -> bytes:
+        """A chunk that an earlier run has written: from the output; what is in no place is fetched again."""
+        content = bytearray(stop - start)
+        at = start
+        for piece in _overlapping(pieces, [p.start for p in pieces], start, stop):
+            low, high = max(start, piece.start), min(stop, piece.stop)
+            if at < low:
+                content[at - start : low - start] = self.source.read(name, at, low)
+            writer, offset = piece.places[0]
+            writer.read(memoryview(content)[low - start : high - start], offset + low - piece.start)
+            at = high
+        if at < stop:
+            content[at - start :] = self.source.read(name, at, stop)
+        return bytes(content)
+
+    def _note(self, name: str, fresh: list[int], noted: Any) -> None:
+        """Notes chunks as done once what was written for them is on disk."""
+        if not fresh:
+            return
+        for writer in self.writers.values():
+            os.fdatasync(writer.fd)
+        noted.write(json.dumps([name, fresh]) + "\n")
+        noted.flush()
+        os.fsync(noted.fileno())
+        self.noted += len(fresh) * CHUNK
+        fresh.clear()
+
+    def _done(self) -> dict[str, set[int]]:
+        """Chunks that an earlier run of this plan on this commit has noted; else a new journal is begun."""
+        key = json.dumps(
+            {"stream": 1, "plan": self.plan.hash, "version": self.source.version, "chunk": CHUNK}
+        )
+        resumed = all(writer.resumed for writer in self.writers.values() if writer.size)
+        done: dict[str, set[int]] = {}
+        lines = self.journal.read_text().splitlines() if self.journal.exists() else []
+        if not lines or lines[0] != key or not resumed or _spooled(self.plan):
+            self.journal.write_text(key + "\n")
+            return {}
+        for line in lines[1:]:
+            try:
+                name, starts = json.loads(line)
+                done.setdefault(name, set()).update(starts)
+            except ValueError:
+                # The last line of a run that was killed may be cut.
+                break
+        if done:
+            count = self.noted = sum(len(starts) for starts in done.values()) * CHUNK
+            self.notice(
+                f"going on where an earlier run was stopped, about {count / 1e9:.2f} GB into the work"
+            )
+        return done
+
+    def _watch(self, name: str) -> list[tuple[StoredTensor, Any]]:
+        """Tensors of this file that a check compares, each with the hash of what has come of it."""
+        named = {tensor for check in self.plan.checks for tensor in (check.kept, check.dropped)}
+        found = []
+        for tensor in self.plan.sources:
+            if tensor.name in named and tensor.file == name:
+                self._watched[tensor.name] = hashlib.sha256()
+                found.append((tensor, self._watched[tensor.name]))
+        return found
+
+    def _check_equal(self) -> None:
+        for check in self.plan.checks:
+            one, two = self._watched[check.kept], self._watched[check.dropped]
+            if one.digest() != two.digest():
+                raise DifferenceError(
+                    f"{check.kept!r} and {check.dropped!r} have to be equal ({check.reason})",
+                    cause="their bytes differ",
+                    hint="--tied write keeps both",
+                )
+
+    def _finish_spooled(self, spooled: Sequence[StoredTensor], spools: Mapping[str, WeightFile]) -> None:
+        """Runs what could not be written as it came, from the sparse files."""
+        with ExitStack() as stack:
+            files = {}
+            for name, spool in spools.items():
+                path = Path(f"/proc/self/fd/{spool.fd}")
+                files[name] = SourceFile(path, name, spool.size)
+                stack.callback(files[name].close)
+            if spools:
+                run_checks(_without_equal(self.plan), files)
+            for copy in self.plan.copies:
+                if copy.copy_class != EXTENT:
+                    self._move(copy, files)
+        for padding in self.plan.padding:
+            target = self.plan.target_by_name[padding.tensor]
+            self.writers[target.file].count(target.dtype.nbytes(padding.elements))
+
+    def _move(self, copy: Copy, files: Mapping[str, SourceFile]) -> None:
+        source, target = self.plan.source_by_name[copy.source], self.plan.target_by_name[copy.target]
+        count = target.dtype.nbytes(elements(copy.loops))
+        end = target.offset + target.nbytes
+        into = RangeWriter(self.writers[target.file], target.offset, end, count, summed=False)
+        factors = None
+        if source.scales:
+            scales = self.plan.source_by_name[source.scales]
+            factors = (scales, files[scales.file])
+        run_move(Move(copy, source, target, files[source.file], into, factors=factors))
+        into.finish()
+
+
+def _spooled(plan: Plan) -> list[StoredTensor]:
+    """Source tensors that have to be whole before they can be moved or checked, and their scales."""
+    names = {copy.source for copy in plan.copies if copy.copy_class != EXTENT}
+    names |= {padding.tensor for padding in plan.cropped}
+    names |= {scales for name in names if (scales := plan.source_by_name[name].scales)}
+    return [tensor for tensor in plan.sources if tensor.name in names]
+
+
+def _without_equal(plan: Plan) -> Plan:
+    from dataclasses import replace
+
+    return replace(plan, checks=())
+
+
+def _chunks(size: int, pieces: Sequence[_Piece]) -> list[tuple[int, int]]:
+    """Chunks of a file; where `pieces` are given, only those that hold some of them."""
+    every = [(start, min(start + CHUNK, size)) for start in range(0, size, CHUNK)]
+    if not pieces:
+        return every
+    starts = [piece.start for piece in pieces]
+    return [span for span in every if any(True for _ in _overlapping(pieces, starts, *span))]
+
+
+def _overlapping(pieces: Sequence[_Piece], starts: Sequence[int], start: int, stop: int) -> Iterator[_Piece]:
+    """Pieces that share bytes with [start, stop); pieces do not overlap one another."""
+    index = max(bisect_right(starts, start) - 1, 0)
+    while index < len(pieces) and pieces[index].start < stop:
+        if pieces[index].stop > start:
+            yield pieces[index]
+        index += 1
