@@ -1,0 +1,282 @@
+"""`porter convert MODEL` with nothing in the cache: what arrives goes straight into its place.
+
+The loopback hub serves real bytes by ranges and counts them; porter runs as a user runs it, in a process of
+its own. What it writes must be what the same conversion makes of a local directory, byte for byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+import porter
+
+REPO = "google/gemma-2b"
+LAYERS = 3
+
+
+def tensors(seed: int = 0, *, big: bool = False) -> dict[str, np.ndarray]:
+    """A Gemma 1 in bfloat16-sized integers: names and shapes are all that porter looks at."""
+    draw = np.random.default_rng(seed)
+    vocab, dim, hidden, heads, size = (60_000 if big else 211), 66, 101, 6, 10
+    shapes = {"model.embed_tokens.weight": (vocab, dim), "model.norm.weight": (dim,)}
+    for layer in range(LAYERS):
+        own = {
+            "input_layernorm": (dim,),
+            "post_attention_layernorm": (dim,),
+            "self_attn.q_proj": (heads * size, dim),
+            "self_attn.k_proj": (2 * size, dim),
+            "self_attn.v_proj": (2 * size, dim),
+            "self_attn.o_proj": (dim, heads * size),
+            "mlp.gate_proj": (hidden, dim),
+            "mlp.up_proj": (hidden, dim),
+            "mlp.down_proj": (dim, hidden),
+        }
+        shapes |= {f"model.layers.{layer}.{name}.weight": shape for name, shape in own.items()}
+    return {name: draw.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def checkpoint(folder: Path, weights: dict[str, np.ndarray], **changes: object) -> Path:
+    folder.mkdir()
+    names = sorted(weights)
+    half = len(names) // 2
+    shards = {
+        "model-00001-of-00002.safetensors": names[:half],
+        "model-00002-of-00002.safetensors": names[half:],
+    }
+    for file, held in shards.items():
+        save_file({name: weights[name] for name in held}, folder / file, metadata={"format": "pt"})
+    index = {"metadata": {}, "weight_map": {name: file for file, held in shards.items() for name in held}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    config = {
+        "model_type": "gemma",
+        "num_hidden_layers": LAYERS,
+        "hidden_size": 66,
+        "intermediate_size": 101,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 2,
+        "head_dim": 10,
+        "vocab_size": weights["model.embed_tokens.weight"].shape[0],
+        "hidden_act": "gelu",
+        **changes,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "generation_config.json").write_text('{"bos_token_id": 2, "eos_token_id": 1}')
+    return folder
+
+
+def serve(hub, folder: Path) -> None:
+    hub.server.add(REPO, {path.name: path.read_bytes() for path in sorted(folder.iterdir())})
+
+
+def run(hub, *words: object, **env: str) -> subprocess.CompletedProcess[str]:
+    ran = subprocess.run(
+        [sys.executable, "-m", "porter", *map(str, words)],
+        env={**hub.env, **env},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "Traceback" not in ran.stderr, ran.stderr
+    return ran
+
+
+def weights_digest(folder: Path) -> dict[str, str]:
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.iterdir()
+        if path.suffix in (".safetensors", ".pth")
+    }
+
+
+@pytest.fixture
+def source(hub, tmp_path: Path) -> Path:
+    folder = checkpoint(tmp_path / "source", tensors())
+    serve(hub, folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--to", "litgpt"),
+        ("--to", "litgpt", "--tied", "omit"),
+        ("--to", "litgpt", "--container", "pth"),
+        ("--to", "litgpt", "--dtype", "bfloat16"),
+        ("--to", "hf", "--max-shard-size", "100KB"),
+        ("--to", "litgpt-legacy"),
+    ],
+    ids=lambda options: " ".join(options[1:]),
+)
+def test_the_output_is_that_of_a_local_conversion(
+    hub, source: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    ran = run(hub, "convert", "gemma-2b", *options, "-o", tmp_path / "far")
+    assert ran.returncode == 0, ran.stderr
+    near = run(hub, "convert", source, *options, "-o", tmp_path / "near")
+    assert near.returncode == 0, near.stderr
+    one, two = weights_digest(tmp_path / "far"), weights_digest(tmp_path / "near")
+    if "pth" in options:
+        # A torch file's own checksums are left at 0 from afar; its tensors are compared by their bytes.
+        import torch
+
+        first = torch.load(tmp_path / "far" / "lit_model.pth", mmap=True, weights_only=True)
+        second = torch.load(tmp_path / "near" / "lit_model.pth", mmap=True, weights_only=True)
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[name], second[name]) for name in first)
+    else:
+        assert one == two
+    assert sorted(p.name for p in (tmp_path / "far").iterdir()) == sorted(
+        p.name for p in (tmp_path / "near").iterdir()
+    )
+
+
+def test_nothing_but_the_output_is_stored_and_the_digest_is_verified(
+    hub, source: Path, tmp_path: Path
+) -> None:
+    ran = run(hub, "convert", "gemma-2b", "--to", "litgpt", "-o", tmp_path / "out")
+    assert ran.returncode == 0, ran.stderr
+    cached = [path for path in hub.home.rglob("*") if path.is_file() and path.stat().st_size > 50_000]
+    assert cached == []
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    receipt = json.loads((tmp_path / "out" / "porter-receipt.json").read_text())
+    for name, entry in receipt["source"]["files"].items():
+        assert entry["sha256"] == "sha256:" + hashlib.sha256((source / name).read_bytes()).hexdigest()
+
+
+def test_each_byte_is_fetched_about_once(hub, source: Path, tmp_path: Path) -> None:
+    hub.server.forget()
+    assert run(hub, "convert", "gemma-2b", "--to", "litgpt", "-o", tmp_path / "out").returncode == 0
+    stored = sum(path.stat().st_size for path in source.iterdir())
+    # The headers come twice: once for the plan, once for the digest.
+    assert stored <= hub.server.file_bytes <= stored + 100_000
+
+
+def test_wrong_bytes_are_noticed_and_nothing_is_written(hub, source: Path, tmp_path: Path) -> None:
+    """Negative control of the digest: one flipped byte in a weight, which no header shows."""
+    ran = hub.python(
+        """
+from pathlib import Path
+from porter.sources import hub_source
+plain = hub_source.HubSource.read
+def flipped(self, file, start, stop):
+    data = bytearray(plain(self, file, start, stop))
+    if file.startswith("model-00002") and len(data) > 2000:
+        data[-7] ^= 1
+    return bytes(data)
+hub_source.HubSource.read = flipped
+import porter
+try:
+    porter.convert("gemma-2b", sys.argv[1], to="litgpt")
+    emit({"exit": 0})
+except PorterError as error:
+    emit({"exit": error.exit_code, "text": str(error)})
+""",
+        str(tmp_path / "out"),
+    )
+    assert ran["exit"] == 3
+    assert "model-00002-of-00002.safetensors" in ran["text"]
+    assert not (tmp_path / "out").exists()
+    assert leftovers(tmp_path) == []
+
+
+def leftovers(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_a_stale_tied_head_is_noticed_on_the_way(hub, tmp_path: Path) -> None:
+    weights = tensors()
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"] + 1
+    serve(hub, checkpoint(tmp_path / "source", weights))
+    ran = run(hub, "convert", "gemma-2b", "--to", "litgpt", "-o", tmp_path / "out")
+    assert ran.returncode == 3
+    assert "lm_head.weight" in ran.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_killed_run_goes_on(hub, tmp_path: Path) -> None:
+    """SIGKILL in the middle; the same command then fetches only what is missing, and gets the same bytes."""
+    folder = checkpoint(tmp_path / "source", tensors(big=True))
+    serve(hub, folder)
+    script = (
+        "import sys\n"
+        "from porter.execution import streaming\n"
+        "from porter.sources import hub_source\n"
+        "streaming.CHUNK, streaming.NOTED_EVERY, streaming.AHEAD = 1 << 18, 2, 2\n"
+        "import time\n"
+        "if sys.argv[2] == 'slow':\n"
+        "    plain = hub_source.HubSource.read\n"
+        "    hub_source.HubSource.read = lambda *a: (time.sleep(0.05), plain(*a))[1]\n"
+        "import porter\n"
+        "porter.convert('gemma-2b', sys.argv[1], to='litgpt')\n"
+    )
+    out = tmp_path / "out"
+    first = subprocess.Popen([sys.executable, "-c", script, str(out), "slow"], env=dict(hub.env))
+    deadline = time.monotonic() + 60
+    journal = None
+    while time.monotonic() < deadline and (journal is None or len(journal.read_text().splitlines()) < 8):
+        time.sleep(0.02)
+        journal = next((path for path in tmp_path.glob(".out.porter-*/*journal*")), None)
+        assert first.poll() is None, "it ended before it could be killed"
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    assert not out.exists()
+    noted = sum(len(json.loads(line)[1]) for line in journal.read_text().splitlines()[1:])
+    assert noted >= 8
+    hub.server.forget()
+    again = subprocess.run([sys.executable, "-c", script, str(out), "fast"], env=dict(hub.env), timeout=120)
+    assert again.returncode == 0
+    stored = sum(path.stat().st_size for path in folder.iterdir())
+    assert hub.server.file_bytes < stored - (noted - 4) * (1 << 18) + 100_000
+    assert porter.convert(folder, tmp_path / "near", to="litgpt").out.is_dir()
+    assert weights_digest(out) == weights_digest(tmp_path / "near")
+
+
+def test_after_a_network_that_broke_the_same_command_goes_on(hub, tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "source", tensors(big=True))
+    serve(hub, folder)
+    code = """
+from porter.execution import streaming
+from porter.sources import hub_source
+streaming.CHUNK, streaming.NOTED_EVERY, streaming.AHEAD = 1 << 18, 2, 2
+plain, calls = hub_source.HubSource.read, []
+def breaking(self, *arguments):
+    calls.append(arguments)
+    if len(calls) > int(sys.argv[2]):
+        raise PorterError("the network broke")
+    return plain(self, *arguments)
+hub_source.HubSource.read = breaking
+import porter
+try:
+    porter.convert("gemma-2b", sys.argv[1], to="litgpt")
+    emit({"exit": 0, "calls": len(calls)})
+except PorterError as error:
+    emit({"exit": error.exit_code, "hint": error.hint, "calls": len(calls)})
+"""
+    out = tmp_path / "out"
+    first = hub.python(code, str(out), "20")
+    assert (first["exit"], first["hint"]) == (1, "run it again to go on")
+    assert not out.exists()
+    assert len(leftovers(tmp_path)) == 1
+    second = hub.python(code, str(out), "100000")
+    assert second["exit"] == 0
+    whole = hub.python(code, str(tmp_path / "whole"), "100000")
+    assert second["calls"] < whole["calls"] - 10
+    assert weights_digest(out) == weights_digest(tmp_path / "whole")
+    assert leftovers(tmp_path) == []
+
+
+def test_offline_the_error_names_the_download(hub, source: Path, tmp_path: Path) -> None:
+    ran = run(hub, "convert", "gemma-2b", "--to", "litgpt", "-o", tmp_path / "out", "--offline")
+    assert ran.returncode == 2
+    assert "porter download gemma-2b" in ran.stderr
