@@ -145,6 +145,7 @@ def measure(work: Path, rounds: int, *, size: str, peers: int, only: str) -> dic
             continue
         times = {subject: found.to_json() for subject, found in series.items()}
         results[name] = {**times, "ratio": ratio(series, "porter", "cp"), "goal": goal}
+        print("\n".join(table({name: results[name]})), file=sys.stderr)
     if only:
         return results
     try:

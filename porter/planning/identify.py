@@ -22,7 +22,10 @@ from porter.tables.patterns import Pattern, template_of
 
 @dataclass(frozen=True)
 class Identity:
-    """A checkpoint's family and dialect, its hyperparameters, and its tensors under the table's names."""
+    """A checkpoint's family and dialect, its hyperparameters, and its tensors under the table's names.
+
+    `words` is the dialect that its config was in, where that is another one.
+    """
 
     family: Family
     dialect: Dialect
@@ -31,6 +34,7 @@ class Identity:
     names: Mapping[str, str]
     unknown_fields: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    words: Dialect | None = None
 
 
 class NameMatcher:
@@ -161,7 +165,14 @@ def _read(checkpoint: Checkpoint, found: _Candidate, names: Mapping[str, str]) -
             f"as in the published {found.family.name} models",
         )
     return Identity(
-        found.family, found.dialect, values, found.raw, names, tuple(reader.unknown_fields()), notes
+        found.family,
+        found.dialect,
+        values,
+        found.raw,
+        names,
+        tuple(reader.unknown_fields()),
+        notes,
+        found.words if found.words is not found.dialect else None,
     )
 
 

@@ -94,7 +94,7 @@ def side_files(
         shapes=shapes,
         weights_dtype=dtype_word(most) if most else None,
     )
-    if target.name == identity.dialect.name:
+    if target.name == identity.dialect.name and identity.words is None:
         config = {**identity.raw, **config}
     sides = []
     if target.config.file is not None:
@@ -114,13 +114,14 @@ def side_files(
 
 def _unstated(identity: Identity, target: Dialect, hyperparameters: Mapping[str, Any]) -> list[str]:
     """What one side's config has no place for, where the other side's has one."""
-    source, other = identity.dialect.config.fields, target.config.fields
+    source, other = (identity.words or identity.dialect).config.fields, target.config.fields
     notes = []
     for name, value in hyperparameters.items():
         assumed = name in source and source[name].has_assumed
         lost = name in other and other[name].has_assumed
         if assumed and not lost and name in other:
-            notes.append(f"{identity.dialect.title} does not state {name}; {value!r} is written")
+            title = (identity.words or identity.dialect).title
+            notes.append(f"{title} does not state {name}; {value!r} is written")
         if lost and not assumed:
             notes.append(f"{target.title} has no place for {name} ({value!r}), which is left out")
     return notes

@@ -260,7 +260,7 @@ def test_a_disconnect_in_the_middle(hub: Any, porter: Any, model: str) -> None:
     assert "google/gemma-2b" in told and "run it again" in told
     folder = hub.cache / "models--google--gemma-2b" / "snapshots" / model
     assert not (folder / "model.safetensors").exists(), "no unfinished file under its name"
-    assert "porter download gemma-2b" in porter("convert", "gemma-2b", "--to", "litgpt", code=2).stderr
+    assert "porter download google/gemma-2b" in porter("inspect", "gemma-2b", "--offline", code=2).stderr
     hub.server.faults.clear()
     hub.server.forget()
     assert names(Path(porter("download", "gemma-2b").stdout.strip())) == FETCHED

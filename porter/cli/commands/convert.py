@@ -83,6 +83,9 @@ def convert(
     max_memory: Annotated[
         str, typer.Option("--max-memory", metavar="SIZE", help="For all buffers together.")
     ] = "512MiB",
+    keep_source: Annotated[
+        bool, typer.Option("--keep-source", help="Download a model from the Hub first, and keep it.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a directory that porter wrote.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -97,6 +100,8 @@ def convert(
     if explain and not dry_run:
         raise UsageError("--explain tells about a plan that is not run", hint="--dry-run --explain")
     options = ExecutionOptions(reflink, digest, resume, memory_spoken(max_memory))
+    if keep_source and source is not None:
+        _download(source)
     prepared = api.prepare(
         source,
         to=to,
@@ -171,3 +176,13 @@ def convert(
         output.data(f"load     litgpt generate {done.out}")
     elif "porter" in prepared.target.targets:
         output.data(f"load     porter.models.GPT.from_checkpoint({str(done.out)!r})")
+
+
+def _download(source: str) -> None:
+    from porter.api.download import download
+    from porter.cli.progress import transfer
+    from porter.sources.aliases import HubReference, find_source
+
+    if isinstance(find_source(source), HubReference):
+        with transfer("download") as advance:
+            download(source, offline=output.settings.offline, progress=advance)
