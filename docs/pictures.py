@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -82,7 +83,9 @@ def picture(command: str, printed: str) -> str:
     )
     for line in lines:
         console.print(line, no_wrap=True, overflow="ignore", crop=False)
-    return console.export_svg(title="", theme=THEME)
+    drawn = console.export_svg(title="", theme=THEME)
+    # A picture fetches nothing: the reader's own monospaced font will do.
+    return re.sub(r"@font-face \{[^}]*\}\s*", "", drawn).replace("Fira Code", "monospace")
 
 
 def main() -> None:

@@ -80,7 +80,15 @@ def _open(source: str | Path, remote: str | None) -> tuple[Checkpoint, HubSource
     if remote is not None and not (remote == "bytes" and is_offline()):
         from porter.containers.remote import open_remote, open_stream
 
-        return open_stream(found) if remote == "bytes" else (open_remote(found), None)
+        if remote == "headers":
+            return open_remote(found), None
+        try:
+            return open_stream(found)
+        except PorterError as error:
+            if type(error) is PorterError:
+                # The network, not the request: say how to be independent of it.
+                error.hint = f"{error.hint}; or `porter download {source}` while the Hub can be reached"
+            raise
     raise UsageError(
         f"{source} has not been downloaded",
         cause=f"{found.label} is not, or not completely, in the Hub's cache",

@@ -27,13 +27,17 @@ _MAX_INDEX = 65_536
 
 @dataclass
 class ConfigReader:
-    """Reads one raw config. `shapes` are the checkpoint's tensors, `label` what the model is called."""
+    """Reads one raw config. `shapes` are the checkpoint's tensors, `label` what the model is called.
+
+    Without a config, `inferred` is what shapes say; what the table calls published comes before defaults.
+    """
 
     dialect: Dialect
     canonical: Canonical
     raw: Mapping[str, Any]
     shapes: Shapes
     label: str
+    inferred: Mapping[str, Any] | None = None
     _values: dict[str, Any] = field(default_factory=dict)
     _reading: list[str] = field(default_factory=list)
 
@@ -82,6 +86,11 @@ class ConfigReader:
         entry = self.dialect.config.fields.get(name)
         if entry is None:
             return self.canonical.hyperparameters[name].neutral
+        if self.inferred is not None:
+            if name in self.inferred:
+                return self.inferred[name]
+            if name in self.dialect.config.published:
+                return self._derived(entry, self.dialect.config.published[name][0])
         if entry.read is not None:
             return self._evaluate(entry.read, entry)
         for path in entry.fields:

@@ -1,4 +1,4 @@
-"""What a checkpoint is, as a value: its tensors, totals, ties and memory. Made of headers and config alone."""
+"""What a checkpoint is, as a value: tensors, totals, ties and memory, from headers and config alone."""
 
 from __future__ import annotations
 

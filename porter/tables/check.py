@@ -214,6 +214,15 @@ def _check_config(dialect: Dialect, canonical: Canonical) -> None:
         for expression in (entry.default, entry.read, entry.write, entry.fixed, entry.assumed):
             if isinstance(expression, Expression):
                 _names(expression, names | {"layer"}, entry.where, entry.name)
+    for name, (value, where) in dialect.config.published.items():
+        if name not in dialect.config.fields:
+            raise TableError(
+                where,
+                f"[config.published] states {name!r}, which [config.fields] does not know",
+                hint=f"there are: {', '.join(sorted(dialect.config.fields))}",
+            )
+        if isinstance(value, Expression):
+            _names(value, names | {"layer"}, where, name)
     for name, (value, where) in dialect.config.write.items():
         if isinstance(value, Expression):
             _names(value, names | {"weights_dtype"}, where, name)

@@ -11,7 +11,7 @@ from porter.tables.source import TableSource
 
 _CONFIG_KEYS = {
     *("file", "match", "fields", "write", "require", "known", "float32"),
-    *("section", "optional", "recognise", "borrow"),
+    *("section", "optional", "recognise", "borrow", "published"),
 }
 _ENTRY_KEYS = {
     "field",
@@ -42,6 +42,7 @@ def load_config(chain: list[TableSource]) -> ConfigTable:
     match: dict[str, Any] = {}
     fields: dict[str, FieldEntry] = {}
     write: dict[str, tuple[Any, Where]] = {}
+    published: dict[str, tuple[Any, Where]] = {}
     require: dict[str, tuple[Any, ...]] = {}
     known: list[str] = []
     for source in chain:
@@ -65,11 +66,25 @@ def load_config(chain: list[TableSource]) -> ConfigTable:
             fields[name] = _entry(name, raw, source.where("config", "fields", name))
         for name, value in config.get("write", {}).items():
             write[name] = (_written(value, source, name), source.where("config", "write", name))
+        for name, value in config.get("published", {}).items():
+            where = source.where("config", "published", name)
+            published[name] = (_literal_or_expression(value, where), where)
         for name, value in config.get("require", {}).items():
             require[name] = tuple(value) if isinstance(value, list) else (value,)
         known.extend(config.get("known", []))
     return ConfigTable(
-        file, match, fields, write, require, tuple(known), float32, section, optional, recognise, borrow
+        file,
+        match,
+        fields,
+        write,
+        require,
+        tuple(known),
+        float32,
+        section,
+        optional,
+        recognise,
+        borrow,
+        published,
     )
 
 

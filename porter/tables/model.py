@@ -147,7 +147,8 @@ class ConfigTable:
     """A dialect's config: its file, how the family is recognised in it, and its fields.
 
     `section` is the part of the file that the fields stand in. With `optional`, weights that `recognise`
-    holds for may come without a config; `borrow` names dialects whose config may stand in for it.
+    holds for may come without a config; `borrow` names dialects whose config may stand in for it. Weights
+    without a config are taken to have what is `published`, where their shapes do not say.
     """
 
     file: str | None
@@ -161,6 +162,7 @@ class ConfigTable:
     optional: bool = False
     recognise: Expression | None = None
     borrow: tuple[str, ...] = ()
+    published: Mapping[str, tuple[Any, Where]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -161,13 +161,10 @@ def convert(
                 "hash": plan.hash,
                 "grade": grade(plan),
                 "files": {
-                    name: {
-                        "size": nbytes,
-                        "sha256": done.digests.get(name),
-                        "shared": done.shared.get(name, 0),
-                    }
+                    name: {"size": nbytes, "sha256": done.digests.get(name)}
                     for name, nbytes in done.sizes.items()
                 },
+                "shared": dict(done.shared),
             }
         )
         return

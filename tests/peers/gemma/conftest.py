@@ -1,4 +1,4 @@
-"""Tiny Gemmas as transformers saves them, and what Google's two implementations would compute from a directory.
+"""Tiny Gemmas as transformers saves them, and what Google's two implementations compute from a directory.
 
 The two are written out by hand in NumPy, from the equations in gemma_pytorch's `gemma/model.py` and in the
 JAX package's `gemma/gm/nn/_modules.py`: they read weights as those do, and share only what has no weights.
@@ -39,7 +39,13 @@ EQUAL: dict[str, Any] = {
     "num_key_value_heads": 2,
     "head_dim": 10,
 }
-GEMMA2 = {"model_type": "gemma2", "sliding_window": WINDOW, "query_pre_attn_scalar": 10}
+GEMMA2 = {
+    "model_type": "gemma2",
+    "sliding_window": WINDOW,
+    "query_pre_attn_scalar": 10,
+    "attn_logit_softcapping": 5.0,
+    "final_logit_softcapping": 3.0,
+}
 GEMMA3 = {
     "model_type": "gemma3_text",
     "sliding_window": WINDOW,
@@ -50,7 +56,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "gemma-mqa": SIZES | {"model_type": "gemma", "num_key_value_heads": 1},
     "gemma-gqa": SIZES | {"model_type": "gemma"},
     "gemma-mha": SIZES | {"model_type": "gemma", "num_key_value_heads": 6},
-    "gemma2": SIZES | GEMMA2 | {"attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0},
+    "gemma2": SIZES | GEMMA2,
     "gemma3": SIZES | GEMMA3,
     "gemma-equal": SIZES | EQUAL | {"model_type": "gemma"},
     "gemma2-equal": SIZES | GEMMA2 | EQUAL,
@@ -68,7 +74,7 @@ class Gemmas:
 
     @functools.cache  # noqa: B019
     def path(self, name: str, **changes: Any) -> Path:
-        """The directory that transformers has written for one of MODELS, with fields of its config changed."""
+        """The directory that transformers has written for one of MODELS, with fields changed."""
         from transformers import AutoConfig, AutoModelForCausalLM
 
         values = MODELS[name] | changes

@@ -18,7 +18,7 @@ WIDE = 2e-3
 
 FAMILIES = {"gemma-equal": "gemma", "gemma2-equal": "gemma2", "gemma3-equal": "gemma3_text"}
 Q, K, V = "{layer}.attn.q", "{layer}.attn.k", "{layer}.attn.v"
-GATE, UP, DOWN, O = "{layer}.mlp.gate", "{layer}.mlp.up", "{layer}.mlp.down", "{layer}.attn.o"
+GATE, UP, DOWN, OUT = "{layer}.mlp.gate", "{layer}.mlp.up", "{layer}.mlp.down", "{layer}.attn.o"
 FEW = 'when = "n_kv_head != n_head"\n'
 
 TORCH_QKV = "model.layers.{layer}.self_attn.qkv_proj.weight"
@@ -47,11 +47,14 @@ PYTORCH = {
     ],
     "interleaved": [(TORCH_QKV, [Q, K, V], MIXED, "")],
     "o transposed": [
-        ("model.layers.{layer}.self_attn.o_proj.weight", [O], "(n_kv_head q_per_kv head_dim) d_model", "")
+        ("model.layers.{layer}.self_attn.o_proj.weight", [OUT], "(n_kv_head q_per_kv head_dim) d_model", "")
     ],
-    "gate and up swapped": [(TORCH_MLP % "gate", [UP], "d_ff d_model", ""), (TORCH_MLP % "up", [GATE], "d_ff d_model", "")],
+    "gate and up swapped": [
+        (TORCH_MLP % "gate", [UP], "d_ff d_model", ""),
+        (TORCH_MLP % "up", [GATE], "d_ff d_model", ""),
+    ],
     "down transposed": [(TORCH_MLP % "down", [DOWN], "d_ff d_model", "")],
-}  # fmt: skip
+}
 FLAX = {
     "k and v swapped": [
         (JAX % "attn/kv_einsum/w", [V, K], "(1 | 1) n_kv_head d_model head_dim", FEW),
@@ -60,7 +63,7 @@ FLAX = {
         (JAX % "attn/q_einsum/w", [Q], "(q_per_kv n_kv_head) d_model head_dim", FEW)
     ],
     "o's heads in the other order": [
-        (JAX % "attn/attn_vec_einsum/w", [O], "(q_per_kv n_kv_head) head_dim d_model", "")
+        (JAX % "attn/attn_vec_einsum/w", [OUT], "(q_per_kv n_kv_head) head_dim d_model", "")
     ],
     "linear transposed": [(JAX % "mlp/linear/w", [DOWN], "d_model d_ff", "")],
 }
@@ -72,7 +75,7 @@ OLD = {
         (LEGACY % "mlp.fc_1", [UP], "d_ff d_model", ""),
         (LEGACY % "mlp.fc_2", [GATE], "d_ff d_model", ""),
     ],
-    "o transposed": [(LEGACY % "attn.proj", [O], "(n_kv_head q_per_kv head_dim) d_model", "")],
+    "o transposed": [(LEGACY % "attn.proj", [OUT], "(n_kv_head q_per_kv head_dim) d_model", "")],
 }
 MISTAKES = {
     ("gemma-equal", "gemma_pytorch"): PYTORCH,
