@@ -153,11 +153,11 @@ def measure(work: Path, rounds: int, *, size: str, peers: int, only: str) -> dic
             results["xfs"] = {"skipped": str(error)}
     if only in "start-up":
         results["start-up"] = {name: found.to_json() for name, found in start_up(work, rounds).items()}
-    if only in "litgpt" and peers and size == "2b":
+    if only in "LitGPT" and peers and size == "2b":
         try:
-            results["litgpt"] = litgpt(work, peers).to_json()
+            results["LitGPT"] = litgpt(work, peers).to_json()
         except RuntimeError as error:
-            results["litgpt"] = {"skipped": str(error)}
+            results["LitGPT"] = {"skipped": str(error)}
     return results
 
 
@@ -188,7 +188,7 @@ def _noise(found: dict[str, float]) -> str:
 def draw(results: dict[str, object], path: Path) -> None:
     """The chart of the conversion that every subject can do."""
     rows: list[tuple[str, float, str]] = []
-    omit, disk, peer = results.get(CASES[0][0]), results.get("xfs"), results.get("litgpt")
+    omit, disk, peer = results.get(CASES[0][0]), results.get("xfs"), results.get("LitGPT")
     if isinstance(disk, dict) and CASES[1][0] in disk:
         rows.append(("porter, blocks shared (XFS)", disk[CASES[1][0]]["median"], "{:.1f} s"))
     if isinstance(omit, dict) and "cp" in omit:

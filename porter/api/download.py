@@ -1,5 +1,7 @@
 """`porter.download`: a model from the Hub, each file proved by its digest, nothing fetched twice.
 
+(What comes from Kaggle is in `download_kaggle`.)
+
 Files go to the Hub's own cache, where every other tool finds them, or into a directory. Before the first
 byte it is checked that the files may be read, that they fit on the disk, and that no file of yours would
 be overwritten. Files that have arrived and been proved are kept when a later one fails.
@@ -64,8 +66,13 @@ def download(
     offline: bool = False,
     progress: Callable[[str, int], None] | None = None,
     token: str | None = None,
+    source_dialect: str | None = None,
+    bars: bool = False,
 ) -> Download:
     """Fetch a model by short name, `org/name[@revision]` or `hf://…` into the Hub's cache, or into `to`.
+
+    `kaggle://…` comes from Kaggle, and so does a short name with `source_dialect` "keras": KerasHub's
+    preset of it. Of a repository that means its Keras weights. There `bars` lets the client draw progress.
 
     `include` and `exclude` are shell patterns on paths; without `include` the config, the tokenizer and one
     kind of weights are fetched. `progress` is told a file's name and how many bytes of it have just arrived.
@@ -75,15 +82,30 @@ def download(
     overwrite a file that is not the Hub's, or is not cached offline, DifferenceError for a wrong digest,
     PorterError for a full disk or a failing network.
     """
-    ref = hub.reference(source, revision)
     directory = Path(to).expanduser() if to is not None else None
     if directory is not None and directory.exists() and not directory.is_dir():
         raise UsageError(f"{directory} is a file", hint="-o names the directory to download into")
+    if isinstance(source, str):
+        from porter.api.download_kaggle import download_kaggle, kaggle_source
+
+        if (there := kaggle_source(source, source_dialect)) is not None:
+            return download_kaggle(
+                there,
+                source,
+                revision=revision,
+                patterns=(*include, *exclude),
+                to=directory,
+                dry_run=dry_run,
+                offline=offline,
+                bars=bars,
+            )
+    keras = source_dialect == "keras"
+    ref = hub.reference(source, revision)
     if offline or hub.is_offline():
-        return _offline(ref, include, exclude, directory, dry_run)
+        return _offline(ref, include, exclude, directory, dry_run, keras)
     listing = hub.list_files(ref, token)
     place = Place(listing, directory)
-    chosen = select(listing.files, include, exclude)
+    chosen = select(listing.files, include, exclude, keras=keras)
     absent = [file for file in chosen if not place.present(file)]
     _refuse_foreign(place, absent)
     missing = [file for file in absent if not place.at_hand(file)]
@@ -91,7 +113,7 @@ def download(
         hub.check_access(listing, ref, missing[0].name, token)
     if dry_run:
         return _result(ref, place, chosen, missing, dry_run=True)
-    _check_disk(place.root, sum(file.size for file in (missing if directory is None else absent)))
+    check_disk(place.root, sum(file.size for file in (missing if directory is None else absent)))
     unproved = [file for file in chosen if file in absent or place.mark(file).is_file()]
     # One after the other: the client splits large files among connections itself, and an interrupt in the
     # main thread ends a file at once, where a worker would go on to its next ten megabytes.
@@ -104,7 +126,12 @@ def download(
 
 
 def _offline(
-    ref: HubReference, include: Sequence[str], exclude: Sequence[str], to: Path | None, dry_run: bool
+    ref: HubReference,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    to: Path | None,
+    dry_run: bool,
+    keras: bool,
 ) -> Download:
     # Patterns say themselves what is wanted, which may be less than a complete checkpoint.
     snapshot = hub.cached_directory(ref) if include else hub.cached_snapshot(ref)
@@ -112,19 +139,20 @@ def _offline(
         raise offline_error(ref)
     listing = hub.cached_listing(ref, snapshot)
     place = Place(listing, to)
-    chosen = select(listing.files, include, exclude)
+    chosen = select(listing.files, include, exclude, keras=keras)
     if to is not None:
         absent = [file for file in chosen if not place.present(file)]
         _refuse_foreign(place, absent)
         if not dry_run:
-            _check_disk(to, sum(file.size for file in absent))
+            check_disk(to, sum(file.size for file in absent))
             with translated(ref):
                 for file in absent:
-                    _copy(snapshot / file.name, place.path(file))
+                    copy_file(snapshot / file.name, place.path(file))
     return _result(ref, place, chosen, [], dry_run=dry_run)
 
 
-def _copy(source: Path, target: Path) -> None:
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file so that the target's name never holds a part of it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     staged = target.with_name(f".{target.name}.porter-part")
     try:
@@ -144,7 +172,7 @@ def _refuse_foreign(place: Place, absent: Sequence[RepoFile]) -> None:
             )
 
 
-def _check_disk(root: Path, needed: int) -> None:
+def check_disk(root: Path, needed: int) -> None:
     """Raise PorterError unless `needed` bytes and the margin are free where `root` is, or will be."""
     existing = next(path for path in (root, *root.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free

@@ -28,8 +28,7 @@ def inspect(
     file, 5 for a container that is not read, 2 if there is nothing at `source`.
     """
     opened = open_source(source, maps=maps, config=config, remote="headers")
-    reason = opened.reason.message if opened.reason is not None else None
-    return describe(opened.source, opened.checkpoint, opened.identity, reason, filter)
+    return describe(opened.source, opened.checkpoint, opened.identity, opened.reason, filter)
 
 
 def inspect_as(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from porter.containers.checkpoint import Checkpoint, open_checkpoint
 from porter.errors import PorterError, UsageError
 from porter.planning.identify import Identity, identify
+from porter.sources import kaggle
 from porter.sources.aliases import HubReference, find_source
 from porter.sources.local import Location, locate
 from porter.tables.find import Family, load_families
@@ -69,6 +70,14 @@ def open_source(
 
 
 def _open(source: str | Path, remote: str | None) -> tuple[Checkpoint, HubSource | None]:
+    if isinstance(source, str) and (there := kaggle.parse(source)) is not None:
+        if (copy := kaggle.cached(there)) is not None:
+            return open_checkpoint(locate(copy[1])), None
+        raise UsageError(
+            f"{source} has not been downloaded",
+            cause=f"{there.label} is not, or not completely, in {kaggle.cache_root()}",
+            hint=f"porter download {source}",
+        )
     found = find_source(source)
     if not isinstance(found, HubReference):
         return open_checkpoint(locate(found)), None

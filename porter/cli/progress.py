@@ -51,17 +51,19 @@ def _bar(verb: str, plan: Plan) -> Iterator[Watch]:
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
+    from rich.table import Column
 
     console = Console(stderr=True, no_color=not output.colored(sys.stderr))
     columns = (
         TextColumn(f"{verb:<8}"),
-        BarColumn(),
+        BarColumn(bar_width=16),
         DownloadColumn(),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.description}"),
+        # What is left of the line, so that a long name never squeezes the numbers.
+        TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True)),
     )
-    with Progress(*columns, console=console) as bars:
+    with Progress(*columns, console=console, expand=True) as bars:
         task = bars.add_task("", total=sum(file.size for file in plan.files))
 
         class Bar(Watch):

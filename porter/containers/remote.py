@@ -83,7 +83,10 @@ def _remote(
         raise UnsupportedError(
             f"{ref.label} holds no safetensors, and other files cannot be looked into from afar",
             cause=f"it holds {', '.join(found[:5])}" if found else "it holds no weights at its top level",
-            hint=f"`porter download {ref.label} --include {found[0]!r}`" if found else None,
+            # Only the kinds that are chosen unasked come without being named.
+            hint=f"porter download {ref.label}"
+            if chosen
+            else (f"`porter download {ref.label} --include {found[0]!r}`" if found else None),
         )
     index = next((file for file in chosen if file.name.endswith(".index.json")), None)
     weight_map = _index(place, index, ref, token) if index else None

@@ -2,7 +2,8 @@
 
 Reading again costs little while the bytes are still in the system's cache, and it does not matter in
 which order they came. `auto` gives up as soon as it falls behind: then hashing, at about 2 GB/s, would be
-what limits the run, and the file has no digest.
+what limits the run, and the file has no digest. Large files whose work takes every processor are not
+begun with.
 """
 
 from __future__ import annotations

@@ -184,7 +184,7 @@ class RangeWriter:
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Writes `data` at byte `offset` of the file; each byte of the range must be written once."""
         self._check(offset, len(data))
-        # Summed while it is still in the processor's cache: 0.15 s a GB, against 0.3 when read again.
+        # Summed while it is still in the processor's cache: 0.17 s a GB, against 0.21 when read again.
         if self._summed and offset == self._next:
             self._crc = zlib.crc32(data, self._crc)
             self._next += len(data)

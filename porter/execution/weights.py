@@ -27,7 +27,7 @@ from porter.errors import UnsupportedError
 from porter.execution.buffers import Buffers
 from porter.execution.classes import run_move
 from porter.execution.crc import joined
-from porter.execution.digests import Digest
+from porter.execution.digests import LAG, Digest
 from porter.execution.files import RangeWriter, SourceFile, WeightFile, range_crc, write_zeros
 from porter.execution.journal import Journal, Range
 from porter.execution.move import Move
@@ -91,7 +91,9 @@ def write_weights(
         # Blocks that are shared are not read, and a torch file's own checksums, which stand before its
         # data, are known last: such files are hashed only by reading them once more.
         late = bool(shared.nbytes) or file.container == torch_zip.CONTAINER
-        mode = NEVER if late and options.digest != ALWAYS else options.digest
+        # Where the work takes every processor, a hash takes from the work.
+        limits = file.size > LAG and _workers(units) >= (os.cpu_count() or 1)
+        mode = NEVER if (late or limits) and options.digest != ALWAYS else options.digest
         parts = [(0, file.size)] if late else _parts(units, literals)
         digest = Digest(writer, parts, mode)
         crcs: dict[Range, int] = {}
@@ -148,7 +150,7 @@ class _Job:
 
 def _run_all(units: Sequence[Unit], job: _Job, options: ExecutionOptions) -> None:
     """Runs the units in order; several at once where the processor is what limits them."""
-    workers = min(os.cpu_count() or 1, _MOST_WORKERS, len(units)) if any(unit.heavy for unit in units) else 1
+    workers = _workers(units)
     if workers <= 1:
         buffers = Buffers(options.max_memory)
         for unit in units:
@@ -174,6 +176,11 @@ def _run_all(units: Sequence[Unit], job: _Job, options: ExecutionOptions) -> Non
         except BaseException:
             job.writer.stopped.set()
             raise
+
+
+def _workers(units: Sequence[Unit]) -> int:
+    heavy = any(unit.heavy for unit in units)
+    return min(os.cpu_count() or 1, _MOST_WORKERS, len(units)) if heavy else 1
 
 
 def _verified(

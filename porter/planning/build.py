@@ -19,7 +19,7 @@ from porter.containers.checkpoint import Checkpoint
 from porter.dtypes import Dtype
 from porter.errors import DifferenceError, UnsupportedError, UsageError
 from porter.layout import elements
-from porter.planning.coverage import BlockIndex, Covered, cover
+from porter.planning.coverage import BlockIndex, Covered, cover, parts
 from porter.planning.identify import Identity
 from porter.planning.join import Join
 from porter.planning.outputs import place_tensors, side_files
@@ -345,10 +345,7 @@ def _notes(identity: Identity, copies: Sequence[Copy], covered: Covered) -> list
             + ", ".join(identity.unknown_fields)
         )
     if covered.beyond:
-        notes.append(
-            f"text only: {len(covered.beyond)} tensors of other parts are left out, "
-            f"{', '.join(covered.beyond[:2])}, …"
-        )
+        notes.append(f"text only: left out are {parts(covered.beyond)}")
     if covered.dropped:
         notes.append(f"dropped on request: {', '.join(covered.dropped[:5])}")
     if any(operation.kind for copy in copies for operation in copy.operations):

@@ -73,6 +73,17 @@ def cover(
     _check_unmapped(unmapped, identity)
     _check_missing(set(expected) - set(present) - set(optional), expected, checkpoint)
     _check_shapes(present, expected)
+    bare = [
+        f"{tensor.name} (expected {expected[name].scales})"
+        for name, tensor in present.items()
+        if expected[name].scales is not None and tensor.dtype.name == "I8" and name not in scales
+    ]
+    if bare:
+        raise MalformedError(
+            f"{count(len(bare), 'tensor')} of whole numbers without the factors of their rows",
+            cause=listed(bare),
+            hint="is the checkpoint complete?",
+        )
     scaled = {**present, **{name: _scaled(present.get(name), tensor) for name, tensor in scales.items()}}
     return Covered(scaled, tuple(ignored), tuple(dropped), expected, tuple(beyond))
 
@@ -90,15 +101,20 @@ def _scaled(tensor: StoredTensor | None, scales: StoredTensor) -> StoredTensor:
     return replace(tensor, dtype=SCALED_I8, scales=scales.name)
 
 
+def parts(names: Iterable[str]) -> str:
+    """What tensors of a larger model are parts of: `vision_tower (5 tensors)`."""
+    found: dict[str, int] = {}
+    for name in names:
+        words = name.replace("/", ".").split(".")
+        part = next((word for word in words if word not in ("model", "params", "transformer")), name)
+        found[part] = found.get(part, 0) + 1
+    return ", ".join(f"{part} ({count(number, 'tensor')})" for part, number in found.items())
+
+
 def _not_text(beyond: list[str], identity: Identity) -> UnsupportedError:
-    parts: dict[str, int] = {}
-    for name in beyond:
-        part = next((word for word in name.split(".") if word not in ("model", "language_model")), name)
-        parts[part] = parts.get(part, 0) + 1
     return UnsupportedError(
         f"{count(len(beyond), 'tensor')} of the source belong to no language model",
-        cause=", ".join(f"{part} ({count(number, 'tensor')})" for part, number in parts.items())
-        + f" cannot be ported; {identity.family.name} is the language model alone",
+        cause=f"{parts(beyond)} cannot be ported; {identity.family.name} is the language model alone",
         hint="take the language model out with --text-only",
     )
 

@@ -7,7 +7,7 @@ whose rules know the most of the tensors is taken.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from porter.config.raw import get, raw_config
 from porter.config.read import ConfigReader, Shapes
 from porter.containers.checkpoint import Checkpoint
 from porter.errors import MalformedError, UnsupportedError
+from porter.planning.infer import infer, missing_rules
 from porter.tables.find import Family
 from porter.tables.model import Dialect, Rule
 from porter.tables.patterns import Pattern, template_of
@@ -88,7 +89,7 @@ def identify(
 
     `config` is used in place of the checkpoint's own config file; `dialect` limits the search.
     """
-    best: tuple[tuple[int, bool], _Candidate, dict[str, str]] | None = None
+    best: tuple[tuple[int, bool, int], _Candidate, dict[str, str]] | None = None
     rivals: list[str] = []
     for candidate in _candidates(checkpoint, families, config):
         if dialect is not None and candidate.dialect.name != dialect:
@@ -96,8 +97,17 @@ def identify(
         names = _known_names(checkpoint, candidate.dialect)
         if not _recognised(checkpoint, candidate, names):
             continue
-        # Weights beside a config of their own dialect are rather that than another's.
-        score = (len(names), candidate.words is candidate.dialect)
+        missing = 0
+        if candidate.bare:
+            shapes = _shapes(checkpoint, names)
+            found_out = infer(candidate.dialect, candidate.family.canonical, shapes)
+            if found_out.unknown:
+                continue
+            candidate = replace(candidate, inferred=found_out.hyperparameters)
+            missing = missing_rules(candidate.dialect, candidate.family.canonical, shapes)
+        # Weights beside a config of their own dialect are rather that than another's; and names that two
+        # families know are of the one that expects no more.
+        score = (len(names), candidate.words is candidate.dialect, -missing)
         if best is None or score > best[0]:
             best = (score, candidate, names)
             rivals = []
@@ -105,7 +115,7 @@ def identify(
             rivals.append(f"{candidate.family.name}/{candidate.dialect.name}")
     if best is None:
         raise _unknown(checkpoint, families, config)
-    (known, _), found, names = best
+    (known, _, _), found, names = best
     family, chosen = found.family, found.dialect
     if known == 0:
         raise UnsupportedError(
@@ -123,17 +133,31 @@ def identify(
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A dialect that the checkpoint may be in. `words` is the dialect whose words its config is in."""
+    """A dialect that the checkpoint may be in. `words` is the dialect whose words its config is in.
+
+    `inferred` are the hyperparameters that shapes say, where there is no config.
+    """
 
     family: Family
     dialect: Dialect
     words: Dialect
     raw: Mapping[str, Any]
+    inferred: Mapping[str, Any] | None = None
+
+    @property
+    def bare(self) -> bool:
+        """Whether shapes alone have to say all; some dialects' tables read what they need out of them."""
+        return not self.raw and self.words is self.dialect and self.dialect.config.recognise is None
 
     def reader(self, words: Dialect, raw: Mapping[str, Any], shapes: Shapes, label: str) -> ConfigReader:
         inner = get(raw, words.config.section)[1] if words.config.section else raw
         return ConfigReader(
-            words, self.family.canonical, inner if isinstance(inner, Mapping) else {}, shapes, label
+            words,
+            self.family.canonical,
+            inner if isinstance(inner, Mapping) else {},
+            shapes,
+            label,
+            self.inferred if words is self.dialect else None,
         )
 
 
@@ -159,6 +183,8 @@ def _read(checkpoint: Checkpoint, found: _Candidate, names: Mapping[str, str]) -
             if item.advisory and values[name] is None and name in found.dialect.config.fields:
                 values[name] = own.value(name)
         notes = (f"the config is in the words of {found.words.title}",)
+    elif found.inferred is not None:
+        notes = (_assumed(found, values),)
     elif not found.raw:
         notes = (
             f"no {found.dialect.config.file} beside the weights: what their shapes do not say is taken to be "
@@ -173,6 +199,26 @@ def _read(checkpoint: Checkpoint, found: _Candidate, names: Mapping[str, str]) -
         tuple(reader.unknown_fields()),
         notes,
         found.words if found.words is not found.dialect else None,
+    )
+
+
+def _assumed(found: _Candidate, values: Mapping[str, Any]) -> str:
+    """What neither a config nor a shape has said, and what it is taken to be."""
+    said = []
+    for name, item in found.family.canonical.hyperparameters.items():
+        entry = found.dialect.config.fields.get(name)
+        if name in (found.inferred or {}) or entry is None or entry.has_fixed or item.advisory:
+            continue
+        if entry.only is not None and len(entry.only) == 1:
+            continue
+        value = values[name]
+        if isinstance(value, list):
+            said.append(f"{name} = {sum(map(bool, value))} of {len(value)}")
+        elif value is not None and value != item.neutral:
+            said.append(f"{name} = {value}")
+    return (
+        f"no {found.dialect.config.file} beside the weights: sizes are what their shapes say; as in the "
+        f"published {found.family.name} models: {', '.join(said)}"
     )
 
 
@@ -259,9 +305,10 @@ def _unknown(checkpoint: Checkpoint, families: Mapping[str, Family], config: Pat
             )
     if checkpoint.container == "hdf5":
         return UnsupportedError(
-            f"{checkpoint.label} has no config beside its weights",
-            cause="Keras' shapes say every size, but not soft-caps, sliding windows and scalings",
-            hint="put the backbone's config.json there, or name it with --config FILE",
+            f"no mapping table fits {checkpoint.label}",
+            cause="there is no config beside its weights, and they are not those of any family with a table: "
+            f"found tensors such as {_some(checkpoint.tensors)}",
+            hint="name its config with --config FILE, or add a table of your own with --map FILE.toml",
         )
     return UnsupportedError(
         f"{checkpoint.label} has no config beside its weights",

@@ -40,10 +40,12 @@ def infer(dialect: Dialect, canonical: Canonical, shapes: Shapes) -> Inferred:
     """
     sizes: dict[str, int] = {}
     equations: list[tuple[Dim, int]] = []
+    done: set[Pattern] = set()
     for rule, values, shape in _known(dialect, shapes):
         for name, value in values.items():
             sizes[name] = max(sizes.get(name, 0), value + 1)
-        if len(shape) == len(rule.layout.dims):
+        if rule.theirs not in done and len(shape) == len(rule.layout.dims):
+            done.add(rule.theirs)
             # Padding stands behind the outermost axis and is of any length.
             padded = 1 if rule.pad else 0
             equations.extend(list(zip(rule.layout.dims, shape, strict=True))[padded:])
@@ -51,23 +53,29 @@ def infer(dialect: Dialect, canonical: Canonical, shapes: Shapes) -> Inferred:
     return _told(canonical, sizes)
 
 
+def missing_rules(dialect: Dialect, canonical: Canonical, shapes: Shapes) -> int:
+    """How many of the rules that hold for every model of the family no stored tensor fits."""
+    there = {rule.theirs for rule, _, _ in _known(dialect, shapes)}
+    return sum(
+        rule.theirs not in there
+        and rule.when is None
+        and all(
+            canonical.tensors[name].when is None and not canonical.tensors[name].tied for name in rule.ours
+        )
+        for rule in dialect.rules
+    )
+
+
 def _known(dialect: Dialect, shapes: Shapes) -> Iterator[tuple[Rule, Mapping[str, int], tuple[int, ...]]]:
-    """Each stored tensor that a rule is for. All of them tell how many there are, one of a kind its shape."""
-    rules: dict[str, list[tuple[Pattern, Rule]]] = {}
+    """Each stored tensor that a rule is for, with the variables in its name."""
+    rules: dict[str, list[Rule]] = {}
     for rule in dialect.rules:
         for form in rule.theirs.spellings:
-            rules.setdefault(form.template, []).append((rule.theirs, rule))
-    seen: dict[Pattern, dict[str, int]] = {}
+            rules.setdefault(form.template, []).append(rule)
     for name, shape in shapes.items():
-        for pattern, rule in rules.get(template_of(name), ()):
-            values = pattern.match(name)
-            if values is None:
-                continue
-            highest = seen.setdefault(pattern, {})
-            if not highest or any(value > highest[variable] for variable, value in values.items()):
-                highest.update({key: max(value, highest.get(key, 0)) for key, value in values.items()})
-                yield rule, values, shape
-            elif not values:
+        for rule in rules.get(template_of(name), ()):
+            values = rule.theirs.match(name)
+            if values is not None:
                 yield rule, values, shape
 
 
@@ -97,7 +105,7 @@ class _Linear:
 
 
 def _linear(dim: Dim, sizes: Mapping[str, int]) -> _Linear | None:
-    """A dim's size with the known axes filled in; None with two unknowns in it, or one multiplied by itself."""
+    """A dim's size with the known axes filled in; None where two unknowns, or one squared, are in it."""
     match dim:
         case Unit():
             return _Linear(1)

@@ -9,6 +9,7 @@ from typing import Any
 
 from porter.containers.base import StoredTensor
 from porter.containers.checkpoint import Checkpoint
+from porter.errors import PorterError
 from porter.planning.identify import Identity
 
 
@@ -50,7 +51,8 @@ class Memory:
 
 @dataclass(frozen=True)
 class Inspection:
-    """A checkpoint as it is. `family` and `dialect` are None where no table fits; `reason` says why.
+    """A checkpoint as it is. `family` and `dialect` are None where no table fits; `reason` says why, `hint`
+    what to do. `notes` say what had to be assumed about it.
 
     `ties` maps a weight that is not stored (or stored twice) to the one that it is tied to.
     """
@@ -70,16 +72,21 @@ class Inspection:
     memory: Memory | None
     hyperparameters: Mapping[str, Any]
     stored: tuple[StoredTensor, ...] = field(repr=False, compare=False, default=())
+    notes: tuple[str, ...] = ()
+    hint: str | None = None
 
 
 def describe(
     source: str,
     checkpoint: Checkpoint,
     identity: Identity | None,
-    reason: str | None,
+    reason: PorterError | None,
     filter: str | None = None,
 ) -> Inspection:
-    """Describe an opened checkpoint. `filter` is a shell pattern that tensor names must match."""
+    """Describe an opened checkpoint. `filter` is a shell pattern that tensor names must match.
+
+    `reason` is the error that says why there is no identity.
+    """
     stored = [
         tensor for tensor in checkpoint.tensors.values() if filter is None or fnmatchcase(tensor.name, filter)
     ]
@@ -90,7 +97,7 @@ def describe(
         files=checkpoint.sizes,
         family=identity.family.name if identity else None,
         dialect=identity.dialect.name if identity else None,
-        reason=reason,
+        reason=reason.message if reason else None,
         tensors=tuple(
             TensorInfo(t.name, t.shape, t.dtype.name, t.nbytes, t.elements, t.file) for t in stored
         ),
@@ -101,6 +108,8 @@ def describe(
         memory=_memory(identity, list(checkpoint.tensors.values())) if identity else None,
         hyperparameters=identity.hyperparameters if identity else {},
         stored=tuple(stored),
+        notes=identity.notes if identity else (),
+        hint=reason.hint if reason else None,
     )
 
 

@@ -108,7 +108,7 @@ def _whole(snapshot: Path) -> bool:
         return False
     # A run that was stopped between the last byte and the digest leaves its file unproven.
     pending = unverified(snapshot.parent.parent)
-    return not any(path.resolve().name in pending for path in snapshot.iterdir())
+    return not any(path.resolve().name in pending for path in snapshot.rglob("*"))
 
 
 def unverified(folder: Path) -> frozenset[str]:

@@ -1,7 +1,7 @@
 """The files of a repository as values: which of them a checkpoint needs, and whether all are here.
 
-No network. By default one kind of weights is chosen, safetensors before `.bin` before
-`.pth` and `.ckpt`; GGUF, Keras, Flax and ONNX files only when they are asked for by pattern.
+No network. By default one kind of weights is chosen, safetensors before `.bin` before `.pth` and `.ckpt`
+before Keras'; GGUF, Flax and ONNX files only when they are asked for by pattern.
 """
 
 from __future__ import annotations
@@ -31,6 +31,14 @@ _TOKENIZER = frozenset(
         "chat_template.json",
     }
 )
+# What a Keras preset has besides, each read by KerasHub.
+_PRESET = ("metadata.json", "preprocessor.json", "task.json", "assets/tokenizer/*")
+_KERAS = (
+    # A preset's weights; beside them there may be those of a task, which hold the same and more.
+    re.compile(r"model(_\d{5})?\.weights\.h5"),
+    re.compile(r".+\.(weights\.h5|keras)"),
+)
+_KERAS_INDEX = "model.weights.json"
 # In order of preference; one entry's files replace all later ones.
 _WEIGHTS = (
     # The names that transformers writes; a repository may hold other safetensors with the same weights.
@@ -38,6 +46,7 @@ _WEIGHTS = (
     re.compile(r".+\.safetensors"),
     re.compile(r"pytorch_model(-\d{5}-of-\d{5})?\.bin"),
     re.compile(r".+\.(pth|pt|ckpt)"),
+    *_KERAS,
 )
 _INDEXES = {".safetensors": ".safetensors.index.json", ".bin": ".bin.index.json"}
 _NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<total>\d{5})(?P<suffix>\.\w+)")
@@ -72,14 +81,19 @@ class RepoListing:
 
 
 def select(
-    files: Sequence[RepoFile], include: Sequence[str] = (), exclude: Sequence[str] = ()
+    files: Sequence[RepoFile],
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    *,
+    keras: bool = False,
 ) -> tuple[RepoFile, ...]:
     """The files to fetch: those that `include` matches, else what a checkpoint needs; less `exclude`.
 
+    With `keras`, a checkpoint's weights are Keras' and no others.
     Patterns are shell patterns on the whole path; `*` crosses slashes, a trailing slash means all below.
     Raises UsageError if nothing is left, MalformedError for a path that would lead out of the checkpoint.
     """
-    wanted = [file for file in files if _matches(file.name, include)] if include else _default(files)
+    wanted = [file for file in files if _matches(file.name, include)] if include else _default(files, keras)
     chosen = tuple(file for file in wanted if not _matches(file.name, exclude))
     if not chosen:
         raise UsageError(
@@ -92,11 +106,13 @@ def select(
     return chosen
 
 
-def weights(files: Iterable[RepoFile]) -> list[RepoFile]:
+def weights(files: Iterable[RepoFile], *, keras: bool = False) -> list[RepoFile]:
     """The weight files of the preferred kind at the top of a repository, and their index if there is one."""
     top = [file for file in files if "/" not in file.name]
-    for pattern in _WEIGHTS:
+    for pattern in _KERAS if keras else _WEIGHTS:
         if found := [file for file in top if pattern.fullmatch(file.name)]:
+            if pattern in _KERAS:
+                return found + [file for file in top if file.name == _KERAS_INDEX]
             suffix = _INDEXES.get(PurePosixPath(found[0].name).suffix)
             stems = {_stem(file.name) for file in found}
             indexes = [
@@ -119,11 +135,19 @@ def complete(directory: Path) -> bool:
             return whole and "config.json" in names
     if any(name.endswith(".gguf") for name in names):
         return True
-    return "config.json" in names and any(_WEIGHTS[-1].fullmatch(name) for name in names)
+    if "config.json" not in names:
+        return any(name.endswith(".keras") for name in names)
+    if _KERAS_INDEX in names and not any(_WEIGHTS[3].fullmatch(name) for name in names):
+        return _shards_present(directory, _KERAS_INDEX)
+    return any(pattern.fullmatch(name) for pattern in _WEIGHTS[3:] for name in names)
 
 
-def _default(files: Sequence[RepoFile]) -> list[RepoFile]:
-    chosen = weights(files)
+def _default(files: Sequence[RepoFile], keras: bool) -> list[RepoFile]:
+    chosen = weights(files, keras=keras)
+    if not chosen and keras:
+        raise UsageError(
+            "the repository holds no Keras weights", cause=f"it holds {_some(file.name for file in files)}"
+        )
     others = sorted(
         file.name for file in files if file.name.endswith((".gguf", ".h5", ".keras", ".msgpack", ".onnx"))
     )
@@ -134,6 +158,8 @@ def _default(files: Sequence[RepoFile]) -> list[RepoFile]:
             hint=f"--include {others[0]!r}",
         )
     small = [file for file in files if file.name in _CONFIGS | _TOKENIZER or _template(file.name)]
+    if any(file.name.endswith((".h5", ".keras")) for file in chosen):
+        small += [file for file in files if _matches(file.name, _PRESET)]
     return small + chosen
 
 
@@ -152,7 +178,9 @@ def _stem(name: str) -> str:
 
 def _shards_present(directory: Path, index: str) -> bool:
     try:
-        shards = set(json.loads((directory / index).read_bytes())["weight_map"].values())
+        homes = json.loads((directory / index).read_bytes())["weight_map"].values()
+        # Keras may spread one group over several files.
+        shards = {shard for home in homes for shard in (home if isinstance(home, list) else [home])}
         return all((directory / shard).is_file() for shard in shards)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         # Broken: whoever opens the checkpoint says how; here it only means that it is not complete.

@@ -1,8 +1,8 @@
 """Local checkpoints: a path becomes a directory to read in, the weight file asked for, and a label.
 
 The label is what a person would call the model: the Hub repository's name for a snapshot in the Hub's
-cache, else the directory's name. It is used for display and for config fields that hold a name, never
-to decide what a checkpoint is.
+cache, owner and variation in Kaggle's, else the directory's name. It is used for display and for config
+fields that hold a name, never to decide what a checkpoint is.
 """
 
 from __future__ import annotations
@@ -47,4 +47,8 @@ def label_of(directory: Path) -> str:
     repo = resolved.parent.parent
     if resolved.parent.name == "snapshots" and repo.name.startswith("models--"):
         return repo.name.removeprefix("models--").replace("--", "/")
+    # Kaggle's cache: models/owner/model/framework/variation/version.
+    places = resolved.parts[-6:]
+    if len(places) == 6 and places[0] == "models" and places[5].isdigit():
+        return f"{places[1]}/{places[4]}"
     return resolved.name

@@ -119,7 +119,7 @@ def test_progress_adds_up_to_the_weight_file(ready, monkeypatch):
 FAULTS = {
     "in the middle of the weights": (files.WeightFile, "finish"),
     "in the second copy": (classes, "move_runs"),
-    "at a side file": (run, "_write_side"),
+    "at a side file": (run, "write_side"),
     "when publishing": (run, "publish"),
     "when syncing": (staging, "_sync"),
 }

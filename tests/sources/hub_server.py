@@ -20,7 +20,7 @@ from socketserver import TCPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-LARGE = (".safetensors", ".bin", ".gguf", ".pth", ".ckpt", "tokenizer.model", "tokenizer.json")
+LARGE = (".safetensors", ".bin", ".gguf", ".pth", ".ckpt", ".h5", "tokenizer.model", "tokenizer.json")
 _PAUSE = 0.02
 SIGNATURE = "signed-for-one-reader"
 

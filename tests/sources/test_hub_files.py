@@ -47,6 +47,41 @@ def test_other_kinds_come_only_when_they_are_named() -> None:
     assert chosen("config.json", "gemma.gguf", include=("*.gguf",)) == {"gemma.gguf"}
 
 
+PRESET = ["config.json", "metadata.json", "preprocessor.json", "task.json", "tokenizer.json"]
+PRESET += ["assets/tokenizer/vocabulary.spm"]
+PARTS = ["model_00000.weights.h5", "model_00001.weights.h5"]
+
+
+def test_a_keras_preset_is_fetched_whole_where_there_is_nothing_else() -> None:
+    here = [*PRESET, "model.weights.h5"]
+    assert chosen(*here, "task.weights.h5", "README.md", "assets/image.png", "tf_model.h5") == set(here)
+    assert chosen(*PRESET, "model.weights.json", *PARTS) == {*PRESET, "model.weights.json", *PARTS}
+    assert chosen("config.json", "tuned.weights.h5") == {"config.json", "tuned.weights.h5"}
+
+
+def test_keras_weights_come_last_unless_they_are_asked_for() -> None:
+    both = [
+        RepoFile(name, 1) for name in ("config.json", "model.safetensors", "model.weights.h5", "task.json")
+    ]
+    assert {file.name for file in select(both)} == {"config.json", "model.safetensors"}
+    asked = {file.name for file in select(both, keras=True)}
+    assert asked == {"config.json", "model.weights.h5", "task.json"}
+    with pytest.raises(UsageError, match="no Keras weights"):
+        select(both[:2], keras=True)
+
+
+def test_a_keras_preset_is_complete_with_all_its_parts(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    index = {"weight_map": {"/layers/a/vars": PARTS[0], "/layers/b/vars": PARTS}}
+    (tmp_path / "model.weights.json").write_text(json.dumps(index))
+    (tmp_path / PARTS[0]).touch()
+    assert not complete(tmp_path)
+    (tmp_path / PARTS[1]).touch()
+    assert complete(tmp_path)
+    (tmp_path / "config.json").unlink()
+    assert not complete(tmp_path)
+
+
 def test_patterns() -> None:
     names = ("config.json", "a/b/x.json", "model.safetensors", "pytorch_model.bin")
     assert chosen(*names, include=("*.json",)) == {"config.json", "a/b/x.json"}

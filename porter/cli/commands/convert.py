@@ -180,6 +180,6 @@ def _download(source: str) -> None:
     from porter.cli.progress import transfer
     from porter.sources.aliases import HubReference, find_source
 
-    if isinstance(find_source(source), HubReference):
+    if source.startswith("kaggle://") or isinstance(find_source(source), HubReference):
         with transfer("download") as advance:
             download(source, offline=output.settings.offline, progress=advance)

@@ -1,7 +1,8 @@
-"""`porter download`: a model from the Hub, verified, into the cache that other tools share."""
+"""`porter download`: a model from the Hub or from Kaggle, verified, into the cache that other tools share."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,15 @@ from porter.errors import UsageError
 
 def download(
     source: Annotated[
-        str | None, typer.Argument(metavar="MODEL", help="A short name such as gemma-2b, or org/name[@rev].")
+        str | None,
+        typer.Argument(
+            metavar="MODEL",
+            help="A short name such as gemma-2b, org/name[@rev], or kaggle://owner/model/framework/variation.",
+        ),
+    ] = None,
+    source_dialect: Annotated[
+        str | None,
+        typer.Option("--from", metavar="DIALECT", help="keras for KerasHub's preset. Default: hf."),
     ] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the short names.")] = False,
     revision: Annotated[
@@ -32,18 +41,25 @@ def download(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show files and sizes; fetch nothing.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Download a model from the Hugging Face Hub, and verify it."""
+    """Download a model from the Hugging Face Hub or from Kaggle, and verify it."""
     from porter.reporting.text import plural, size, table
 
     if list_:
-        _list(json)
+        _list(json, source_dialect)
         return
     if source is None:
         raise UsageError("no model was named", hint="porter download gemma-2b, or porter download --list")
     from porter.api.download import download as fetch
     from porter.cli.progress import transfer
 
-    asked = {"revision": revision, "include": include, "exclude": exclude, "to": out}
+    asked = {
+        "revision": revision,
+        "include": include,
+        "exclude": exclude,
+        "to": out,
+        "source_dialect": source_dialect,
+        "bars": sys.stderr.isatty() and not output.settings.quiet,
+    }
     if dry_run:
         found = fetch(source, dry_run=True, offline=output.settings.offline, **asked)  # type: ignore[arg-type]
     else:
@@ -54,6 +70,10 @@ def download(
         return
     rows = [["File", "Size", ""], *([file.name, size(file.size), file.status] for file in found.files)]
     if dry_run:
+        if not found.files:
+            output.say("the files are not known before they are fetched")
+            output.data(f"to fetch {found.repo}, version {found.revision}")
+            return
         output.data(table(rows, right=(1,)))
         output.data(f"{plural(len(found.files), 'file')}, {size(found.bytes_total)}")
         output.data(f"to fetch {size(found.bytes_to_fetch)} of {found.repo}@{found.commit}")
@@ -63,10 +83,19 @@ def download(
     output.data(found.path)
 
 
-def _list(json: bool) -> None:
+def _list(json: bool, source_dialect: str | None) -> None:
     from porter.reporting.text import table
     from porter.sources.aliases import ALIASES
+    from porter.sources.kaggle import KERAS_PRESETS
 
+    if source_dialect == "keras":
+        if json:
+            output.as_json(
+                {"models": [{"alias": a, "kaggle": ref.label} for a, ref in KERAS_PRESETS.items()]}
+            )
+        else:
+            output.data(table([["Name", "Preset"], *([a, ref.label] for a, ref in KERAS_PRESETS.items())]))
+        return
     if json:
         output.as_json({"models": [output.to_plain(alias) for alias in ALIASES.values()]})
         return

@@ -63,8 +63,10 @@ def inspect(
         _print(cells(found, full=full, exact=csv), RIGHT, csv)
     else:
         output.data(render(found, full=full))
+    for text in found.notes:
+        output.note(text)
     if found.reason is not None:
-        output.note(found.reason)
+        output.note(found.reason + (f"; {found.hint}" if found.hint else ""))
 
 
 def _as(

@@ -187,13 +187,26 @@ def test_a_config_of_transformers_does_not_say_what_keras_weights_are(presets, m
         porter.plan(presets.path("gemma-gqa") / "model.weights.h5", to="hf", config=config)
 
 
-def test_bare_weights_ask_for_a_config(presets, tmp_path):
+@pytest.mark.parametrize("name", ["gemma-mqa", "gemma-gqa", "gemma-mha", "gemma-square", "gemma-equal"])
+def test_bare_weights_say_what_the_preset_says(presets, stored, tmp_path, name):
     alone = tmp_path / "tuned.weights.h5"
-    alone.write_bytes((presets.path("gemma-gqa") / "model.weights.h5").read_bytes())
-    with pytest.raises(UnsupportedError, match="has no config beside its weights") as caught:
-        porter.plan(alone, to="hf")
-    assert "--config FILE" in str(caught.value)
-    assert "head_dim" not in str(caught.value)
+    alone.write_bytes((presets.path(name) / "model.weights.h5").read_bytes())
+    bare, whole = tmp_path / "bare", tmp_path / "whole"
+    assert stored(_converted(alone, bare)) == stored(_converted(presets.path(name), whole))
+    configs = [json.loads((folder / "config.json").read_text()) for folder in (bare, whole)]
+    assert configs[0] == configs[1]
+    assert any("context_length = 8192" in note for note in porter.inspect(alone).notes)
+
+
+@pytest.mark.parametrize(("name", "family"), [("gemma2", "gemma2"), ("gemma3", "gemma3_text")])
+def test_bare_weights_say_their_family_and_every_size(presets, tmp_path, name, family):
+    alone = tmp_path / "tuned.weights.h5"
+    alone.write_bytes((presets.path(name) / "model.weights.h5").read_bytes())
+    found, whole = porter.inspect(alone), porter.inspect(presets.path(name))
+    assert (found.family, whole.family) == (family, family)
+    for size in ("n_layer", "d_model", "n_head", "n_kv_head", "head_dim", "d_ff", "vocab_size"):
+        assert found.hyperparameters[size] == whole.hyperparameters[size]
+    assert "sliding_window" in found.notes[0] and whole.notes == ()
 
 
 def test_a_multimodal_preset_is_refused(presets, tmp_path):

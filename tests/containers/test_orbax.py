@@ -1,0 +1,214 @@
+"""Orbax checkpoints: plain arrays are byte ranges, others come through tensorstore; trees are one tree."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from porter.containers.base import StoredTensor
+from porter.containers.checkpoint import open_checkpoint
+from porter.containers.orbax import ARRAY, holds_orbax, read_directory
+from porter.containers.orbax_arrays import exported
+from porter.containers.orbax_writer import place
+from porter.dtypes import DTYPES
+from porter.errors import MalformedError, UnsupportedError
+from porter.sources.local import locate
+
+SHAPE = (5, 3, 4)
+
+
+def values(shape=SHAPE):
+    return np.arange(np.prod(shape, dtype=int), dtype=np.float32).reshape(shape)
+
+
+def plain(root, param, array, **changes):
+    """An array as Orbax stores it without compression and without OCDBT."""
+    folder = root / param
+    folder.mkdir(parents=True)
+    stated = {
+        "zarr_format": 2,
+        "shape": list(array.shape),
+        "chunks": list(array.shape),
+        "dtype": "<f4",
+        "order": "C",
+        "compressor": None,
+        "filters": None,
+        "fill_value": None,
+        "dimension_separator": ".",
+        **changes,
+    }
+    (folder / ".zarray").write_text(json.dumps(stated))
+    (folder / ".".join("0" * array.ndim)).write_bytes(array.tobytes())
+
+
+@pytest.fixture
+def root(tmp_path):
+    root = tmp_path / "checkpoint"
+    root.mkdir()
+    (root / "_METADATA").write_text("{}")
+    return root
+
+
+@pytest.fixture
+def tensorstore():
+    return pytest.importorskip("tensorstore")
+
+
+def written(tensorstore, root, param, array, *, database=True, chunks=None, driver="zarr"):
+    """An array as Orbax stores it by default: in OCDBT, compressed."""
+    kvstore = {"driver": "file", "path": f"{root}/"}
+    if database:
+        kvstore = {"driver": "ocdbt", "base": kvstore, "path": f"{param}/"}
+    else:
+        kvstore["path"] += f"{param}/"
+    spec = {"driver": driver, "kvstore": kvstore}
+    if driver == "zarr":
+        spec["metadata"] = {"chunks": list(chunks or array.shape), "compressor": {"id": "zstd", "level": 1}}
+    options = {"dtype": array.dtype.name, "shape": array.shape, "create": True, "open": True}
+    tensorstore.open(spec, **options).result().write(array).result()
+
+
+def read(root, header):
+    """The bytes of a header's only tensor, row-major."""
+    (tensor,) = header.tensors
+    with exported(root, header.tensors, root.parent) as arrays:
+        raw = (arrays.get(tensor.file) or root / tensor.file).read_bytes()
+    return raw[tensor.offset : tensor.offset + tensor.nbytes]
+
+
+def test_a_plain_array_is_a_range_of_a_file(root):
+    plain(root, "layer_0.attn.q_einsum.w", values())
+    (header,) = read_directory(root)
+    (tensor,) = header.tensors
+    assert tensor == StoredTensor(
+        "layer_0/attn/q_einsum/w", DTYPES["F32"], SHAPE, "layer_0.attn.q_einsum.w/0.0.0", 0
+    )
+    assert read(root, header) == values().tobytes()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"compressor": {"id": "zstd", "level": 1}}, {"order": "F"}, {"chunks": [5, 3, 2]}]
+)
+def test_what_is_not_plain_is_no_range(root, changes):
+    plain(root, "w", values(), **changes)
+    assert read_directory(root)[0].tensors[0].file == f"{ARRAY}w"
+
+
+def test_a_chunk_that_was_never_written_is_no_range(root, tensorstore):
+    plain(root, "w", values(), fill_value=0.0)
+    (root / "w" / "0.0.0").unlink()
+    (header,) = read_directory(root)
+    assert header.tensors[0].file == f"{ARRAY}w"
+    assert read(root, header) == bytes(values().nbytes)
+
+
+@pytest.mark.parametrize("chunks", [None, (2, 3, 4), (2, 2, 3)])
+@pytest.mark.parametrize("database", [True, False])
+@pytest.mark.parametrize("driver", ["zarr", "zarr3"])
+def test_arrays_come_through_tensorstore(root, tensorstore, monkeypatch, database, chunks, driver):
+    # Small pieces, so that there are several.
+    monkeypatch.setattr("porter.containers.orbax_arrays.PIECE", 64)
+    written(tensorstore, root, "a.w", values(), database=database, chunks=chunks, driver=driver)
+    written(tensorstore, root, "b/c.scale", values((7,)), database=database, driver=driver)
+    found = {header.tensors[0].name: header for header in read_directory(root)}
+    assert set(found) == {"a/w", "b/c/scale"}
+    assert found["a/w"].tensors[0].shape == SHAPE
+    assert read(root, found["a/w"]) == values().tobytes()
+    assert read(root, found["b/c/scale"]) == values((7,)).tobytes()
+    assert list(root.parent.iterdir()) == [root], "what was written out is gone again"
+
+
+def test_a_checkpoint_may_lie_in_a_folder_beside_its_tokenizer(tmp_path, root):
+    plain(root, "w", values())
+    (tmp_path / "tokenizer.model").write_bytes(b"pieces")
+    opened = open_checkpoint(locate(tmp_path))
+    assert (opened.container, set(opened.files)) == ("orbax", {"tokenizer.model"})
+    assert opened.tensors["w"].file == "checkpoint/w/0.0.0"
+
+
+def test_two_checkpoints_are_not_one(tmp_path, root):
+    plain(root, "w", values())
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "_METADATA").write_text("{}")
+    assert not holds_orbax(tmp_path)
+
+
+@pytest.mark.parametrize("raw", ["", "[1]", '{"shape": [-1]}', '{"shape": "5"}', '{"shape": [1e3]}'])
+def test_broken_metadata_are_malformed(root, raw):
+    plain(root, "w", values())
+    (root / "w" / ".zarray").write_text(raw)
+    with pytest.raises(MalformedError):
+        read_directory(root)
+
+
+def test_two_arrays_of_one_name_are_malformed(root):
+    plain(root, "a.w", values())
+    plain(root, "a/w", values())
+    with pytest.raises(MalformedError, match="two arrays"):
+        read_directory(root)
+
+
+def test_an_unknown_dtype_is_unsupported(root):
+    plain(root, "w", values(), dtype="<c8")
+    with pytest.raises(UnsupportedError, match="dtype"):
+        read_directory(root)
+
+
+def test_a_link_out_of_the_checkpoint_is_not_followed(root):
+    plain(root, "w", values())
+    outside = root.parent / "outside"
+    outside.write_bytes(values().tobytes())
+    (root / "w" / "0.0.0").unlink()
+    (root / "w" / "0.0.0").symlink_to(outside)
+    with pytest.raises(MalformedError, match="leads out"):
+        read_directory(root)
+
+
+def test_without_tensorstore_the_error_names_the_extra(root):
+    (root / "manifest.ocdbt").write_bytes(b"")
+    code = (
+        "import sys; sys.modules['tensorstore'] = None\n"
+        "from pathlib import Path\n"
+        "from porter.containers.orbax import read_directory\n"
+        "from porter.errors import UnsupportedError\n"
+        "try:\n    read_directory(Path(sys.argv[1]))\n"
+        "except UnsupportedError as error:\n    print(error.hint)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(root)], capture_output=True, text=True, env=dict(os.environ)
+    )
+    assert ran.stdout.strip() == "pip install 'weight-porter[orbax]'", ran.stderr
+
+
+def test_what_is_placed_is_read_again(tmp_path):
+    """Paths are those of the flat tree: all but the last part in one key."""
+    files, small = place([("a/b/w", DTYPES["BF16"], (3, 2)), ("norm", DTYPES["F32"], (4,))])
+    root = tmp_path / "out"
+    for name, content in small.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    for file in files:
+        (root / file.name).write_bytes(bytes(range(file.size)))
+    found = {tensor.name: tensor for header in read_directory(root) for tensor in header.tensors}
+    assert found == {tensor.name: tensor for file in files for tensor in file.tensors}
+    tree = json.loads(small["_METADATA"])["tree_metadata"]
+    assert set(tree) == {"('a/b', 'w')", "('norm',)"}
+
+
+@pytest.mark.peer
+def test_orbax_restores_what_is_placed(tmp_path):
+    checkpoint = pytest.importorskip("orbax.checkpoint")
+    files, small = place([("a/b/w", DTYPES["F32"], SHAPE)])
+    root = tmp_path / "out"
+    for name, content in [*small.items(), *((file.name, values().tobytes()) for file in files)]:
+        path = Path(root / name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    tree = checkpoint.StandardCheckpointer().restore(root)
+    assert np.array_equal(tree["a/b"]["w"], values())
