@@ -208,6 +208,11 @@ BROKEN = {
         "toy has no hyperparameter 'n_layers'",
         "n_layers =",
     ),
+    "a published value for what the config does not know": (
+        [('[[rule]]\ntheirs = "embed"', '[config.published]\nn_layers = 3\n[[rule]]\ntheirs = "embed"')],
+        "[config.published] states 'n_layers'",
+        "n_layers =",
+    ),
     "a hyperparameter that the config does not state": (
         [('[[rule]]\ntheirs = "embed"', '[config]\nfile = "config.json"\n[[rule]]\ntheirs = "embed"')],
         "says nothing of 'n_layer'",
