@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
@@ -260,7 +261,7 @@ def test_quantised_weights_are_converted_when_a_dtype_is_named(call, tmp_path, o
 
 def quantised_gemma(directory: Path) -> Path:
     """A GGUF of one layer, as llama.cpp would write it: matrices in Q8_0, norms in F32."""
-    gguf = pytest.importorskip("gguf")
+    gguf = importlib.import_module("gguf")
     path = directory / "tiny-gemma.gguf"
     writer = gguf.GGUFWriter(path, "gemma")
     writer.add_block_count(1)

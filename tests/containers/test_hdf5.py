@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import struct
 from pathlib import Path
@@ -11,8 +12,8 @@ import pytest
 from porter.containers import hdf5
 from porter.errors import MalformedError, PorterError, UnsupportedError
 
-h5py = pytest.importorskip("h5py")
-np = pytest.importorskip("numpy")
+h5py = importlib.import_module("h5py")
+np = importlib.import_module("numpy")
 
 PLAIN = np.arange(6, dtype="<f4").reshape(2, 3)
 

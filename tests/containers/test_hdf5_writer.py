@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from porter.containers.hdf5_writer import Image, literals, place
 from porter.dtypes import DTYPES
 from porter.errors import UnsupportedError
 
-h5py = pytest.importorskip("h5py")
+h5py = importlib.import_module("h5py")
 
 F32, F16, BF16 = DTYPES["F32"], DTYPES["F16"], DTYPES["BF16"]
 SPECS = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import zipfile
 from pathlib import Path
@@ -13,8 +14,8 @@ from porter.containers.checkpoint import open_checkpoint
 from porter.errors import MalformedError, UnsupportedError
 from porter.sources.local import locate
 
-h5py = pytest.importorskip("h5py")
-np = pytest.importorskip("numpy")
+h5py = importlib.import_module("h5py")
+np = importlib.import_module("numpy")
 
 ONE, TWO = np.arange(6, dtype="<f4"), np.arange(8, dtype="<f4")
 

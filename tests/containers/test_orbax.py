@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -57,7 +58,7 @@ def root(tmp_path):
 
 @pytest.fixture
 def tensorstore():
-    return pytest.importorskip("tensorstore")
+    return importlib.import_module("tensorstore")
 
 
 def written(tensorstore, root, param, array, *, database=True, chunks=None, driver="zarr"):
@@ -203,7 +204,7 @@ def test_what_is_placed_is_read_again(tmp_path):
 
 @pytest.mark.peer
 def test_orbax_restores_what_is_placed(tmp_path):
-    checkpoint = pytest.importorskip("orbax.checkpoint")
+    checkpoint = importlib.import_module("orbax.checkpoint")
     files, small = place([("a/b/w", DTYPES["F32"], SHAPE)])
     root = tmp_path / "out"
     for name, content in [*small.items(), *((file.name, values().tobytes()) for file in files)]:
@@ -212,3 +213,18 @@ def test_orbax_restores_what_is_placed(tmp_path):
         path.write_bytes(content)
     tree = checkpoint.StandardCheckpointer().restore(root)
     assert np.array_equal(tree["a/b"]["w"], values())
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("ocdbt", [True, False], ids=["ocdbt", "a file per chunk"])
+def test_what_orbax_saves_is_read(tmp_path, ocdbt):
+    """Orbax writes with JAX; porter reads shapes from the directory, and the bytes when a plan is run."""
+    import orbax.checkpoint as checkpoint
+
+    root = tmp_path / "saved"
+    tree = {"transformer": {"layer_0": {"mlp": {"w": values()}}}}
+    handler = checkpoint.PyTreeCheckpointHandler(use_ocdbt=ocdbt)
+    with checkpoint.Checkpointer(handler) as saver:
+        saver.save(root, tree)
+    found = {tensor.name: tensor for header in read_directory(root) for tensor in header.tensors}
+    assert {name: tensor.shape for name, tensor in found.items()} == {"transformer/layer_0/mlp/w": SHAPE}

@@ -126,8 +126,8 @@ def test_a_complete_copy_is_found_and_the_newest_where_none_is_named(cache: Path
 
 
 def test_the_cache_is_where_the_client_has_it(cache: Path) -> None:
-    client = pytest.importorskip("kagglehub.cache")
-    handle = pytest.importorskip("kagglehub.handle").parse_model_handle(GEMMA.handle)
+    client = importlib.import_module("kagglehub.cache")
+    handle = importlib.import_module("kagglehub.handle").parse_model_handle(GEMMA.handle)
     path = put(cache, 3, complete=False)
     assert client.get_cached_path(handle) == str(path)
     assert cached(GEMMA) is None
@@ -191,7 +191,7 @@ def test_without_the_client_the_extra_is_named(cache: Path, monkeypatch: pytest.
 @pytest.fixture
 def failing(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """Runs a download whose client raises; what porter makes of that is returned."""
-    kagglehub = pytest.importorskip("kagglehub")
+    kagglehub = importlib.import_module("kagglehub")
     for name in [name for name in os.environ if name.startswith("KAGGLE_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import importlib
 import json
 import os
 import subprocess
@@ -31,7 +32,7 @@ PORT = 7777
 HANDLE = "kaggle://keras/gemma/keras/gemma_2b_en"
 WELCOME, STRANGER, WRONG = "KGAT_dummywelcome", "KGAT_dummystranger", "KGAT_dummywrong"
 
-pytest.importorskip("kagglehub")
+importlib.import_module("kagglehub")
 
 
 class Kaggle(ThreadingHTTPServer):

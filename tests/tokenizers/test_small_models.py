@@ -1,5 +1,6 @@
 """Small trained tokenizers, carried and rebuilt, against the libraries that read them."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from porter.tokenizers import tokenizer_files
 from porter.tokenizers.spm_model import model_bytes
 from porter.tokenizers.vocabulary import vocabulary
 
-spm = pytest.importorskip("sentencepiece")
+spm = importlib.import_module("sentencepiece")
 
 CORPUS = [
     f"{word} {verb} the {thing} {n} times,  and then the {thing}s {verb} {word}"
