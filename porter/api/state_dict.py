@@ -41,9 +41,12 @@ def load_state_dict(
     Tied weights are there under both names and share their memory. `dtype` is keep, bfloat16, float16 or
     float32. Raises PorterError as `porter.convert` does; nothing is written.
     """
-    if as_ is None:
-        as_ = open_source(source, maps=maps, config=config).identified().dialect.name
-    prepared = prepare(source, to=as_, dtype=dtype, tied="write", maps=maps, config=config, weights_only=True)
+    identity = open_source(source, maps=maps, config=config).identified()
+    as_ = as_ or identity.dialect.name
+    ties = identity.family.dialect(as_).config.fields.get("tie_embeddings")
+    # Sharing costs no memory; but where the framework ties in code, it has no name for the second copy.
+    tied = None if ties is not None and ties.has_fixed else "write"
+    prepared = prepare(source, to=as_, dtype=dtype, tied=tied, maps=maps, config=config, weights_only=True)
     plan = prepared.plan
     root = prepared.opened.checkpoint.root
     # What is mapped stays readable when its file is gone.

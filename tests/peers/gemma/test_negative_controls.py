@@ -13,7 +13,7 @@ import porter
 pytestmark = pytest.mark.peer
 
 BOUND = 2e-6
-# A thousand times what rounding can do. The smallest seen was 0.02.
+# A thousand times what rounding can do.
 WIDE = 2e-3
 
 FAMILIES = {"gemma-equal": "gemma", "gemma2-equal": "gemma2", "gemma3-equal": "gemma3_text"}
