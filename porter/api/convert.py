@@ -15,8 +15,10 @@ from porter.api.opening import Opened, open_source
 from porter.dtypes import dtype_spoken
 from porter.errors import UsageError
 from porter.execution.options import ExecutionOptions
-from porter.planning.build import Options, build_plan, grade
+from porter.planning.build import build_plan
+from porter.planning.options import Options
 from porter.planning.plan import Plan
+from porter.planning.summary import grade
 from porter.tables.find import load_user_table
 from porter.tables.model import Dialect
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from porter.api.opening import open_source
 from porter.dtypes import dtype_named
-from porter.planning.build import Options, build_plan
+from porter.planning.build import build_plan
 from porter.planning.inspection import Inspection, describe
+from porter.planning.options import Options
 from porter.planning.plan import Plan
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from porter.planning.build import grade
 from porter.planning.plan import COPY_CLASSES, Plan
+from porter.planning.summary import grade
 from porter.reporting.collapse import collapse, collapsed_name
 from porter.reporting.collapse import full as every
 from porter.reporting.text import plural, printable, size, table

@@ -14,8 +14,9 @@ from porter.containers.base import Header, StoredTensor
 from porter.containers.checkpoint import Checkpoint
 from porter.dtypes import DTYPES
 from porter.layout import runs
-from porter.planning.build import Options, build_plan
+from porter.planning.build import build_plan
 from porter.planning.identify import Identity, NameMatcher
+from porter.planning.options import Options
 from porter.tables import Family, load_families
 from porter.tables.bind import bind_dialect
 from porter.tables.load import load_canonical, load_dialect

@@ -7,8 +7,8 @@ import pytest
 
 from porter.api.convert import plan
 from porter.errors import DifferenceError, UnsupportedError, UsageError
-from porter.planning.build import grade
 from porter.planning.plan import EqualCheck
+from porter.planning.summary import grade
 
 HEAD, EMBED = "lm_head.weight", "model.embed_tokens.weight"
 LIT_HEAD, LIT_EMBED = "lm_head.weight", "transformer.wte.weight"

@@ -92,8 +92,8 @@ def convert(
     """Convert a checkpoint into another dialect."""
     from porter.api import convert as api
     from porter.execution.options import ExecutionOptions, memory_spoken
-    from porter.planning.build import grade
     from porter.planning.plan import plan_to_json
+    from porter.planning.summary import grade
     from porter.reporting.plans import render, summary
     from porter.reporting.text import size
 
