@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -212,12 +213,15 @@ def test_no_resume_starts_anew_and_keeps_no_journal(ready, monkeypatch, expected
 def test_two_runs_at_once_are_refused(ready, monkeypatch):
     refusals = []
     plan = ready.plan()
+    # Tensors are begun by several threads.
+    once = threading.Lock()
 
     def second(name):
-        if not refusals:
-            with pytest.raises(UsageError, match="another porter is writing") as caught:
-                execute(plan, ready.source_root, ready.root / "out")
-            refusals.append(caught)
+        with once:
+            if not refusals:
+                with pytest.raises(UsageError, match="another porter is writing") as caught:
+                    execute(plan, ready.source_root, ready.root / "out")
+                refusals.append(caught)
 
     execute(plan, ready.source_root, ready.root / "out", moving=second)
     assert len(refusals) == 1
