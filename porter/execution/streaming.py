@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -140,7 +140,6 @@ class Stream:
         spans = _chunks(size, [] if whole or watched else pieces)
         hashed = hashlib.sha256()
         fresh: list[int] = []
-        starts = [piece.start for piece in pieces]
         for (start, stop), content in self._arriving(name, spans, pieces, done):
             if whole:
                 hashed.update(content)
@@ -149,7 +148,7 @@ class Stream:
                 if low < high:
                     state.update(content[low - start : high - start])
             again = start in done
-            for piece in _overlapping(pieces, starts, start, stop):
+            for piece in _overlapping(pieces, start, stop):
                 low, high = max(start, piece.start), min(stop, piece.stop)
                 for writer, offset in piece.places:
                     if again:
@@ -195,7 +194,7 @@ class Stream:
         """A chunk that an earlier run has written: from the output; what is in no place is fetched again."""
         content = bytearray(stop - start)
         at = start
-        for piece in _overlapping(pieces, [p.start for p in pieces], start, stop):
+        for piece in _overlapping(pieces, start, stop):
             low, high = max(start, piece.start), min(stop, piece.stop)
             if at < low:
                 content[at - start : low - start] = self.source.read(name, at, low)
@@ -272,7 +271,7 @@ class Stream:
                 files[name] = SourceFile(path, name, spool.size)
                 stack.callback(files[name].close)
             if spools:
-                run_checks(_without_equal(self.plan), files)
+                run_checks(replace(self.plan, checks=()), files)
             for copy in self.plan.copies:
                 if copy.copy_class != EXTENT:
                     self._move(copy, files)
@@ -301,24 +300,17 @@ def _spooled(plan: Plan) -> list[StoredTensor]:
     return [tensor for tensor in plan.sources if tensor.name in names]
 
 
-def _without_equal(plan: Plan) -> Plan:
-    from dataclasses import replace
-
-    return replace(plan, checks=())
-
-
 def _chunks(size: int, pieces: Sequence[_Piece]) -> list[tuple[int, int]]:
     """Chunks of a file; where `pieces` are given, only those that hold some of them."""
     every = [(start, min(start + CHUNK, size)) for start in range(0, size, CHUNK)]
     if not pieces:
         return every
-    starts = [piece.start for piece in pieces]
-    return [span for span in every if any(True for _ in _overlapping(pieces, starts, *span))]
+    return [span for span in every if any(True for _ in _overlapping(pieces, *span))]
 
 
-def _overlapping(pieces: Sequence[_Piece], starts: Sequence[int], start: int, stop: int) -> Iterator[_Piece]:
+def _overlapping(pieces: Sequence[_Piece], start: int, stop: int) -> Iterator[_Piece]:
     """Pieces that share bytes with [start, stop); pieces do not overlap one another."""
-    index = max(bisect_right(starts, start) - 1, 0)
+    index = max(bisect_right(pieces, start, key=lambda piece: piece.start) - 1, 0)
     while index < len(pieces) and pieces[index].start < stop:
         if pieces[index].stop > start:
             yield pieces[index]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -85,7 +86,7 @@ def side_files(
 ) -> tuple[tuple[SideFile, ...], tuple[str, ...]]:
     """The config in the target's words, and the tokenizer files that the target reads; notes for the user."""
     canonical = identity.family.canonical
-    sizes = ((dtype, _elements(shape)) for dtype, shape in tensors.values())
+    sizes = ((dtype, math.prod(shape)) for dtype, shape in tensors.values())
     most = dominant(sizes)
     config = write_config(
         target,
@@ -104,7 +105,7 @@ def side_files(
     for file in tokenizer.files:
         sides.append(SideFile(file.name, file.content, file.copied_from))
     if keras:
-        sides.append(SideFile(METADATA, preset_metadata(_elements(shape) for _, shape in tensors.values())))
+        sides.append(SideFile(METADATA, preset_metadata(math.prod(shape) for _, shape in tensors.values())))
     elif not any(side.name == "generation_config.json" for side in sides):
         generation = _generation_config(hyperparameters)
         if generation is not None:
@@ -149,13 +150,6 @@ def _generation_config(hyperparameters: Mapping[str, Any]) -> bytes | None:
         if hyperparameters.get(name) is not None
     }
     return (json.dumps(ids, indent=2) + "\n").encode() if ids else None
-
-
-def _elements(shape: tuple[int, ...]) -> int:
-    product = 1
-    for size in shape:
-        product *= size
-    return product
 
 
 def _in_reading_order(tensors: Tensors) -> list[tuple[str, tuple[Dtype, tuple[int, ...]]]]:
