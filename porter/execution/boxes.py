@@ -62,7 +62,7 @@ def _tile(box: Box, limit: int, cost: Callable[[Box], int], inner: int | None, r
     count = _count(box, limit, cost, axis)
     if axis == inner and long_enough:
         count = max(count, run)
-    for part in _parts(box, axis, count):
+    for part in parts(box, axis, count):
         yield from _tile(part, limit, cost, inner, run)
 
 
@@ -73,7 +73,7 @@ def cut_by_source_span(box: Box, limit: int) -> Iterator[Box]:
         yield box
         return
     axis = max(divisible, key=lambda axis: box.loops[axis].source_stride)
-    for part in _parts(box, axis, _count(box, limit, _source_span, axis)):
+    for part in parts(box, axis, _count(box, limit, _source_span, axis)):
         yield from cut_by_source_span(part, limit)
 
 
@@ -96,7 +96,8 @@ def _count(box: Box, limit: int, cost: Callable[[Box], int], axis: int) -> int:
     return max(1, 1 + (limit - single) // max(step, 1))
 
 
-def _parts(box: Box, axis: int, count: int) -> Iterator[Box]:
+def parts(box: Box, axis: int, count: int) -> Iterator[Box]:
+    """The box cut along one loop, `count` steps in each part."""
     size = box.loops[axis].size
     for start in range(0, size, count):
         yield _part(box, axis, start, min(count, size - start))

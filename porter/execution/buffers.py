@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import mmap
+
+# Bytes. From here on memory is taken in huge pages, where the system has them.
+LARGE = 4 << 20
+
 
 class Buffers:
     """Buffers by purpose, each as large as the largest that was asked for; `memory` is their common limit.
@@ -20,5 +26,15 @@ class Buffers:
             # The old one goes first, so that both are never there at once.
             self._held.pop(purpose, None)
             held = None
-            self._held[purpose] = held = memoryview(bytearray(size))
+            self._held[purpose] = held = _fresh(size)
         return held[:size]
+
+
+def _fresh(size: int) -> memoryview:
+    if size < LARGE:
+        return memoryview(bytearray(size))
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):
+            pages.madvise(mmap.MADV_HUGEPAGE)
+    return memoryview(pages)

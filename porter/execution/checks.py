@@ -29,8 +29,8 @@ def _check_equal(
     ours, theirs = (memoryview(bytearray(min(BUFFER, kept.nbytes))) for _ in range(2))
     for start in range(0, kept.nbytes, BUFFER):
         count = min(BUFFER, kept.nbytes - start)
-        sources[kept.file].read(ours[:count], kept.offset + start)
-        sources[dropped.file].read(theirs[:count], dropped.offset + start)
+        sources[kept.file].read([ours[:count]], kept.offset + start)
+        sources[dropped.file].read([theirs[:count]], dropped.offset + start)
         # bytes compare as memory; memoryviews compare item by item.
         first, second = bytes(ours[:count]), bytes(theirs[:count])
         if first != second:
@@ -44,7 +44,7 @@ def _check_zeros(padding: Padding, tensor: StoredTensor, sources: Mapping[str, S
     buffer = memoryview(bytearray(min(BUFFER, left)))
     while left:
         piece = buffer[: min(left, len(buffer))]
-        sources[tensor.file].read(piece, start)
+        sources[tensor.file].read([piece], start)
         if any(bytes(piece)):
             row = tensor.elements // tensor.shape[0]
             raise padding_error(tensor.name, padding.elements // row)

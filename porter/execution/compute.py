@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 
 from porter.dtypes import Dtype
 from porter.errors import UnsupportedError
 from porter.execution.boxes import Box
-from porter.execution.gather import gather
+from porter.execution.gather import Words, gather
 from porter.execution.move import Move
 from porter.execution.tiles import PARTS, target_boxes, turn, write_box
 from porter.layout.copies import run_length
@@ -67,13 +68,13 @@ def _plain(move: Move) -> Iterator[tuple[Box, torch.Tensor]]:
     straight = run_length(move.box.loops) == move.box.elements
     piece = PIECE if straight else _turned_piece(move)
     for box in target_boxes(move.box, max(1, piece // widest), target_size):
-        values = gather(move, box, dtype)
+        words = gather(move, box)
         if not straight:
             # Turned in its own dtype, which is fast, so that the cast goes straight.
-            order = torch.frombuffer(move.buffers.take("order", box.elements * dtype.itemsize), dtype=dtype)
-            order = order.view(box.shape)
-            turn(values, order)
-            values = order
+            order: Words = np.ndarray(box.shape, words.dtype, move.buffers.take("order", words.nbytes))
+            turn(words, order)
+            words = order
+        values = torch.from_numpy(words).view(dtype)
         yield box, values.float() if move.copy.operations else values
 
 

@@ -35,7 +35,7 @@ def move_bytes(move: Move, read_at: int, write_at: int, count: int) -> None:
     buffer = memoryview(bytearray(min(BUFFER, count)))
     while count:
         piece = buffer[: min(count, len(buffer))]
-        move.reader.read(piece, read_at)
+        move.reader.read([piece], read_at)
         move.writer.write(write_at, piece)
         read_at += len(piece)
         write_at += len(piece)

@@ -1,79 +1,117 @@
 """Reading a box of a source tensor into memory, in the source's order and with as few reads as it allows.
 
-What is returned is a view in the box's own order. Bytes between the box's elements are read along where
-that is cheaper than leaving them out, and never held beyond the given memory.
+What is returned is a view in the box's own order. Elements are words of their size, so that every dtype of
+1, 2, 4 or 8 bytes keeps its bits.
 """
 
 from __future__ import annotations
 
-import math
-import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
+from porter.errors import UnsupportedError
 from porter.execution.boxes import Box, cut_by_source_span
 from porter.execution.move import Move
-from porter.layout.copies import Loop, coalesce, run_length, runs
+from porter.layout.copies import Loop, Run, coalesce, run_length, runs
+
+# An array of unsigned integers, whatever it is that they hold the bits of.
+Words = NDArray[Any]
 
 # Bytes of source that may be mapped at once where a box has too many gaps to be read whole.
 SOURCE_SPAN = 64 << 20
 
 # Bytes. Shorter runs are not worth a read of their own.
-SHORT_RUN = 4 << 10
+SHORT_RUN = 1 << 10
 
 # Gaps up to this part of the data are read along.
 LOOSE = 2
 
+# Bytes of a line of the processor's cache.
+LINE = 64
 
-def gather(move: Move, box: Box, dtype: torch.dtype) -> torch.Tensor:
-    """The box's elements as a tensor of the box's shape, read as `dtype` (of the source's item size).
+# Bytes. Rows at least this long are set an odd number of lines apart in memory: at a power of two, as a
+# matrix has them, all elements of a column compete for a few places of the cache, and turning takes
+# four times as long.
+SPREAD = 1 << 10
 
-    The tensor is valid until the next call with the same buffers.
-    """
+# How many pieces of memory the system fills in one call (IOV_MAX).
+_MOST_VIEWS = 1024
+
+_WORDS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
+
+
+def word(itemsize: int, what: str) -> np.dtype[Any]:
+    """The unsigned integer of that many bytes. Raises UnsupportedError where there is none."""
+    found = _WORDS.get(itemsize)
+    if found is None:
+        raise UnsupportedError(f"{what}: elements of {itemsize} bytes cannot be transposed")
+    return np.dtype(found)
+
+
+def gather(move: Move, box: Box) -> Words:
+    """The box's elements as an array of the box's shape; valid until the next call with the same buffers."""
+    dtype = word(move.source.dtype.itemsize, move.label)
     item = dtype.itemsize
-    span = box.source_span
     start = move.source.offset + box.source * item
-    if span <= LOOSE * box.elements:
-        buffer = move.buffers.take("read", span * item)
-        move.reader.read(buffer, start)
-        held = torch.frombuffer(buffer, dtype=dtype)
-        return held.as_strided(box.shape, [loop.source_stride for loop in box.loops], 0)
-    order = sorted(range(len(box.loops)), key=lambda axis: -box.loops[axis].source_stride)
-    into = _into_packed(box, order)
+    into = _spread(box, item)
     pieces = coalesce(into.loops)
-    raw = move.buffers.take("read", box.elements * item)
-    held = torch.frombuffer(raw, dtype=dtype)
+    if run_length(pieces) * item < SHORT_RUN and box.source_span <= LOOSE * box.elements:
+        raw = move.buffers.take("read", box.source_span * item)
+        move.reader.read([raw], start)
+        return _view(raw, dtype, box, [loop.source_stride for loop in box.loops])
+    raw = move.buffers.take("read", into.target_span * item)
     if run_length(pieces) * item >= SHORT_RUN:
-        for run in runs(pieces):
-            piece = raw[run.target * item : (run.target + run.length) * item]
-            move.reader.read(piece, start + run.source * item)
+        _read_runs(move, runs(pieces), raw, start, item)
     else:
-        _from_map(move, into, held)
-    return held.as_strided(box.shape, [loop.target_stride for loop in into.loops], 0)
+        _from_map(move, into, raw, dtype)
+    return _view(raw, dtype, box, [loop.target_stride for loop in into.loops])
 
 
-def _from_map(move: Move, into: Box, held: torch.Tensor) -> None:
+def _view(raw: memoryview, dtype: np.dtype[Any], box: Box, strides: Sequence[int], at: int = 0) -> Words:
+    item = dtype.itemsize
+    # Refuses what would leave the buffer.
+    return np.ndarray(box.shape, dtype, raw, at * item, [stride * item for stride in strides])
+
+
+def _read_runs(move: Move, pieces: Iterator[Run], raw: memoryview, start: int, item: int) -> None:
+    """Reads runs into their places in `raw`; those that follow one another in the file in one call."""
+    views: list[memoryview] = []
+    first = end = 0
+    for run in pieces:
+        if views and (run.source != end or len(views) == _MOST_VIEWS):
+            move.reader.read(views, start + first * item)
+            views = []
+        if not views:
+            first = run.source
+        views.append(raw[run.target * item : (run.target + run.length) * item])
+        end = run.source + run.length
+    if views:
+        move.reader.read(views, start + first * item)
+
+
+def _from_map(move: Move, into: Box, raw: memoryview, dtype: np.dtype[Any]) -> None:
     """Runs too short to be read alone, too far apart to be read together: the kernel maps their pages."""
-    item = held.itemsize
-    with warnings.catch_warnings():
-        # The view is only read; torch cannot express that.
-        warnings.filterwarnings("ignore", message="The given buffer is not writable")
-        source = torch.frombuffer(
-            move.reader.map, dtype=held.dtype, count=move.source.elements, offset=move.source.offset
-        )
+    item = dtype.itemsize
+    source = memoryview(move.reader.map)[move.source.offset : move.source.offset + move.source.nbytes]
     for part in cut_by_source_span(into, max(1, SOURCE_SPAN // item)):
-        view = source.as_strided(part.shape, [loop.source_stride for loop in part.loops], part.source)
-        place = [loop.target_stride for loop in part.loops]
-        held.as_strided(part.shape, place, part.target).copy_(view)
+        held = _view(raw, dtype, part, [loop.target_stride for loop in part.loops], part.target)
+        held[...] = _view(source, dtype, part, [loop.source_stride for loop in part.loops], part.source)
         start = move.source.offset + part.source * item
         move.reader.forget(start, start + part.source_span * item)
 
 
-def _into_packed(box: Box, order: list[int]) -> Box:
-    """The same elements in the same loops, but into a packed buffer with the axes in the given order."""
-    inside = {
-        axis: math.prod(box.loops[other].size for other in order[place + 1 :])
-        for place, axis in enumerate(order)
-    }
-    loops = tuple(Loop(loop.size, loop.source_stride, inside[axis]) for axis, loop in enumerate(box.loops))
+def _spread(box: Box, item: int) -> Box:
+    """The same elements on their way into memory: in the source's order, without gaps but between rows."""
+    strides, step = [1] * len(box.loops), 1
+    for axis in sorted(range(len(box.loops)), key=lambda axis: box.loops[axis].source_stride):
+        strides[axis] = step
+        step *= box.loops[axis].size
+        if step * item >= SPREAD:
+            step = (-(-step * item // LINE) | 1) * LINE // item
+    loops = tuple(
+        Loop(loop.size, loop.source_stride, stride) for loop, stride in zip(box.loops, strides, strict=True)
+    )
     return Box(loops, box.source, 0)

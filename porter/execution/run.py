@@ -1,7 +1,7 @@
 """Running a plan: checks first, then every file in a staging directory, then one rename.
 
 Sources are only read. Memory stays bounded whatever the size of a tensor. torch is imported only when
-the plan has tiles or values to compute. A run that is killed or interrupted leaves what the same run can
+the plan has values to compute. A run that is killed or interrupted leaves what the same run can
 go on with; any other failure leaves nothing.
 """
 

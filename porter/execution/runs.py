@@ -64,7 +64,7 @@ class _Reading:
         pass
 
     def __call__(self, view: memoryview, position: int) -> None:
-        self._reader.read(view, position)
+        self._reader.read([view], position)
 
 
 class _Mapped:

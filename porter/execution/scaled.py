@@ -26,7 +26,7 @@ def scaled(move: Move, limit: int) -> Iterator[tuple[Box, torch.Tensor]]:
         first = box.source // row
         last = -(-(box.source + box.source_span) // row)
         raw = bytearray((last - first) * row)
-        move.reader.read(memoryview(raw), move.source.offset + first * row)
+        move.reader.read([memoryview(raw)], move.source.offset + first * row)
         values = torch.frombuffer(raw, dtype=torch.int8).view(last - first, row).float()
         values *= _factors(stored, reader, first, last)[:, None]
         strides = [loop.source_stride for loop in box.loops]
@@ -36,6 +36,6 @@ def scaled(move: Move, limit: int) -> Iterator[tuple[Box, torch.Tensor]]:
 def _factors(stored: StoredTensor, reader: SourceFile, first: int, last: int) -> torch.Tensor:
     item = stored.dtype.itemsize
     raw = bytearray((last - first) * item)
-    reader.read(memoryview(raw), stored.offset + first * item)
+    reader.read([memoryview(raw)], stored.offset + first * item)
     dtype: torch.dtype = getattr(torch, stored.dtype.torch or "")
     return torch.frombuffer(raw, dtype=dtype).float()

@@ -1,26 +1,27 @@
-"""Copies of class tile: real transposes, done by torch in bounded tiles.
+"""Copies of class tile: real transposes, in bounded tiles.
 
-Elements are moved as integers of their size, so that every dtype of 1, 2, 4 or 8 bytes keeps its bits.
-A tile is read into memory in the source's order, each of its pages once, turned there, and written in the
-target's order. It is as large as the memory allows, so that both sides come in long runs.
+A tile is read into memory in the source's order, each of its pages once. It is turned in strips that stay in
+the processor's cache until they are summed and written, in the target's order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-import torch
+import numpy as np
 
-from porter.errors import UnsupportedError
-from porter.execution.boxes import Box, cut_to_tiles, packed
-from porter.execution.gather import gather
+from porter.execution.boxes import Box, cut_to_tiles, packed, parts
+from porter.execution.gather import LINE, Words, gather, word
 from porter.execution.move import Move
 from porter.layout.copies import run_length, runs
 
-# Bytes of one tile in the target. Larger ones are no faster.
+# Bytes of one tile. Larger ones are no faster.
 TILE = 64 << 20
 
-# A tile is in memory up to three times: as read (with gaps, twice its size), and as turned.
+# Bytes of a strip of a tile.
+STRIP = 1 << 20
+
+# What is held beside a tile: its rows are set apart, and what is turned is patched into what was there.
 PARTS = 4
 
 # Bytes of a run in the source below which a tile is not made narrower: a page is read whole anyway.
@@ -32,24 +33,44 @@ SHORT_SPAN = 4 << 10
 # Where the gaps are this many times larger than the data, reading all of it costs more than it saves.
 SPARSE = 64
 
-# Elements of each side of a square below which torch's loop over it is slower than a loop over all.
-_SQUARE = 8
+# Elements that are turned at once: so many of the source's rows, so many elements of each.
+BLOCK_ROWS, BLOCK_COLUMNS = 512, 256
 
-_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+# Elements of each side of a matrix below which a loop over all elements is faster than one over blocks.
+_LEAST_SIDE = 8
 
 
 def move_tiles(move: Move) -> None:
     """Runs the copy. Raises UnsupportedError for elements that are not 1, 2, 4 or 8 bytes."""
-    item = move.source.dtype.itemsize
-    word = _INTEGERS.get(item)
-    if word is None:
-        raise UnsupportedError(f"{move.label}: cannot transpose {move.source.dtype.name}")
+    item = word(move.source.dtype.itemsize, move.label).itemsize
     if move.box.elements == 0:
         return
     for box in target_boxes(move.box, tile_elements(move, item), item):
-        data = move.buffers.take("turned", box.elements * item)
-        turn(gather(move, box, word), torch.frombuffer(data, dtype=word).view(box.shape))
-        write_box(move, box, data, item)
+        for strip, values in _strips(box, gather(move, box)):
+            data = move.buffers.take("turned", strip.elements * item)
+            turn(values, np.ndarray(strip.shape, values.dtype, data))
+            write_box(move, strip, data, item)
+
+
+def _strips(box: Box, values: Words) -> Iterator[tuple[Box, Words]]:
+    """Parts of a tile with their values, in the target's order; what is patched stays in one part."""
+    item = values.itemsize
+    axis = next((axis for axis, loop in enumerate(box.loops) if loop.size > 1), None)
+    if axis is None or box.elements * item <= STRIP or _patched(box, item):
+        yield box, values
+        return
+    step = box.elements // box.loops[axis].size * item
+    # Of a line of the cache that is read, all is used.
+    least = LINE // item if box.loops[axis].source_stride == 1 else 1
+    start = 0
+    for part in parts(box, axis, max(STRIP // step, least)):
+        size = part.loops[axis].size
+        piece = values[(slice(None),) * axis + (slice(start, start + size),)]
+        start += size
+        if size > 1:
+            yield part, piece
+        else:
+            yield from _strips(part, piece)
 
 
 def tile_elements(move: Move, item: int) -> int:
@@ -64,41 +85,33 @@ def target_boxes(box: Box, limit: int, itemsize: int) -> Iterator[Box]:
     return cut_to_tiles(box, limit, max(1, SOURCE_RUN // itemsize))
 
 
-def turn(values: torch.Tensor, out: torch.Tensor) -> None:
-    """Copies `values` into the contiguous `out` of the same shape, and casts them to its dtype.
-
-    torch turns a whole matrix of one dtype in blocks, at the speed of memory; any other strided copy goes
-    element by element, at a tenth of it. So what is a stack of matrices is turned matrix by matrix.
-    """
-    axes = _matrix(values) if values.dtype == out.dtype else None
+def turn(values: Words, out: Words) -> None:
+    """Copies `values` into the contiguous `out` of the same shape and dtype, block by block."""
+    axes = _matrix(values)
     if axes is None:
-        out.copy_(values)
+        out[...] = values
         return
-    rows, columns = axes
-    order = [axis for axis in range(values.dim()) if axis not in axes]
-    values, out = values.permute(*order, rows, columns), out.permute(*order, rows, columns)
-    _turn_each(values, out)
+    order = [axis for axis in range(values.ndim) if axis not in axes]
+    values, out = values.transpose(*order, *axes), out.transpose(*order, *axes)
+    for index in np.ndindex(values.shape[:-2]):
+        _turn_matrix(values[index], out[index])
 
 
-def _turn_each(values: torch.Tensor, out: torch.Tensor) -> None:
-    if values.dim() > 2:
-        for one, other in zip(values.unbind(), out.unbind(), strict=True):
-            _turn_each(one, other)
-    elif out.is_contiguous() and values.t().is_contiguous():
-        out.copy_(values)
-    else:
-        # A matrix with gaps is closed up first; copying rows is cheap.
-        out.copy_(values.t().contiguous().t())
+def _turn_matrix(values: Words, out: Words) -> None:
+    for column in range(0, values.shape[0], BLOCK_COLUMNS):
+        for row in range(0, values.shape[1], BLOCK_ROWS):
+            block = np.s_[column : column + BLOCK_COLUMNS, row : row + BLOCK_ROWS]
+            out[block] = values[block]
 
 
-def _matrix(values: torch.Tensor) -> tuple[int, int] | None:
-    """The axes of the matrices to turn: the last one, and the one that is innermost in the source."""
-    if values.dim() < 2 or values.stride(-1) == 1:
+def _matrix(values: Words) -> tuple[int, int] | None:
+    """The axes of the matrices to turn: the one that is innermost in the source, and the last one."""
+    if values.ndim < 2 or values.strides[-1] == values.itemsize:
         return None
-    inner = next((axis for axis in range(values.dim() - 1) if values.stride(axis) == 1), None)
-    if inner is None or min(values.shape[inner], values.shape[-1]) < _SQUARE:
+    inner = next((axis for axis in range(values.ndim - 1) if values.strides[axis] == values.itemsize), None)
+    if inner is None or min(values.shape[inner], values.shape[-1]) < _LEAST_SIDE:
         return None
-    return inner, values.dim() - 1
+    return inner, values.ndim - 1
 
 
 def write_box(move: Move, box: Box, data: memoryview, item: int) -> None:
@@ -115,14 +128,11 @@ def _patch(move: Move, box: Box, data: memoryview, item: int) -> None:
     offset = move.target.offset + box.target * item
     span = move.buffers.take("patched", box.target_span * item)
     move.writer.read(span, offset)
-    held = torch.frombuffer(span, dtype=_INTEGERS[item])
-    fresh = torch.frombuffer(data, dtype=_INTEGERS[item]).view(box.shape)
-    held.as_strided(box.shape, _strides(box), 0).copy_(fresh)
+    strides = [loop.target_stride * item for loop in box.loops]
+    dtype = word(item, move.label)
+    held: Words = np.ndarray(box.shape, dtype, span, strides=strides)
+    held[...] = np.ndarray(box.shape, dtype, data)
     move.writer.patch(offset, span, box.elements * item)
-
-
-def _strides(box: Box) -> Sequence[int]:
-    return [loop.target_stride for loop in box.loops]
 
 
 def _patched(box: Box, itemsize: int) -> bool:

@@ -62,8 +62,9 @@ def cases(draw):
     seed=st.integers(0, 9),
     long_run=st.sampled_from([1, 9, 1 << 20]),
     loose=st.sampled_from([0, 1, 4]),
+    spread=st.sampled_from([1, 16, 1 << 20]),
 )
-def test_any_box_in_any_order_at_any_place(new_bench, budget, case, seed, long_run, loose):
+def test_any_box_in_any_order_at_any_place(new_bench, budget, case, seed, long_run, loose, spread):
     whole, cut, order, margins, item = case
     source = noise(whole, item, seed)
     inner = source[tuple(slice(start, stop) for start, stop in cut)].transpose(order)
@@ -97,7 +98,13 @@ def test_any_box_in_any_order_at_any_place(new_bench, budget, case, seed, long_r
         patch.setattr(tiles, "TILE", budget)
         patch.setattr(tiles, "SHORT_SPAN", 16)
         patch.setattr(tiles, "SOURCE_RUN", 8)
-        patch.setattr(tiles, "_SQUARE", 1)
+        patch.setattr(tiles, "_LEAST_SIDE", 1)
+        patch.setattr(tiles, "STRIP", max(1, budget // 2))
+        patch.setattr(tiles, "BLOCK_ROWS", 3)
+        patch.setattr(tiles, "BLOCK_COLUMNS", 2)
+        patch.setattr(gather, "SPREAD", spread)
+        patch.setattr(gather, "LINE", 8)
+        patch.setattr(gather, "_MOST_VIEWS", 3)
         patch.setattr(gather, "SOURCE_SPAN", budget)
         patch.setattr(gather, "SHORT_RUN", long_run)
         patch.setattr(gather, "LOOSE", loose)
