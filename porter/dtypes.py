@@ -49,6 +49,8 @@ class Dtype:
 
     def nbytes(self, elements: int) -> int:
         """Bytes that `elements` elements take; they must fill whole blocks."""
+        if self.block == 1:
+            return elements * self.block_bytes
         blocks, rest = divmod(elements, self.block)
         if rest:
             raise UnsupportedError(f"{elements} elements of {self.name} do not fill blocks of {self.block}")

@@ -80,9 +80,14 @@ def as_json(value: Any, **extra: Any) -> None:
 
 
 def to_plain(value: Any) -> Any:
-    """Dataclasses, paths, bytes and sequences as what JSON holds. Fields hidden from repr are left out."""
+    """Dataclasses, named tuples, paths and sequences as what JSON holds.
+
+    Fields hidden from repr are left out.
+    """
     if is_dataclass(value) and not isinstance(value, type):
         return {item.name: to_plain(getattr(value, item.name)) for item in fields(value) if item.repr}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        value = value._asdict()
     if isinstance(value, dict):
         return {str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -6,7 +6,7 @@ What family and dialect it is, is not decided here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ class Checkpoint:
         tensors = [tensor for header in self.headers for tensor in header.tensors]
         prefix = common_prefix(tensor.name for tensor in tensors)
         if prefix:
-            tensors = [replace(tensor, name=tensor.name.removeprefix(prefix)) for tensor in tensors]
+            tensors = [tensor._replace(name=tensor.name.removeprefix(prefix)) for tensor in tensors]
         return {tensor.name: tensor for tensor in tensors}
 
     @property

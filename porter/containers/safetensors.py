@@ -33,7 +33,7 @@ MAX_INDEX = 100_000_000
 # Elements. Offsets and sizes are u64 in the format and i64 in torch; nothing stored comes near.
 _MAX_ELEMENTS = 2**63 - 1
 
-_ENTRY_KEYS = {"dtype", "shape", "data_offsets"}
+_ENTRY_KEYS = ("dtype", "shape", "data_offsets")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _SINGLE_FILES = ("model.safetensors", "lit_model.safetensors")
 _MAIN_INDEX = "model.safetensors.index.json"
@@ -53,12 +53,70 @@ def parse_header(raw: bytes, size: int, file: str) -> Header:
         _refuse(file, f"expected the header to start with '{{', found {text[:1]!r}")
     if not text.rstrip(b" ").endswith(b"}"):
         _refuse(file, f"expected only blanks after the header's JSON, found {text[-1:]!r}")
-    entries = _strict_json(text, file)
-    metadata = _metadata(entries.pop("__metadata__", {}), file)
-    placed = [_entry(name, entry, 8 + length, file) for name, entry in entries.items()]
-    placed.sort(key=lambda tensor: (tensor.offset, tensor.offset + tensor.nbytes))
+    placed, metadata = _plain(text, 8 + length, file) or _strict(text, 8 + length, file)
+    if not _in_order(placed, 8 + length):
+        placed.sort(key=lambda tensor: (tensor.offset, tensor.nbytes))
     _check_layout(placed, 8 + length, size, file)
     return Header(CONTAINER, file, size, tuple(placed), metadata)
+
+
+_Entries = tuple[list[StoredTensor], dict[str, str]]
+
+# Numbers below zero, or text that looks like them.
+_NEGATIVE = re.compile(rb"[:\[,]\s*-")
+
+
+def _plain(text: bytes, data_start: int, file: str) -> _Entries | None:
+    """The entries of a header as every writer makes it, in a third of the time; None for any other.
+
+    What is accepted here `_strict` accepts too, and it alone says what is wrong with the rest.
+    """
+    if b"-" in text and _NEGATIVE.search(text):
+        return None
+    try:
+        pairs = json.loads(text.decode("utf-8"), object_pairs_hook=tuple)
+    except (ValueError, RecursionError):
+        return None
+    if type(pairs) is not tuple:
+        return None
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names) or _CONTROL.search(" ".join(names)):
+        return None
+    metadata: dict[str, str] = {}
+    kinds: dict[tuple[str, str], tuple[Dtype, tuple[int, ...], int]] = {}
+    placed = []
+    for name, entry in pairs:
+        if type(entry) is not tuple:
+            return None
+        if name == "__metadata__":
+            metadata = _metadata(dict(entry), file)
+            if len(metadata) < len(entry):
+                return None
+            continue
+        if len(entry) != len(_ENTRY_KEYS):
+            return None
+        (first, word), (second, shape), (third, offsets) = entry
+        if (first, second, third) != _ENTRY_KEYS or type(word) is not str or type(shape) is not list:
+            return None
+        if type(offsets) is not list or len(offsets) != 2:
+            return None
+        key = word, str(shape)
+        if key not in kinds:
+            # The first of its kind is looked at closely.
+            one = _entry(name, dict(entry), data_start, file)
+            kinds[key] = one.dtype, one.shape, one.nbytes
+        dtype, dims, nbytes = kinds[key]
+        begin, end = offsets
+        if type(begin) is not int or type(end) is not int or end - begin != nbytes:
+            return None
+        placed.append(StoredTensor(name, dtype, dims, file, data_start + begin))
+    return placed, metadata
+
+
+def _strict(text: bytes, data_start: int, file: str) -> _Entries:
+    entries = _strict_json(text, file)
+    metadata = _metadata(entries.pop("__metadata__", {}), file)
+    return [_entry(name, entry, data_start, file) for name, entry in entries.items()], metadata
 
 
 def header_length(prefix: bytes, size: int, file: str) -> int:
@@ -305,7 +363,7 @@ def _entry(name: str, entry: Any, data_start: int, file: str) -> StoredTensor:
     _check_name(name, file)
     if not isinstance(entry, dict):
         _refuse(file, f"expected an object, found {_kind(entry)}", name)
-    if set(entry) != _ENTRY_KEYS:
+    if set(entry) != set(_ENTRY_KEYS):
         _refuse(file, f"expected the keys {_some(sorted(_ENTRY_KEYS))}, found {_some(sorted(entry))}", name)
     shape, offsets = entry["shape"], entry["data_offsets"]
     if not _naturals(shape):
@@ -342,6 +400,15 @@ def _dtype(word: Any, name: str, file: str) -> Dtype:
             cause=f"expected one of {known}; found {word!r:.80}",
         )
     return dtype
+
+
+def _in_order(tensors: list[StoredTensor], data_start: int) -> bool:
+    end = data_start
+    for tensor in tensors:
+        if tensor.offset != end:
+            return False
+        end += tensor.nbytes
+    return True
 
 
 def _check_layout(tensors: list[StoredTensor], data_start: int, size: int, file: str) -> None:

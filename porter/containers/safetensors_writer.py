@@ -9,7 +9,8 @@ Format and order: safetensors' `tensor.rs` (0.8); index: huggingface_hub's `_bas
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from porter.containers.base import OutputFile, StoredTensor
@@ -18,6 +19,9 @@ from porter.dtypes import Dtype
 from porter.errors import UnsupportedError, UsageError
 
 TensorSpec = tuple[str, Dtype, tuple[int, ...]]
+
+# A tensor with where it begins and ends, in bytes from the start of the data.
+_Place = tuple[str, Dtype, tuple[int, ...], int, int]
 
 # Bytes. With the largest items first, a data start on a multiple of 8 aligns every plain tensor.
 ALIGNMENT = 8
@@ -60,17 +64,18 @@ def place(
         if tensor in seen or tensor == "__metadata__":
             cause = "the name is reserved" if tensor == "__metadata__" else "two tensors have that name"
             raise UnsupportedError(f"{name}: cannot name a tensor {tensor!r}", cause=cause)
-        if any(dim < 0 for dim in shape):
+        if shape and min(shape) < 0:
             raise UnsupportedError(f"{name}: {tensor!r} has the shape {list(shape)}")
         seen.add(tensor)
     ordered = sorted(tensors, key=lambda spec: (-_RANK[spec[1].name], spec[0]))
-    ordered, residue = _arranged(ordered, residues or {})
-    relative: list[StoredTensor] = []
+    sizes = {tensor: dtype.nbytes(math.prod(shape)) for tensor, dtype, shape in ordered}
+    ordered, residue = _arranged(ordered, sizes, residues or {})
+    relative: list[_Place] = []
     end = 0
     for tensor, dtype, shape in ordered:
-        relative.append(StoredTensor(tensor, dtype, tuple(shape), name, end))
-        end += relative[-1].nbytes
-    length = len(_json(relative, 0, metadata))
+        relative.append((tensor, dtype, tuple(shape), end, end + sizes[tensor]))
+        end += sizes[tensor]
+    length = len(_json(relative, metadata))
     start = -(-(8 + length) // ALIGNMENT) * ALIGNMENT
     if residue is not None:
         start += (residue - start) % BLOCK
@@ -81,19 +86,22 @@ def place(
             hint="write smaller shards (--max-shard-size)",
         )
     placed = tuple(
-        StoredTensor(tensor.name, tensor.dtype, tensor.shape, name, start + tensor.offset)
-        for tensor in relative
+        [
+            StoredTensor(tensor, dtype, shape, name, start + begin)
+            for tensor, dtype, shape, begin, _ in relative
+        ]
     )
     return OutputFile(name, CONTAINER, start + end, placed, dict(metadata))
 
 
-def _arranged(ordered: list[TensorSpec], residues: Mapping[str, int]) -> tuple[list[TensorSpec], int | None]:
+def _arranged(
+    ordered: list[TensorSpec], sizes: Mapping[str, int], residues: Mapping[str, int]
+) -> tuple[list[TensorSpec], int | None]:
     """Tensors that agree on the commonest residue first; the residue, or None if too few bytes have any.
 
     Sizes that are whole blocks keep the residue, and every dtype's alignment, for what follows. One tensor
     of another size can still profit, as the last of them; what comes after it lies where it happens to.
     """
-    sizes = {spec[0]: StoredTensor(*spec, "", 0).nbytes for spec in ordered}
     votes: dict[int, int] = {}
     for tensor, residue in residues.items():
         if tensor in sizes and residue % ALIGNMENT == 0:
@@ -112,7 +120,9 @@ def _arranged(ordered: list[TensorSpec], residues: Mapping[str, int]) -> tuple[l
 def literals(file: OutputFile) -> list[tuple[int, bytes]]:
     """(offset, bytes) of all that is not tensor data: the header, padded with blanks to the first tensor."""
     start = min((tensor.offset for tensor in file.tensors), default=file.size)
-    text = _json(file.tensors, start, file.metadata)
+    begins = [(tensor, tensor.offset - start) for tensor in file.tensors]
+    places = [(one.name, one.dtype, one.shape, begin, begin + one.nbytes) for one, begin in begins]
+    text = _json(places, file.metadata)
     if len(text) > start - 8:
         raise ValueError(f"{file.name}: a header of {len(text)} bytes does not fit before byte {start}")
     return [(0, (start - 8).to_bytes(8, "little") + text.ljust(start - 8))]
@@ -156,13 +166,8 @@ def _bad_size(size: int | str) -> UsageError:
     return UsageError(f"{size!r} is no size for a shard", hint="bytes, or text such as 5GB or 500MB")
 
 
-def _json(tensors: Sequence[StoredTensor], start: int, metadata: Mapping[str, str]) -> bytes:
+def _json(places: Iterable[_Place], metadata: Mapping[str, str]) -> bytes:
     entries: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
-    for tensor in tensors:
-        begin = tensor.offset - start
-        entries[tensor.name] = {
-            "dtype": tensor.dtype.name,
-            "shape": list(tensor.shape),
-            "data_offsets": [begin, begin + tensor.nbytes],
-        }
+    for name, dtype, shape, begin, end in places:
+        entries[name] = {"dtype": dtype.name, "shape": shape, "data_offsets": (begin, end)}
     return json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()

@@ -123,7 +123,7 @@ def _strip(headers: list[Header]) -> list[Header]:
     return [
         replace(
             header,
-            tensors=tuple(replace(tensor, name=tensor.name[len(prefix) :]) for tensor in header.tensors),
+            tensors=tuple(tensor._replace(name=tensor.name[len(prefix) :]) for tensor in header.tensors),
             metadata={**header.metadata, "torch.prefix": prefix},
         )
         for header in headers

@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Loop:
+class Loop(NamedTuple):
     """`size` steps, each `source_stride` and `target_stride` elements apart."""
 
     size: int
@@ -25,8 +24,7 @@ class Loop:
     target_stride: int
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """`length` elements that are contiguous on both sides, at element offsets within the two tensors."""
 
     source: int
@@ -61,7 +59,7 @@ def coalesce(loops: Sequence[Loop]) -> tuple[Loop, ...]:
 
 def elements(loops: Sequence[Loop]) -> int:
     """How many elements the copy moves."""
-    return math.prod(loop.size for loop in loops)
+    return loops[0].size if len(loops) == 1 else math.prod([loop.size for loop in loops])
 
 
 def run_length(loops: Sequence[Loop]) -> int:

@@ -47,7 +47,7 @@ def build_plan(
         checkpoint,
         identity,
         source_bound,
-        optional=[tensor.name for tensor in source_bound if only_ties(tensor, ties)],
+        optional=[tensor.name for tensor in source_bound if only_ties(tensor, ties)] if ties else (),
         allow_unmapped=options.allow_unmapped,
         text_only=options.text_only,
     )
@@ -84,7 +84,7 @@ def build_plan(
     used = {copy.source for copy in copies} | {c.kept for c in checks} | {c.dropped for c in checks}
     used |= {part.tensor for part in cropped}
     stored = {tensor.name: tensor for tensor in covered.tensors.values()}
-    used |= {str(tensor.scales) for name, tensor in stored.items() if name in used}
+    used |= {tensor.scales for name, tensor in stored.items() if tensor.scales and name in used}
     return Plan(
         family=identity.family.name,
         source_dialect=identity.dialect.name,
@@ -138,8 +138,8 @@ def _target_tensors(
 def _join(covered: Covered, sizes: Sizes, ties: Mapping[str, str], *, keep_own: bool) -> Join:
     """A tied tensor is read from what it is tied to; when untying, from its own copy where it has one."""
     present = [covered.bound[name] for name in covered.tensors]
-    own = {block.canonical for tensor in present for block in tensor.blocks}
-    alias = {name: other for name, other in ties.items() if not (keep_own and name in own)}
+    own = {block.canonical for tensor in present for block in tensor.blocks} if keep_own else set()
+    alias = {name: other for name, other in ties.items() if name not in own}
     return Join(
         index=BlockIndex(present),
         rules={tensor.name: tensor.rule for tensor in present},
@@ -150,6 +150,8 @@ def _join(covered: Covered, sizes: Sizes, ties: Mapping[str, str], *, keep_own: 
 
 
 def _dtype(name: str, options: Options, sources: Sequence[StoredTensor]) -> Dtype:
+    if options.dtype is None and len(sources) == 1 and not sources[0].dtype.quantised:
+        return sources[0].dtype
     dtypes = sorted({tensor.dtype.name: tensor.dtype for tensor in sources}.values(), key=lambda d: d.name)
     if options.dtype is not None and all(dtype.kind in ("float", "quantised") for dtype in dtypes):
         return options.dtype

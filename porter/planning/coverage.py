@@ -7,7 +7,7 @@ fault are listed, not only the first.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from porter.containers.base import StoredTensor
@@ -98,7 +98,7 @@ def _scaled(tensor: StoredTensor | None, scales: StoredTensor) -> StoredTensor:
             f"{scales.name} cannot scale the rows of {tensor.name}",
             cause=f"expected {tensor.shape[0]} floats, found {list(scales.shape)} of {scales.dtype.name}",
         )
-    return replace(tensor, dtype=SCALED_I8, scales=scales.name)
+    return tensor._replace(dtype=SCALED_I8, scales=scales.name)
 
 
 def parts(names: Iterable[str]) -> str:
@@ -170,20 +170,25 @@ class BlockIndex:
     def __init__(self, bound: Iterable[BoundTensor]) -> None:
         self._blocks: dict[str, dict[tuple[str, ...], dict[tuple[int, ...], tuple[str, Block]]]] = {}
         for tensor in bound:
+            name, variables, point = tensor.name, tensor.variables, tensor.point
             for block in tensor.blocks:
-                groups = self._blocks.setdefault(block.canonical, {})
-                entries = groups.setdefault(tuple(block.fixed), {})
-                entries[tuple(block.fixed.values())] = (tensor.name, block)
+                key = block.canonical
+                if key not in self._blocks:
+                    self._blocks[key] = {}
+                groups = self._blocks[key]
+                if variables not in groups:
+                    groups[variables] = {}
+                groups[variables][point] = (name, block)
 
     def variables(self, canonical: str) -> list[tuple[str, ...]]:
         """The sets of variables that stored names of this canonical tensor hold."""
         return list(self._blocks.get(canonical, ()))
 
     def find(
-        self, canonical: str, variables: tuple[str, ...], at: Mapping[str, int]
+        self, canonical: str, variables: tuple[str, ...], point: tuple[int, ...]
     ) -> tuple[str, Block] | None:
         """The stored name and block for these values, or None."""
-        return self._blocks[canonical][variables].get(tuple(at[variable] for variable in variables))
+        return self._blocks[canonical][variables].get(point)
 
 
 def listed(lines: Iterable[str]) -> str:

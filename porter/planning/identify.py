@@ -18,7 +18,7 @@ from porter.errors import MalformedError, UnsupportedError
 from porter.planning.infer import infer, missing_rules
 from porter.tables.find import Family
 from porter.tables.model import Dialect, Rule
-from porter.tables.patterns import Pattern, template_of
+from porter.tables.patterns import Pattern, taken_apart
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,15 @@ class NameMatcher:
 
     def ignored(self, name: str) -> bool:
         """Whether the dialect stores this tensor but it is no weight (a buffer, say)."""
-        patterns = self._ignored.get(template_of(name), ())
-        return any(pattern.match(name) is not None for pattern in patterns)
+        template, digits = taken_apart(name)
+        return any(
+            pattern.matched(template, digits) is not None for pattern in self._ignored.get(template, ())
+        )
 
     def _fits(self, name: str) -> str | None:
-        for pattern, rule in self._rules.get(template_of(name), ()):
-            values = pattern.match(name)
+        template, digits = taken_apart(name)
+        for pattern, rule in self._rules.get(template, ()):
+            values = pattern.matched(template, digits)
             if values is not None:
                 return rule.theirs.format(values) if pattern in rule.also else name
         return None

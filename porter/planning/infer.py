@@ -19,7 +19,7 @@ from porter.layout import Expression
 from porter.layout.parse import Axis, Dim, Group, Unit
 from porter.tables.check import sizes_read
 from porter.tables.model import Canonical, Dialect, Rule
-from porter.tables.patterns import Pattern, template_of
+from porter.tables.patterns import Pattern, taken_apart
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -73,7 +73,7 @@ def _known(dialect: Dialect, shapes: Shapes) -> Iterator[tuple[Rule, Mapping[str
         for form in rule.theirs.spellings:
             rules.setdefault(form.template, []).append(rule)
     for name, shape in shapes.items():
-        for rule in rules.get(template_of(name), ()):
+        for rule in rules.get(taken_apart(name)[0], ()):
             values = rule.theirs.match(name)
             if values is not None:
                 yield rule, values, shape

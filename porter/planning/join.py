@@ -8,19 +8,31 @@ piece both sides are address maps over the same remaining axes, and that is one 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from porter.containers.base import StoredTensor
 from porter.dtypes import Dtype
 from porter.errors import UnsupportedError
-from porter.layout import AddressMap, Loop, run_length, strided_copy
+from porter.layout import Loop, run_length, strided_copy
 from porter.planning.coverage import BlockIndex
 from porter.planning.plan import COMPUTE, EXTENT, RUNS, TILE, Copy, Operation
 from porter.tables.bind import Block, BoundTensor, Sizes
 from porter.tables.model import Rule
 from porter.tables.patterns import Pattern
+
+
+class _Made(NamedTuple):
+    """What all copies between two rules have in common, where no index variable is held inside a tensor."""
+
+    source_offset: int
+    target_offset: int
+    loops: tuple[Loop, ...]
+    copy_class: str
+    operations: tuple[Operation, ...]
+    rule: str
 
 
 @dataclass(frozen=True)
@@ -38,88 +50,102 @@ class Join:
         self, target: BoundTensor, dtype_of: Callable[[list[StoredTensor]], Dtype]
     ) -> tuple[Dtype, list[Copy]]:
         """The target's dtype and the copies that fill it; UnsupportedError if a piece has no source."""
-        pieces = [
-            (block, source, from_block, at)
-            for block in target.blocks
-            for source, from_block, at in self._pieces(target, block)
-        ]
-        dtype = dtype_of([self.stored[source] for _, source, _, _ in pieces])
-        return dtype, [
-            self._copy(target, dtype, block, source, from_block, at)
-            for block, source, from_block, at in pieces
-        ]
+        pieces = [piece for block in target.blocks for piece in self._pieces(target, block)]
+        dtype = dtype_of([self.stored[piece.name] for piece in pieces])
+        return dtype, [self._copy(target, dtype, piece) for piece in pieces]
 
-    def _pieces(self, target: BoundTensor, block: Block) -> Iterator[tuple[str, Block, dict[str, int]]]:
+    def _pieces(self, target: BoundTensor, block: Block) -> list[_Piece]:
         canonical = self.alias.get(block.canonical, block.canonical)
-        found = False
+        found = []
         for variables in self.index.variables(canonical):
-            free = [variable for variable in variables if variable not in block.fixed]
-            for point in itertools.product(*(range(self.sizes.size(v, block.fixed)) for v in free)):
-                at = {**block.fixed, **dict(zip(free, point, strict=True))}
-                entry = self.index.find(canonical, variables, at)
+            for names, point in self._points(target, variables):
+                wanted = point if names == variables else _picked(names, point, variables)
+                entry = self.index.find(canonical, variables, wanted)
                 if entry is not None:
-                    found = True
-                    yield entry[0], entry[1], at
+                    found.append(_Piece(block, *entry, names, point))
         if not found:
             raise UnsupportedError(
                 f"nothing in the source makes {target.name}",
                 cause=f"the canonical tensor {block.canonical!r} has no source ({target.rule.where})",
             )
-
-    def _copy(
-        self,
-        target: BoundTensor,
-        dtype: Dtype,
-        block: Block,
-        source: str,
-        from_block: Block,
-        at: Mapping[str, int],
-    ) -> Copy:
-        stored = self.stored[source]
-        source_offset, target_offset, loops = self._strided(from_block.address, block.address, at)
-        operations = self._operations(self.rules[source], target.rule)
-        return Copy(
-            canonical=Pattern(block.canonical).filled(at),
-            source=stored.name,
-            target=target.name,
-            source_offset=source_offset,
-            target_offset=target_offset,
-            loops=loops,
-            copy_class=copy_class(stored.dtype, dtype, loops, operations),
-            operations=operations,
-            rule=str(target.rule.where),
-        )
-
-    def _strided(
-        self, source: AddressMap, target: AddressMap, at: Mapping[str, int]
-    ) -> tuple[int, int, tuple[Loop, ...]]:
-        """The copy between two maps. Tensors of one rule share their maps, so that most are made once."""
-        held = any(variable in source.strides or variable in target.strides for variable in at)
-        steady = not held and not any(axis in self.sizes.varying for axis in source.strides)
-        key = (id(source), id(target))
-        if steady and key in self._made:
-            return self._made[key]
-        source_map, target_map = source.at(at), target.at(at)
-        sizes = self.sizes.sizes(list(source_map.strides), at)
-        found = strided_copy(source_map, target_map, sizes)
-        if steady:
-            self._made[key] = found
         return found
 
+    def _points(
+        self, target: BoundTensor, variables: tuple[str, ...]
+    ) -> Iterable[tuple[tuple[str, ...], tuple[int, ...]]]:
+        """Values of every variable that either side holds in a name: the variables, and their values."""
+        free = [variable for variable in variables if variable not in target.variables]
+        if not free:
+            return ((target.variables, target.point),)
+        names = (*target.variables, *free)
+        points = itertools.product(*(range(self.sizes.size(v, target.fixed)) for v in free))
+        return ((names, (*target.point, *point)) for point in points)
+
+    def _copy(self, target: BoundTensor, dtype: Dtype, piece: _Piece) -> Copy:
+        stored = self.stored[piece.name]
+        key = (id(piece.source.address), id(piece.block.address), stored.dtype.name, dtype.name)
+        made = self._known.get(key)
+        if made is None:
+            made = self._made(target, dtype, piece, stored)
+            if self._common(piece):
+                self._known[key] = made
+        return Copy(self._canonical(piece), stored.name, target.name, *made)
+
+    def _made(self, target: BoundTensor, dtype: Dtype, piece: _Piece, stored: StoredTensor) -> _Made:
+        at = dict(zip(piece.variables, piece.point, strict=True))
+        source, into = piece.source.address.at(at), piece.block.address.at(at)
+        sizes = self.sizes.sizes(list(source.strides), at)
+        source_offset, target_offset, loops = strided_copy(source, into, sizes)
+        operations = _operations(self.rules[piece.name], target.rule)
+        kind = copy_class(stored.dtype, dtype, loops, operations)
+        return _Made(source_offset, target_offset, loops, kind, operations, str(target.rule.where))
+
+    def _common(self, piece: _Piece) -> bool:
+        """Whether all tensors of the two rules are copied alike: their maps are then the same ones."""
+        source, into = piece.source.address.strides, piece.block.address.strides
+        held = any(variable in source or variable in into for variable in piece.variables)
+        return not held and not any(axis in self.sizes.varying for axis in source)
+
     @cached_property
-    def _made(self) -> dict[tuple[int, int], tuple[int, int, tuple[Loop, ...]]]:
+    def _known(self) -> dict[tuple[int, int, str, str], _Made]:
         return {}
 
-    @staticmethod
-    def _operations(source: Rule, target: Rule) -> tuple[Operation, ...]:
-        """Undo what the source's table folded in, then fold in what the target's does."""
-        if source.operations == target.operations:
-            return ()
-        undo = [
-            Operation(kind, -value if kind == "add" else 1 / value)
-            for kind, value in reversed(source.operations)
-        ]
-        return (*undo, *(Operation(kind, value) for kind, value in target.operations))
+    def _canonical(self, piece: _Piece) -> str:
+        name = piece.block.canonical
+        pattern = self._patterns.get(name)
+        if pattern is None:
+            pattern = self._patterns[name] = Pattern(name)
+        if pattern.variables == piece.variables:
+            return pattern.at(piece.point)
+        return pattern.filled(dict(zip(piece.variables, piece.point, strict=True)))
+
+    @cached_property
+    def _patterns(self) -> dict[str, Pattern]:
+        return {}
+
+
+class _Piece(NamedTuple):
+    """A part of a target tensor, the source tensor that it comes from, and the values of all variables."""
+
+    block: Block
+    name: str
+    source: Block
+    variables: tuple[str, ...]
+    point: tuple[int, ...]
+
+
+def _picked(names: tuple[str, ...], point: tuple[int, ...], wanted: tuple[str, ...]) -> tuple[int, ...]:
+    return tuple(point[names.index(name)] for name in wanted)
+
+
+def _operations(source: Rule, target: Rule) -> tuple[Operation, ...]:
+    """Undo what the source's table folded in, then fold in what the target's does."""
+    if source.operations == target.operations:
+        return ()
+    undo = [
+        Operation(kind, -value if kind == "add" else 1 / value) for kind, value in reversed(source.operations)
+    ]
+    return (*undo, *(Operation(kind, value) for kind, value in target.operations))
 
 
 def copy_class(

@@ -29,6 +29,9 @@ DEFAULT_SHARD = "5GB"
 # What every writer in this field puts there, and transformers asks for.
 _METADATA = {"format": "pt"}
 
+# The first component of a name that is a number.
+_LAYER = re.compile(r"(?<=\.)[0-9]+(?=\.)")
+
 Tensors = Mapping[str, tuple[Dtype, tuple[int, ...]]]
 
 
@@ -157,17 +160,11 @@ def _in_reading_order(tensors: Tensors) -> list[tuple[str, tuple[Dtype, tuple[in
 
     Sharding by this order keeps a layer's tensors together.
     """
-    names = list(tensors)
-    layered = [place for place, name in enumerate(names) if _numbers(name)]
-    first = layered[0] if layered else len(names)
-
-    def key(entry: tuple[int, str]) -> tuple[int, tuple[int, ...], int]:
-        place, name = entry
-        numbers = _numbers(name)
-        return (1, numbers[:1], place) if numbers else (0 if place < first else 2, (), place)
-
-    return [(name, tensors[name]) for _, name in sorted(enumerate(names), key=key)]
-
-
-def _numbers(name: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"(?<=\.)[0-9]+(?=\.)", name))
+    keys: list[tuple[int, int, int, str]] = []
+    part = 0
+    for at, name in enumerate(tensors):
+        layer = _LAYER.search(name)
+        if layer:
+            part = 2
+        keys.append((1, int(layer[0]), at, name) if layer else (part, 0, at, name))
+    return [(name, tensors[name]) for *_, name in sorted(keys)]

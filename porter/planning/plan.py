@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from porter.containers.base import OutputFile, StoredTensor
 from porter.layout.copies import Loop
@@ -22,16 +23,14 @@ EXTENT, RUNS, TILE, COMPUTE = "extent", "runs", "tile", "compute"
 COPY_CLASSES = (EXTENT, RUNS, TILE, COMPUTE)
 
 
-@dataclass(frozen=True)
-class Operation:
+class Operation(NamedTuple):
     """A value operation, done in float32: `add` or `multiply` by `value`, before the cast to the target."""
 
     kind: str
     value: float
 
 
-@dataclass(frozen=True)
-class Copy:
+class Copy(NamedTuple):
     """One strided copy: `loops` (coalesced, outermost first) from `source` to `target`.
 
     Offsets are in elements from the start of each tensor. `canonical` is the weight that is moved,
@@ -137,20 +136,32 @@ class Plan:
     @property
     def classes(self) -> dict[str, int]:
         """How many copies there are of each class."""
-        return {name: sum(copy.copy_class == name for copy in self.copies) for name in COPY_CLASSES}
+        found = Counter(copy.copy_class for copy in self.copies)
+        return {name: found[name] for name in COPY_CLASSES}
 
     @cached_property
     def hash(self) -> str:
-        """sha256 over the plan's JSON without paths: `sha256:<hex>`."""
-        content = plan_to_json(self)
-        for copy in content["copies"]:
-            # Where a table of the user's own lies; what it says is in its digest.
-            del copy["rule"]
-        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+        """sha256 over all that the plan says, without paths: `sha256:<hex>`."""
+        # Not where a table of the user's own lies; what it says is in its digest.
+        told = plan_to_json(replace(self, sources=(), files=(), copies=()))
+        del told["classes"]
+        found = hashlib.sha256()
+        for rows in (
+            [told],
+            [(file.name, file.container, file.size, len(file.tensors)) for file in self.files],
+            [_row(tensor) for tensor in self.sources],
+            [_row(tensor) for tensor in self.targets()],
+            [copy[:-1] for copy in self.copies],
+        ):
+            found.update(json.dumps(rows, sort_keys=True, separators=(",", ":")).encode())
+        return f"sha256:{found.hexdigest()}"
 
     def __hash__(self) -> int:
         return hash(self.hash)
+
+
+def _row(tensor: StoredTensor) -> tuple[object, ...]:
+    return (*tensor[:1], tensor.dtype.name, *tensor[2:])
 
 
 def plan_to_json(plan: Plan) -> dict[str, Any]:

@@ -35,8 +35,8 @@ def check_used(covered: Covered, copies: Sequence[Copy], alias: Mapping[str, str
         if copy.canonical not in alias:
             moved[by_stored_name[copy.source]] += elements(copy.loops)
     for name, tensor in covered.tensors.items():
-        kept = not only_ties(covered.bound[name], alias)
-        if kept and moved[name] != tensor.elements - covered.bound[name].padding:
+        bound = covered.bound[name]
+        if moved[name] != tensor.elements - bound.padding and not only_ties(bound, alias):
             raise UnsupportedError(
                 f"{tensor.name} would not be carried over exactly once",
                 cause=f"of its {tensor.elements} elements, {moved[name]} would be written as {target.title}",

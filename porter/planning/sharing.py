@@ -6,7 +6,6 @@ system does it is found out when the plan is run; that it could is decided here,
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -61,19 +60,24 @@ def residues(copies: Iterable[Copy], sources: Mapping[str, StoredTensor]) -> dic
 
     Tensors that have no whole block to share, or could share only where they were not aligned, are left out.
     """
-    votes: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
+    votes: dict[str, dict[int, int]] = {}
     for copy in copies:
-        source = sources[copy.source]
         if copy.copy_class != EXTENT:
             continue
+        source = sources[copy.source]
         nbytes = source.dtype.nbytes(elements(copy.loops))
+        if nbytes < 2 * BLOCK:
+            continue
         start = source.offset + source.dtype.nbytes(copy.source_offset)
         residue = (start - source.dtype.nbytes(copy.target_offset)) % BLOCK
-        if nbytes >= 2 * BLOCK and residue % ALIGNMENT == 0:
-            votes[copy.target][residue] += nbytes
+        if residue % ALIGNMENT == 0:
+            found = votes.setdefault(copy.target, {})
+            found[residue] = found.get(residue, 0) + nbytes
     return {target: majority(found) for target, found in votes.items()}
 
 
 def majority(votes: Mapping[int, int]) -> int:
     """The residue that has most bytes; of several, the smallest."""
+    if len(votes) == 1:
+        return next(iter(votes))
     return min(votes, key=lambda residue: (-votes[residue], residue))

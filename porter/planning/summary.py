@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from porter.containers.checkpoint import Checkpoint
@@ -21,24 +22,24 @@ def summarise(
     omitted: Sequence[BoundTensor],
     bound: Sequence[BoundTensor],
 ) -> Summary:
-    by_target: dict[str, list[Copy]] = {}
-    feeds: dict[str, set[str]] = {}
+    tied = {tensor.name for tensor in bound if only_ties(tensor, ties)}
+    made_of: dict[str, set[str]] = defaultdict(set)
+    feeds: dict[str, set[str]] = defaultdict(set)
+    several = Counter(copy.target for copy in copies)
+    shared = Counter(copy.source for copy in copies)
     for copy in copies:
-        by_target.setdefault(copy.target, []).append(copy)
-        feeds.setdefault(copy.source, set()).add(copy.target)
-    tied = {tensor.name for tensor in bound if ties and only_ties(tensor, ties)}
-    fused = {name for name, made in by_target.items() if len({copy.source for copy in made}) > 1}
-    whole = fused | tied
-    split = {
-        name
-        for name, made in by_target.items()
-        if name not in whole and len(feeds[made[0].source] - tied) > 1
-    }
+        if several[copy.target] > 1:
+            made_of[copy.target].add(copy.source)
+        if shared[copy.source] > 1:
+            feeds[copy.source].add(copy.target)
+    fused = {name for name, sources in made_of.items() if len(sources) > 1}
+    split = {target for targets in feeds.values() if len(targets - tied) > 1 for target in targets}
+    split -= fused | tied
     stored_ties = [name for name in covered.tensors if ties and only_ties(covered.bound[name], ties)]
     return Summary(
         source_tensors=len(checkpoint.tensors),
         target_tensors=len(tensors),
-        renamed=len(set(by_target) - fused - split - tied),
+        renamed=len(several.keys() - fused - split - tied),
         fused=len(fused),
         split=len(split),
         ties_written=len(tied),

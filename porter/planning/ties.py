@@ -20,7 +20,7 @@ def ties_in_force(canonical: Canonical, hyperparameters: Mapping[str, Any]) -> d
 
 
 def only_ties(tensor: BoundTensor, ties: Mapping[str, str]) -> bool:
-    return all(block.canonical in ties for block in tensor.blocks)
+    return bool(ties) and all(block.canonical in ties for block in tensor.blocks)
 
 
 def untie(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from porter.containers.base import StoredTensor
 
 # A whole component of the name, between dots or slashes, that is a number (`norm_1` is a name).
-_NUMBER = re.compile(r"(?<![^./])[0-9]+(?![^./])")
+_NUMBER = re.compile(r"(?<![^./])([0-9]{1,18})(?![^./])")
 
 
 @dataclass(frozen=True)
@@ -39,20 +39,31 @@ def full(tensors: Iterable[StoredTensor]) -> list[Row]:
 
 def collapse(tensors: Iterable[StoredTensor]) -> list[Row]:
     """Rows in the order in which their first tensor stands in the files."""
-    groups: dict[tuple[str, tuple[int, ...], str], list[StoredTensor]] = {}
+    groups: dict[tuple[str, tuple[int, ...], str], tuple[list[StoredTensor], list[list[str]]]] = {}
     for tensor in tensors:
-        key = (_NUMBER.sub("\0", tensor.name), tensor.shape, tensor.dtype.name)
-        groups.setdefault(key, []).append(tensor)
-    return [Row(collapsed_name([t.name for t in group]), tuple(group)) for group in groups.values()]
+        parts = _NUMBER.split(tensor.name)
+        key = ("\0".join(parts[::2]), tensor.shape, tensor.dtype.name)
+        group, apart = groups.setdefault(key, ([], []))
+        group.append(tensor)
+        apart.append(parts)
+    return [Row(_joined(apart), tuple(group)) for group, apart in groups.values()]
 
 
 def collapsed_name(names: Sequence[str]) -> str:
     """One name for several that differ only in numbers; the first where they differ otherwise."""
-    if len({_NUMBER.sub("\0", name) for name in names}) > 1 or len(names) == 1:
-        return names[0]
-    columns = list(zip(*(_NUMBER.findall(name) for name in names), strict=True))
-    texts = iter([_range(sorted({int(number) for number in column})) for column in columns])
-    return _NUMBER.sub(lambda match: next(texts), names[0])
+    apart = [_NUMBER.split(name) for name in names]
+    texts = apart[0][::2]
+    return names[0] if any(parts[::2] != texts for parts in apart) else _joined(apart)
+
+
+def _joined(apart: Sequence[Sequence[str]]) -> str:
+    """One name for several that were taken apart into text, number, text, …, and have the same texts."""
+    texts = apart[0][::2]
+    if len(apart) == 1:
+        return "".join(apart[0])
+    columns = zip(*(parts[1::2] for parts in apart), strict=True)
+    spans = [_range(sorted(set(map(int, set(column))))) for column in columns]
+    return "".join(text + span for text, span in zip(texts, [*spans, ""], strict=True))
 
 
 def _range(numbers: list[int]) -> str:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from porter.errors import MalformedError, PorterError
 from porter.layout import AddressMap, BoundLayout, Expression, bind
@@ -18,22 +18,20 @@ from porter.tables.check import sizes_read
 from porter.tables.model import Canonical, Dialect, Rule, TableError
 
 
-@dataclass(frozen=True)
-class Block:
-    """One canonical tensor, or a slice of it, inside a stored tensor.
+class Block(NamedTuple):
+    """One canonical tensor, or a slice of it, inside the stored tensors of a rule.
 
-    `fixed` are the variables that the stored name holds; `address` runs over all others.
+    `address` runs over the axes that are not fixed by the stored tensor's name.
     """
 
     canonical: str
-    fixed: Mapping[str, int]
     address: AddressMap
 
 
-@dataclass(frozen=True)
-class BoundTensor:
+class BoundTensor(NamedTuple):
     """A stored tensor that a dialect has for these hyperparameters. Shape in elements, row-major.
 
+    Its name holds the values `point` of the `variables`; tensors of one rule share their blocks, mostly.
     Its last `padding` elements belong to no weight. `scales` is the name of the factors of its rows, for
     where it is stored in whole numbers.
     """
@@ -42,8 +40,15 @@ class BoundTensor:
     shape: tuple[int, ...]
     blocks: tuple[Block, ...]
     rule: Rule
+    variables: tuple[str, ...]
+    point: tuple[int, ...]
     padding: int = 0
     scales: str | None = None
+
+    @property
+    def fixed(self) -> dict[str, int]:
+        """The variables that the name holds, by name."""
+        return dict(zip(self.variables, self.point, strict=True))
 
 
 @dataclass(frozen=True)
@@ -168,10 +173,11 @@ def _bind_rule(rule: Rule, canonical: Canonical, sizes: Sizes) -> Iterator[Bound
     varies = _varies(rule, canonical, sizes, axes)
     cache: dict[tuple[int, ...], BoundLayout] = {}
     layout: BoundLayout | None = None
+    blocks: tuple[Block, ...] = ()
     padding = 0
     for point in _points(variables, sizes):
-        fixed = dict(zip(variables, point, strict=True))
         if layout is None or varies:
+            fixed = dict(zip(variables, point, strict=True))
             if not _exists(rule, canonical, sizes, fixed):
                 if varies:
                     continue
@@ -183,16 +189,21 @@ def _bind_rule(rule: Rule, canonical: Canonical, sizes: Sizes) -> Iterator[Bound
             layout = cache[key]
             if rule.pad:
                 layout, padding = _padded(rule, layout, found, sizes)
+            blocks = tuple(Block(*leaf) for leaf in zip(rule.ours, layout.leaves, strict=True))
         yield BoundTensor(
-            name=rule.theirs.format(fixed),
-            shape=layout.shape,
-            blocks=tuple(
-                Block(name, fixed, address) for name, address in zip(rule.ours, layout.leaves, strict=True)
-            ),
-            rule=rule,
-            padding=padding,
-            scales=rule.scale_by.format(fixed) if rule.scale_by else None,
+            rule.theirs.at(point),
+            layout.shape,
+            blocks,
+            rule,
+            variables,
+            point,
+            padding,
+            _scales(rule, variables, point),
         )
+
+
+def _scales(rule: Rule, variables: tuple[str, ...], point: tuple[int, ...]) -> str | None:
+    return rule.scale_by.format(dict(zip(variables, point, strict=True))) if rule.scale_by else None
 
 
 def _padded(

@@ -19,6 +19,7 @@ _VARIABLE = re.compile(r"\{(_?)([A-Za-z][A-Za-z0-9_]*)\}")
 _PLAIN = re.compile(r"\{[A-Za-z][A-Za-z0-9_]*\}")
 _SUFFIX = re.compile(r"\{_([A-Za-z][A-Za-z0-9_]*)\}")
 _DIGITS = re.compile(r"[0-9]+")
+_APART = re.compile(r"([0-9]+)")
 # Names are a stranger's text: nothing is numbered this high, and Python refuses to read very long numbers.
 _LONGEST = 18
 _SLOT = "\0"
@@ -91,6 +92,17 @@ class Pattern:
             _spelling(self.text.replace(suffix[0], ""), frozenset(), (name,)),
         )
 
+    @cached_property
+    def _numbered(self) -> str | None:
+        """The text to be filled with numbers in their order, where none of them may be left out."""
+        return None if _SUFFIX.search(self.text) else _PLAIN.sub("%d", self.text.replace("%", "%%"))
+
+    def at(self, point: tuple[int, ...]) -> str:
+        """The name with its variables, in their order, filled in."""
+        if self._numbered is not None:
+            return self._numbered % point
+        return self.format(dict(zip(self.variables, point, strict=True)))
+
     def format(self, values: Mapping[str, int]) -> str:
         """The name with its variables filled in."""
 
@@ -106,10 +118,13 @@ class Pattern:
 
     def match(self, name: str) -> dict[str, int] | None:
         """The variables' values if `name` fits the pattern, else None."""
-        template = template_of(name)
+        return self.matched(*taken_apart(name))
+
+    def matched(self, template: str, digits: list[str]) -> dict[str, int] | None:
+        """As `match`, for a name that has been taken apart."""
         for spelling in self.spellings:
             if spelling.template == template:
-                values = spelling.match(_DIGITS.findall(name))
+                values = spelling.match(digits)
                 if values is not None:
                     return values
         return None
@@ -119,9 +134,10 @@ class Pattern:
         return any(mine.overlaps(yours) for mine in self.spellings for yours in other.spellings)
 
 
-def template_of(name: str) -> str:
-    """The key under which names and patterns meet: digits replaced by one mark."""
-    return _DIGITS.sub(_SLOT, name)
+def taken_apart(name: str) -> tuple[str, list[str]]:
+    """The key under which names and patterns meet, digits replaced by one mark; and the runs of digits."""
+    parts = _APART.split(name)
+    return _SLOT.join(parts[::2]), parts[1::2]
 
 
 def parse_pattern(text: str) -> Pattern:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.torch import _TYPES as TORCH_TYPES
 from safetensors.torch import load_file, save, save_file
 
+from porter.containers import safetensors
 from porter.containers.base import Header
 from porter.containers.safetensors import (
     MAX_HEADER,
@@ -210,6 +211,31 @@ def test_damage_is_refused_or_the_reference_parser_accepts_it_too(raw):
         return
     accepted = dict(deserialize(raw))
     assert set(accepted) == {tensor.name for tensor in header.tensors}
+
+
+def header_text(raw):
+    length = min(struct.unpack("<Q", raw[:8].ljust(8, b"\0"))[0], len(raw))
+    return raw[8 : 8 + length]
+
+
+@settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
+@given(damaged())
+@example(build(b'{"a":{"dtype":"U8","shape":["[1]"],"data_offsets":[0,1]}}'))
+@example(build(b'{"__metadata__":{"k":"1","k":"2"}}'))
+def test_the_quick_way_accepts_nothing_that_the_strict_one_reads_otherwise(raw):
+    try:
+        quick = safetensors._plain(header_text(raw), 8, "w")
+    except PorterError as error:
+        with pytest.raises(type(error)):
+            safetensors._strict(header_text(raw), 8, "w")
+        return
+    assert quick is None or quick == safetensors._strict(header_text(raw), 8, "w")
+
+
+@pytest.mark.parametrize("raw", SEEDS)
+def test_headers_as_every_writer_makes_them_are_read_the_quick_way(raw, monkeypatch):
+    monkeypatch.setattr(safetensors, "_strict", lambda *given: pytest.fail("read twice"))
+    assert parse(raw).tensors
 
 
 def test_negative_control_the_reference_parser_does_refuse_damage():
@@ -428,7 +454,7 @@ def test_a_data_start_that_was_moved_back_is_filled_with_blanks():
     from dataclasses import replace
 
     file = place("m.safetensors", [("a", DTYPES["U8"], (3,))], {})
-    moved = replace(file, size=4099, tensors=tuple(replace(tensor, offset=4096) for tensor in file.tensors))
+    moved = replace(file, size=4099, tensors=tuple(tensor._replace(offset=4096) for tensor in file.tensors))
     [(offset, header)] = literals(moved)
     assert (offset, len(header)) == (0, 4096)
     assert parse(header + b"abc").tensors[0].offset == 4096

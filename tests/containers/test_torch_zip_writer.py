@@ -147,13 +147,13 @@ def test_the_same_tensors_give_the_same_bytes():
 
 def test_headers_fill_the_room_before_data_that_were_moved(tmp_path):
     file = place("m.pth", [("a", F32, (2,)), ("b", F32, (3,))])
-    moved = replace(file, tensors=tuple(replace(t, offset=t.offset + 4100) for t in file.tensors))
+    moved = replace(file, tensors=tuple(t._replace(offset=t.offset + 4100) for t in file.tensors))
     moved = replace(moved, size=file.size + 4100)
     data = content(moved)
     write(tmp_path / "m.pth", moved, data)
     state = torch.load(tmp_path / "m.pth", mmap=True, weights_only=True)
     assert as_bytes(state["b"]) == data[moved.tensors[1].offset]
-    crowded = replace(file, tensors=tuple(replace(t, offset=t.offset - 60) for t in file.tensors))
+    crowded = replace(file, tensors=tuple(t._replace(offset=t.offset - 60) for t in file.tensors))
     with pytest.raises(ValueError, match="header"):
         literals(crowded)
 

@@ -23,7 +23,7 @@ def test_it_is_frozen_and_hashable(source):
     made = plan(source, to="litgpt")
     with pytest.raises(dataclasses.FrozenInstanceError):
         made.family = "llama"
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         made.copies[0].source_offset = 1
     assert isinstance(made.copies, tuple) and isinstance(made.files, tuple)
     again = plan(source, to="litgpt")

@@ -61,14 +61,14 @@ def test_every_canonical_tensor_is_stored_once_and_whole(family, dialect):
     stored = {}
     for tensor in bind_dialect(dialect, family.canonical, hyperparameters):
         assert math.prod(tensor.shape) == sum(
-            math.prod(sizes.size(axis, block.fixed) for axis in block.address.strides)
+            math.prod(sizes.size(axis, tensor.fixed) for axis in block.address.strides)
             for block in tensor.blocks
         ), f"{tensor.name} is made of its blocks and nothing else"
         for block in tensor.blocks:
             free = [axis for axis in block.address.strides if axis in family.canonical.index]
-            assert free == [] or block.fixed.keys().isdisjoint(free)
-            copies = math.prod(sizes.size(axis, block.fixed) for axis in free)
-            name = block.canonical if free else block.canonical.format(**block.fixed)
+            assert free == [] or tensor.fixed.keys().isdisjoint(free)
+            copies = math.prod(sizes.size(axis, tensor.fixed) for axis in free)
+            name = block.canonical if free else block.canonical.format(**tensor.fixed)
             stored[name] = stored.get(name, 0) + copies
     layers = range(hyperparameters["n_layer"])
     wanted = {
