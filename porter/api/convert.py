@@ -247,7 +247,7 @@ def _run_remote(
         prepared.opened.checkpoint.root,
         destination,
         force=force,
-        resume=options is None or options.resume,
+        options=options,
         progress=progress,
         notice=notice,
         receipt=lambda digests, verified: receipt(

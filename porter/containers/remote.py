@@ -18,7 +18,7 @@ from porter.sources.aliases import HubReference
 from porter.sources.hub import cached_snapshot, list_files
 from porter.sources.hub_fetch import Place, fetch
 from porter.sources.hub_files import RepoFile, select, weights
-from porter.sources.hub_remote import read_range
+from porter.sources.hub_remote import RangeReader
 from porter.sources.hub_source import HubSource
 from porter.sources.local import Location
 
@@ -131,11 +131,15 @@ def _header(
         return read_header(place.path(file), file.name)
     names = [name for name, shard in (weight_map or {}).items() if shard == file.name]
     guess = _HEADER_BASE + sum(len(name.encode()) + _ENTRY_BYTES for name in names)
-    raw = read_range(ref, place.listing, file, 0, guess if names else _HEADER_GUESS, token)
-    end = 8 + header_length(raw[:8], file.size, file.name)
+    reader = RangeReader(ref, place.listing, token)
+    raw = bytearray(min(guess if names else _HEADER_GUESS, file.size))
+    reader.read(file, 0, memoryview(raw))
+    end = 8 + header_length(bytes(raw[:8]), file.size, file.name)
     if end > len(raw):
-        raw += read_range(ref, place.listing, file, len(raw), end, token)
-    return parse_header(raw[:end], file.size, file.name)
+        rest = bytearray(end - len(raw))
+        reader.read(file, len(raw), memoryview(rest))
+        raw += rest
+    return parse_header(bytes(raw[:end]), file.size, file.name)
 
 
 def _check_names(headers: list[Header], weight_map: Mapping[str, str] | None) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+from porter.containers import torch_zip
 from porter.containers.safetensors import locate
 from porter.errors import PorterError
 from porter.execution.files import WeightFile
+from porter.execution.options import ALWAYS, ExecutionOptions
 from porter.execution.run import (
     Digests,
     ExecutionResult,
@@ -31,7 +34,7 @@ def execute_remote(
     out: Path,
     *,
     force: bool = False,
-    resume: bool = True,
+    options: ExecutionOptions | None = None,
     progress: Progress | None = None,
     notice: Callable[[str], None] | None = None,
     receipt: Callable[[Digests, list[str]], bytes] | None = None,
@@ -43,16 +46,20 @@ def execute_remote(
     `porter.execution.run.execute`; after a network that broke the work can be resumed.
     """
     notice = notice or (lambda text: None)
+    options = options or ExecutionOptions()
     try:
         check_names(plan)
         copied = [side.copied_from for side in plan.side_files if side.copied_from is not None]
         paths = {name: locate(small_files, name) for name in copied}
         out = check_output(out, small_files, paths.values(), force=force)
         with staging(out, plan.hash, notice) as stage:
-            if not resume:
+            if not options.resume:
                 stage.clear()
-            verified = _stream(plan, source, stage, progress, notice)
-            digests: dict[str, str | None] = {file.name: None for file in plan.files}
+            verified = _stream(plan, source, stage, options, progress, notice)
+            digests: dict[str, str | None] = {
+                file.name: _digest(stage.path / file.name) if options.digest == ALWAYS else None
+                for file in plan.files
+            }
             sizes = {file.name: file.size for file in plan.files}
             for side in plan.side_files:
                 content = side_content(side, paths)
@@ -71,6 +78,7 @@ def _stream(
     plan: Plan,
     source: RemoteSource,
     stage: Stage,
+    options: ExecutionOptions,
     progress: Progress | None,
     notice: Callable[[str], None],
 ) -> list[str]:
@@ -81,7 +89,9 @@ def _stream(
             )
             for file in plan.files
         }
-        stream = Stream(plan, source, writers, stage.path, stage.journal, notice)
+        for writer in writers.values():
+            writer.reserve()
+        stream = Stream(plan, source, writers, stage.path, stage.journal, notice, options)
         try:
             verified = stream.run()
         except KeyboardInterrupt:
@@ -99,10 +109,16 @@ def _stream(
             raise
         for file in plan.files:
             writer = writers[file.name]
-            for offset, content in literals_of(file):
+            crcs = stream.tensor_crcs(file) if file.container == torch_zip.CONTAINER else None
+            for offset, content in literals_of(file, crcs):
                 writer.write(offset, content)
             writer.finish()
     return verified
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
 
 
 def _made(stage: Stage, name: str) -> Path:

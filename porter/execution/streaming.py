@@ -1,10 +1,10 @@
 """Running a plan whose sources are far away: every byte passes by once, straight into its places.
 
-Source files are read front to back in chunks, several in flight, and handed on in order. A chunk is hashed
-and its ranges are written to wherever the plan's extents put them; nothing of the source is stored but the
-few tensors that need more than one look (transposed, cast or cropped ones), which wait in a sparse file
-until they are whole. So a file's own sha256 is verified although the file never exists here. A file of
-which little is wanted is read in part, and then cannot be verified: the caller is told.
+Source files are read front to back in chunks, several in flight. As soon as a chunk has come its ranges are
+written to wherever the plan's extents put them, and chunks are hashed in order; nothing of the source is
+stored but the tensors that need more than one look (transposed, cast or cropped ones), which wait in a
+sparse file until they are whole. So a file's own sha256 is verified although the file never exists here. A
+file of which little is wanted is read in part, and then cannot be verified: the caller is told.
 
 What has arrived is noted as it becomes durable. A run that goes on reads those bytes back from its own
 output to hash them, so that the digest covers what really stands there.
@@ -15,7 +15,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from bisect import bisect_right
+import threading
+import zlib
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,19 +26,25 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from porter.containers.base import StoredTensor
+from porter.containers import torch_zip
+from porter.containers.base import OutputFile, StoredTensor
 from porter.errors import DifferenceError
+from porter.execution.buffers import Buffers
 from porter.execution.checks import run_checks
 from porter.execution.classes import run_move
-from porter.execution.files import RangeWriter, SourceFile, WeightFile
+from porter.execution.crc import joined
+from porter.execution.files import RangeWriter, SourceFile, WeightFile, range_crc
 from porter.execution.move import Move
+from porter.execution.options import ExecutionOptions
+from porter.execution.system import start_writeback
 from porter.layout.copies import elements
 from porter.planning.plan import EXTENT, Copy, Plan
 
 # Bytes per request: large enough that a round trip does not count, small enough to go on from.
 CHUNK = 8 << 20
 
-# Requests in flight. The Hub serves one connection at 50 to 200 MB/s; memory is CHUNK times this.
+# Requests in flight. The Hub serves one connection at 50 to 200 MB/s; memory is CHUNK times this, and at
+# most half of what the run may have.
 AHEAD = 8
 
 # Chunks between two points from which a killed run can go on.
@@ -49,8 +57,11 @@ WHOLE = 0.9
 class RemoteSource(Protocol):
     """Source files that are read by ranges."""
 
-    def read(self, file: str, start: int, stop: int) -> bytes:
-        """Bytes [start, stop) of a file. Raises PorterError."""
+    def read(self, file: str, start: int, view: memoryview, stopped: threading.Event) -> None:
+        """Fills `view` with a file's bytes from `start` on; called from several threads.
+
+        Raises PorterError, also when it has been stopped before it was done.
+        """
         ...
 
     def sha256(self, file: str) -> str | None:
@@ -85,20 +96,24 @@ class Stream:
     stage: Path
     journal: Path
     notice: Callable[[str], None]
+    options: ExecutionOptions = field(default_factory=ExecutionOptions)
     noted: int = 0
+    _stopped: threading.Event = field(default_factory=threading.Event)
+    _crcs: dict[str, dict[tuple[int, int], int]] = field(default_factory=dict)
     _watched: dict[str, Any] = field(default_factory=dict)
 
     def run(self) -> list[str]:
         """Fetch, write, check. The source files whose digest was verified. Raises PorterError."""
         verified = []
         spooled = _spooled(self.plan)
+        self._crcs = {file.name: {} for file in self.plan.files if file.container == torch_zip.CONTAINER}
         with ExitStack() as stack:
             spools = {
                 name: stack.enter_context(WeightFile(self.stage / f".spool-{number}", name, size))
                 for number, (name, size) in enumerate(self.plan.source_sizes.items())
                 if any(tensor.file == name for tensor in spooled)
             }
-            done = self._done()
+            done = self._done([*self.writers.values(), *spools.values()])
             with self.journal.open("a") as noted:
                 for name, size in self.plan.source_sizes.items():
                     pieces = self._pieces(name, spooled, spools)
@@ -137,7 +152,7 @@ class Stream:
         whole = digest is not None and wanted >= WHOLE * size
         if digest is not None and not whole:
             self.notice(f"{name}: only {wanted / size:.0%} is wanted, so its sha256 cannot be verified")
-        spans = _chunks(size, [] if whole or watched else pieces)
+        spans = _chunks(size, self._chunk, [] if whole or watched else pieces)
         hashed = hashlib.sha256()
         fresh: list[int] = []
         for (start, stop), content in self._arriving(name, spans, pieces, done):
@@ -147,19 +162,11 @@ class Stream:
                 low, high = max(start, tensor.offset), min(stop, tensor.offset + tensor.nbytes)
                 if low < high:
                     state.update(content[low - start : high - start])
-            again = start in done
-            for piece in _overlapping(pieces, start, stop):
-                low, high = max(start, piece.start), min(stop, piece.stop)
-                for writer, offset in piece.places:
-                    if again:
-                        writer.count(high - low)
-                    else:
-                        writer.write(offset + low - piece.start, content[low - start : high - start])
-            if not again:
+            if start not in done:
                 fresh.append(start)
             if len(fresh) >= NOTED_EVERY:
-                self._note(name, fresh, noted)
-        self._note(name, fresh, noted)
+                self._note(name, fresh, noted, pieces)
+        self._note(name, fresh, noted, pieces)
         if whole and hashed.hexdigest() != digest:
             raise DifferenceError(
                 f"{name} is not what the Hub says it is",
@@ -171,61 +178,110 @@ class Stream:
     def _arriving(
         self, name: str, spans: Sequence[tuple[int, int]], pieces: Sequence[_Piece], done: set[int]
     ) -> Iterator[tuple[tuple[int, int], memoryview]]:
-        """Chunks in order, with up to AHEAD of them under way."""
-        waiting: deque[tuple[tuple[int, int], Future[bytes]]] = deque()
-        with ThreadPoolExecutor(AHEAD, thread_name_prefix="porter-fetch") as pool:
+        """Chunks in order, each written already, with several of them under way. A chunk is valid until the
+        next one is asked for."""
+        waiting: deque[tuple[tuple[int, int], memoryview, Future[None]]] = deque()
+        ahead = max(1, min(AHEAD, self.options.max_memory // 2 // self._chunk))
+        free = [Buffers(self._chunk) for _ in range(ahead)]
+        with ThreadPoolExecutor(ahead, thread_name_prefix="porter-fetch") as pool:
             try:
-                for start, stop in spans:
-                    if len(waiting) >= AHEAD:
-                        span, future = waiting.popleft()
-                        yield span, memoryview(future.result())
-                    read = self._read_back if start in done else self._fetch
-                    waiting.append(((start, stop), pool.submit(read, name, start, stop, pieces)))
+                for number, (start, stop) in enumerate(spans):
+                    if len(waiting) == ahead:
+                        yield self._first(waiting)
+                    view = free[number % ahead].take("chunk", stop - start)
+                    bring = self._read_back if start in done else self._fetch
+                    waiting.append(((start, stop), view, pool.submit(bring, name, start, view, pieces)))
                 while waiting:
-                    span, future = waiting.popleft()
-                    yield span, memoryview(future.result())
+                    yield self._first(waiting)
             finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+                # Nothing may write to a file that is closed.
+                self._stopped.set()
+                pool.shutdown(wait=True, cancel_futures=True)
+                self._stopped.clear()
 
-    def _fetch(self, name: str, start: int, stop: int, pieces: Sequence[_Piece]) -> bytes:
-        return self.source.read(name, start, stop)
+    @staticmethod
+    def _first(
+        waiting: deque[tuple[tuple[int, int], memoryview, Future[None]]],
+    ) -> tuple[tuple[int, int], memoryview]:
+        span, view, future = waiting.popleft()
+        future.result()
+        return span, view
 
-    def _read_back(self, name: str, start: int, stop: int, pieces: Sequence[_Piece]) -> bytes:
+    @property
+    def _chunk(self) -> int:
+        return min(CHUNK, self.options.max_memory // 4)
+
+    def _fetch(self, name: str, start: int, view: memoryview, pieces: Sequence[_Piece]) -> None:
+        """Fetches a chunk and writes what is wanted of it to its places."""
+        self.source.read(name, start, view, self._stopped)
+        for piece in _overlapping(pieces, start, start + len(view)):
+            low, high = max(start, piece.start), min(start + len(view), piece.stop)
+            for writer, offset in piece.places:
+                at, content = offset + low - piece.start, view[low - start : high - start]
+                self._sum(writer, at, content)
+                writer.write(at, content)
+                start_writeback(writer.fd, at, len(content))
+
+    def _read_back(self, name: str, start: int, view: memoryview, pieces: Sequence[_Piece]) -> None:
         """A chunk that an earlier run has written: from the output; what is in no place is fetched again."""
-        content = bytearray(stop - start)
+        stop = start + len(view)
         at = start
         for piece in _overlapping(pieces, start, stop):
             low, high = max(start, piece.start), min(stop, piece.stop)
             if at < low:
-                content[at - start : low - start] = self.source.read(name, at, low)
+                self.source.read(name, at, view[at - start : low - start], self._stopped)
+            content = view[low - start : high - start]
             writer, offset = piece.places[0]
-            writer.read(memoryview(content)[low - start : high - start], offset + low - piece.start)
+            writer.read(content, offset + low - piece.start)
+            for writer, offset in piece.places:
+                self._sum(writer, offset + low - piece.start, content)
+                writer.count(high - low)
             at = high
         if at < stop:
-            content[at - start :] = self.source.read(name, at, stop)
-        return bytes(content)
+            self.source.read(name, at, view[at - start :], self._stopped)
 
-    def _note(self, name: str, fresh: list[int], noted: Any) -> None:
+    def _sum(self, writer: WeightFile, at: int, content: memoryview) -> None:
+        """Sums what is written to a torch file, whose directory holds a CRC-32 for each tensor."""
+        if writer.name in self._crcs:
+            self._crcs[writer.name][at, at + len(content)] = zlib.crc32(content)
+
+    def tensor_crcs(self, file: OutputFile) -> dict[str, int]:
+        """The CRC-32 of each tensor of a torch file; what did not come in pieces is read again."""
+        summed = sorted(self._crcs.get(file.name, {}).items())
+        found = {}
+        for tensor in file.tensors:
+            at, end, crc = tensor.offset, tensor.offset + tensor.nbytes, 0
+            index = bisect_left(summed, ((at, 0), 0))
+            while index < len(summed) and summed[index][0][0] == at < end:
+                (start, at), one = summed[index]
+                crc, index = joined(crc, one, at - start), index + 1
+            if at < end:
+                crc = range_crc(self.writers[file.name], tensor.offset, end)
+            if tensor.nbytes:
+                found[tensor.name] = crc
+        return found
+
+    def _note(self, name: str, fresh: list[int], noted: Any, pieces: Sequence[_Piece]) -> None:
         """Notes chunks as done once what was written for them is on disk."""
         if not fresh:
             return
-        for writer in self.writers.values():
-            os.fdatasync(writer.fd)
+        for fd in {writer.fd for piece in pieces for writer, _ in piece.places}:
+            os.fdatasync(fd)
         noted.write(json.dumps([name, fresh]) + "\n")
         noted.flush()
         os.fsync(noted.fileno())
-        self.noted += len(fresh) * CHUNK
+        self.noted += len(fresh) * self._chunk
         fresh.clear()
 
-    def _done(self) -> dict[str, set[int]]:
+    def _done(self, writers: Sequence[WeightFile]) -> dict[str, set[int]]:
         """Chunks that an earlier run of this plan on this commit has noted; else a new journal is begun."""
         key = json.dumps(
-            {"stream": 1, "plan": self.plan.hash, "version": self.source.version, "chunk": CHUNK}
+            {"stream": 1, "plan": self.plan.hash, "version": self.source.version, "chunk": self._chunk}
         )
-        resumed = all(writer.resumed for writer in self.writers.values() if writer.size)
+        resumed = all(writer.resumed for writer in writers if writer.size)
         done: dict[str, set[int]] = {}
         lines = self.journal.read_text().splitlines() if self.journal.exists() else []
-        if not lines or lines[0] != key or not resumed or _spooled(self.plan):
+        if not lines or lines[0] != key or not resumed:
             self.journal.write_text(key + "\n")
             return {}
         for line in lines[1:]:
@@ -236,7 +292,7 @@ class Stream:
                 # The last line of a run that was killed may be cut.
                 break
         if done:
-            count = self.noted = sum(len(starts) for starts in done.values()) * CHUNK
+            count = self.noted = sum(len(starts) for starts in done.values()) * self._chunk
             self.notice(
                 f"going on where an earlier run was stopped, about {count / 1e9:.2f} GB into the work"
             )
@@ -288,7 +344,8 @@ class Stream:
         if source.scales:
             scales = self.plan.source_by_name[source.scales]
             factors = (scales, files[scales.file])
-        run_move(Move(copy, source, target, files[source.file], into, factors=factors))
+        buffers = Buffers(self.options.max_memory // 2)
+        run_move(Move(copy, source, target, files[source.file], into, buffers, factors=factors))
         into.finish()
 
 
@@ -300,9 +357,9 @@ def _spooled(plan: Plan) -> list[StoredTensor]:
     return [tensor for tensor in plan.sources if tensor.name in names]
 
 
-def _chunks(size: int, pieces: Sequence[_Piece]) -> list[tuple[int, int]]:
+def _chunks(size: int, chunk: int, pieces: Sequence[_Piece]) -> list[tuple[int, int]]:
     """Chunks of a file; where `pieces` are given, only those that hold some of them."""
-    every = [(start, min(start + CHUNK, size)) for start in range(0, size, CHUNK)]
+    every = [(start, min(start + chunk, size)) for start in range(0, size, chunk)]
     if not pieces:
         return every
     return [span for span in every if any(True for _ in _overlapping(pieces, *span))]

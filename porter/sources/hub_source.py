@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
+from functools import cached_property
 
 from porter.errors import MalformedError
 from porter.sources.aliases import HubReference
 from porter.sources.hub_files import RepoFile, RepoListing
-from porter.sources.hub_remote import read_range
+from porter.sources.hub_remote import RangeReader
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,13 @@ class HubSource:
     def version(self) -> str:
         return f"{self.listing.repo}@{self.listing.commit}"
 
-    def read(self, file: str, start: int, stop: int) -> bytes:
-        """Bytes [start, stop) of a file. Raises PorterError and its kinds."""
-        return read_range(self.ref, self.listing, self._file(file), start, stop, self.token)
+    def read(self, file: str, start: int, view: memoryview, stopped: threading.Event) -> None:
+        """Fills `view` with a file's bytes from `start` on, unless stopped. Raises PorterError."""
+        self._reader.read(self._file(file), start, view, stopped)
+
+    @cached_property
+    def _reader(self) -> RangeReader:
+        return RangeReader(self.ref, self.listing, self.token)
 
     def sha256(self, file: str) -> str | None:
         """The digest that the Hub states for a large file, in hex."""
