@@ -7,9 +7,12 @@ import shutil
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+# Seconds and bytes of peak RSS of one run.
+Subject = Callable[[], tuple[float, int]]
 
 
 @dataclass
@@ -37,14 +40,20 @@ class Series:
         }
 
 
-def run(command: Sequence[str | Path], synced: Path | None = None) -> tuple[float, int]:
+def run(
+    command: Sequence[str | Path], *, synced: Path | None = None, env: Mapping[str, str] | None = None
+) -> tuple[float, int]:
     """Seconds and peak RSS of a process, with the fsync of every file under `synced` that it left unsynced.
 
     Raises RuntimeError with the end of what it printed where it fails.
     """
     begun = time.perf_counter()
     process = subprocess.Popen(
-        [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [str(part) for part in command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, **(env or {})},
     )
     assert process.stdout is not None
     printed = process.stdout.read()
@@ -67,16 +76,23 @@ def clean(*paths: Path) -> None:
     os.sync()
 
 
-def interleaved(subjects: dict[str, Callable[[], tuple[float, int]]], rounds: int) -> dict[str, Series]:
-    """Runs the subjects in turn, so that what disturbs the machine disturbs them all."""
+def interleaved(
+    subjects: Mapping[str, Subject], rounds: int, before: Callable[[], None] = lambda: None
+) -> dict[str, Series]:
+    """Runs the subjects in turn, so that what disturbs the machine disturbs them all.
+
+    `before` each run the same is done, so that all find the same memory and the same disk: where another's
+    output is still in the cache, a run gets pages that a virtual machine has to ask its host for.
+    """
     series = {name: Series() for name in subjects}
     for _ in range(rounds):
         for name, subject in subjects.items():
+            before()
             series[name].add(*subject())
     return series
 
 
-def ratio(series: dict[str, Series], one: str, other: str) -> float:
+def ratio(series: Mapping[str, Series], one: str, other: str) -> float:
     """The median over rounds of what `one` took, in units of what `other` took in the same round."""
     pairs = zip(series[one].seconds, series[other].seconds, strict=False)
     return statistics.median(first / second for first, second in pairs)
