@@ -207,7 +207,9 @@ def run(
 
     destination = Path(out) if out is not None else default_out(prepared)
     if prepared.opened.stream is not None:
-        return _run_remote(prepared, prepared.opened.stream, destination, force, options, progress, notice)
+        return _run_remote(
+            prepared, prepared.opened.stream, destination, force, options, progress, moving, notice
+        )
     result = execute(
         prepared.plan,
         prepared.opened.checkpoint.root,
@@ -237,6 +239,7 @@ def _run_remote(
     force: bool,
     options: ExecutionOptions | None,
     progress: Callable[[str, int], None] | None,
+    moving: Callable[[str], None] | None,
     notice: Callable[[str], None] | None,
 ) -> Conversion:
     from porter.execution.remote import execute_remote
@@ -249,6 +252,7 @@ def _run_remote(
         force=force,
         options=options,
         progress=progress,
+        moving=moving,
         notice=notice,
         receipt=lambda digests, verified: receipt(
             prepared, digests, {name: stream.sha256(name) for name in verified}

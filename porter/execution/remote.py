@@ -36,6 +36,7 @@ def execute_remote(
     force: bool = False,
     options: ExecutionOptions | None = None,
     progress: Progress | None = None,
+    moving: Callable[[str], None] | None = None,
     notice: Callable[[str], None] | None = None,
     receipt: Callable[[Digests, list[str]], bytes] | None = None,
 ) -> ExecutionResult:
@@ -46,6 +47,7 @@ def execute_remote(
     `porter.execution.run.execute`; after a network that broke the work can be resumed.
     """
     notice = notice or (lambda text: None)
+    moving = moving or (lambda text: None)
     options = options or ExecutionOptions()
     try:
         check_names(plan)
@@ -55,7 +57,7 @@ def execute_remote(
         with staging(out, plan.hash, notice) as stage:
             if not options.resume:
                 stage.clear()
-            verified = _stream(plan, source, stage, options, progress, notice)
+            verified = _stream(plan, source, stage, options, progress, moving, notice)
             digests: dict[str, str | None] = {
                 file.name: _digest(stage.path / file.name) if options.digest == ALWAYS else None
                 for file in plan.files
@@ -80,6 +82,7 @@ def _stream(
     stage: Stage,
     options: ExecutionOptions,
     progress: Progress | None,
+    moving: Callable[[str], None],
     notice: Callable[[str], None],
 ) -> list[str]:
     with ExitStack() as stack:
@@ -91,7 +94,7 @@ def _stream(
         }
         for writer in writers.values():
             writer.reserve()
-        stream = Stream(plan, source, writers, stage.path, stage.journal, notice, options)
+        stream = Stream(plan, source, writers, stage.path, stage.journal, notice, moving, options)
         try:
             verified = stream.run()
         except KeyboardInterrupt:

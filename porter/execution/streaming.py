@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -87,7 +88,8 @@ class _Piece:
 class Stream:
     """One run over all source files of a plan. `writers` are the weight files by name.
 
-    `noted` counts the bytes that the same run would not have to fetch again.
+    `moving` is told of each source file that is begun. `noted` counts the bytes that the same run would not
+    have to fetch again.
     """
 
     plan: Plan
@@ -96,6 +98,7 @@ class Stream:
     stage: Path
     journal: Path
     notice: Callable[[str], None]
+    moving: Callable[[str], None]
     options: ExecutionOptions = field(default_factory=ExecutionOptions)
     noted: int = 0
     _stopped: threading.Event = field(default_factory=threading.Event)
@@ -117,7 +120,7 @@ class Stream:
             with self.journal.open("a") as noted:
                 for name, size in self.plan.source_sizes.items():
                     pieces = self._pieces(name, spooled, spools)
-                    if pieces and self._file(name, size, pieces, done.get(name, set()), noted):
+                    if pieces and self._file(name, size, pieces, done.get(name, {}), noted):
                         verified.append(name)
             self._check_equal()
             self._finish_spooled(spooled, spools)
@@ -145,7 +148,10 @@ class Stream:
                 places.setdefault(key, []).append((spools[name], tensor.offset))
         return [_Piece(start, stop, tuple(to)) for (start, stop), to in sorted(places.items())]
 
-    def _file(self, name: str, size: int, pieces: list[_Piece], done: set[int], noted: Any) -> bool:
+    def _file(
+        self, name: str, size: int, pieces: list[_Piece], done: Mapping[int, int | None], noted: Any
+    ) -> bool:
+        self.moving(name)
         digest = self.source.sha256(name)
         watched = self._watch(name)
         wanted = sum(piece.stop - piece.start for piece in pieces)
@@ -154,7 +160,7 @@ class Stream:
             self.notice(f"{name}: only {wanted / size:.0%} is wanted, so its sha256 cannot be verified")
         spans = _chunks(size, self._chunk, [] if whole or watched else pieces)
         hashed = hashlib.sha256()
-        fresh: list[int] = []
+        fresh: list[tuple[int, int | None]] = []
         for (start, stop), content in self._arriving(name, spans, pieces, done):
             if whole:
                 hashed.update(content)
@@ -163,7 +169,8 @@ class Stream:
                 if low < high:
                     state.update(content[low - start : high - start])
             if start not in done:
-                fresh.append(start)
+                # Where a digest of the whole file will tell, a checksum of each chunk would tell no more.
+                fresh.append((start, None if whole else zlib.crc32(content)))
             if len(fresh) >= NOTED_EVERY:
                 self._note(name, fresh, noted, pieces)
         self._note(name, fresh, noted, pieces)
@@ -176,7 +183,11 @@ class Stream:
         return whole
 
     def _arriving(
-        self, name: str, spans: Sequence[tuple[int, int]], pieces: Sequence[_Piece], done: set[int]
+        self,
+        name: str,
+        spans: Sequence[tuple[int, int]],
+        pieces: Sequence[_Piece],
+        done: Mapping[int, int | None],
     ) -> Iterator[tuple[tuple[int, int], memoryview]]:
         """Chunks in order, each written already, with several of them under way. A chunk is valid until the
         next one is asked for."""
@@ -189,7 +200,7 @@ class Stream:
                     if len(waiting) == ahead:
                         yield self._first(waiting)
                     view = free[number % ahead].take("chunk", stop - start)
-                    bring = self._read_back if start in done else self._fetch
+                    bring = partial(self._read_back, done[start]) if start in done else self._fetch
                     waiting.append(((start, stop), view, pool.submit(bring, name, start, view, pieces)))
                 while waiting:
                     yield self._first(waiting)
@@ -222,23 +233,33 @@ class Stream:
                 writer.write(at, content)
                 start_writeback(writer.fd, at, len(content))
 
-    def _read_back(self, name: str, start: int, view: memoryview, pieces: Sequence[_Piece]) -> None:
-        """A chunk that an earlier run has written: from the output; what is in no place is fetched again."""
+    def _read_back(
+        self, crc: int | None, name: str, start: int, view: memoryview, pieces: Sequence[_Piece]
+    ) -> None:
+        """A chunk that an earlier run has written: from the output; what is in no place is fetched again.
+
+        A chunk that is not what was noted is fetched anew.
+        """
         stop = start + len(view)
         at = start
         for piece in _overlapping(pieces, start, stop):
             low, high = max(start, piece.start), min(stop, piece.stop)
             if at < low:
                 self.source.read(name, at, view[at - start : low - start], self._stopped)
-            content = view[low - start : high - start]
             writer, offset = piece.places[0]
-            writer.read(content, offset + low - piece.start)
-            for writer, offset in piece.places:
-                self._sum(writer, offset + low - piece.start, content)
-                writer.count(high - low)
+            writer.read(view[low - start : high - start], offset + low - piece.start)
             at = high
         if at < stop:
             self.source.read(name, at, view[at - start :], self._stopped)
+        if crc is not None and zlib.crc32(view) != crc:
+            self.notice(f"{name}: a chunk does not hold what was noted; it is fetched again")
+            self._fetch(name, start, view, pieces)
+            return
+        for piece in _overlapping(pieces, start, stop):
+            low, high = max(start, piece.start), min(stop, piece.stop)
+            for writer, offset in piece.places:
+                self._sum(writer, offset + low - piece.start, view[low - start : high - start])
+                writer.count(high - low)
 
     def _sum(self, writer: WeightFile, at: int, content: memoryview) -> None:
         """Sums what is written to a torch file, whose directory holds a CRC-32 for each tensor."""
@@ -261,7 +282,9 @@ class Stream:
                 found[tensor.name] = crc
         return found
 
-    def _note(self, name: str, fresh: list[int], noted: Any, pieces: Sequence[_Piece]) -> None:
+    def _note(
+        self, name: str, fresh: list[tuple[int, int | None]], noted: Any, pieces: Sequence[_Piece]
+    ) -> None:
         """Notes chunks as done once what was written for them is on disk."""
         if not fresh:
             return
@@ -273,24 +296,27 @@ class Stream:
         self.noted += len(fresh) * self._chunk
         fresh.clear()
 
-    def _done(self, writers: Sequence[WeightFile]) -> dict[str, set[int]]:
+    def _done(self, writers: Sequence[WeightFile]) -> dict[str, dict[int, int | None]]:
         """Chunks that an earlier run of this plan on this commit has noted; else a new journal is begun."""
         key = json.dumps(
-            {"stream": 1, "plan": self.plan.hash, "version": self.source.version, "chunk": self._chunk}
+            {"stream": 2, "plan": self.plan.hash, "version": self.source.version, "chunk": self._chunk}
         )
         resumed = all(writer.resumed for writer in writers if writer.size)
-        done: dict[str, set[int]] = {}
+        done: dict[str, dict[int, int | None]] = {}
         lines = self.journal.read_text().splitlines() if self.journal.exists() else []
         if not lines or lines[0] != key or not resumed:
             self.journal.write_text(key + "\n")
             return {}
+        whole = [key]
         for line in lines[1:]:
             try:
-                name, starts = json.loads(line)
-                done.setdefault(name, set()).update(starts)
-            except ValueError:
+                name, chunks = json.loads(line)
+                done.setdefault(name, {}).update((start, crc) for start, crc in chunks)
+            except (ValueError, TypeError):
                 # The last line of a run that was killed may be cut.
                 break
+            whole.append(line)
+        self.journal.write_text("\n".join(whole) + "\n")
         if done:
             count = self.noted = sum(len(starts) for starts in done.values()) * self._chunk
             self.notice(

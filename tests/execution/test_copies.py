@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from porter.errors import MalformedError, PorterError, UnsupportedError
 from porter.execution import extents, gather, runs, tiles, units
 from porter.execution.files import WeightFile
+from porter.execution.options import ExecutionOptions
 from porter.layout.copies import Loop, coalesce, run_length
 from porter.planning.plan import EXTENT, RUNS, TILE, Copy
 
@@ -120,6 +121,31 @@ def test_a_wrong_stride_is_seen_by_the_comparison_above(bench):
     bench.copies.append(Copy("a", "a", "b", 0, 0, (Loop(5, 3, 3), Loop(3, 1, 1)), RUNS))
     _, found = bench.run()
     assert found["b"] != source.T.tobytes()
+
+
+@pytest.mark.parametrize("item", sorted(DTYPE))
+@pytest.mark.parametrize(
+    ("shape", "order"),
+    [
+        ((1030, 700), (1, 0)),
+        ((130, 5001), (1, 0)),
+        ((4096, 514), (1, 0)),
+        ((3, 520, 300), (2, 1, 0)),
+        ((3, 520, 300), (0, 2, 1)),
+        ((7, 64, 512), (1, 2, 0)),
+    ],
+)
+def test_matrices_beyond_every_block_and_strip_are_turned(bench, item, shape, order):
+    """Blocks, strips and spread rows as they are, and matrices that none of them divides."""
+    source = noise(shape, item)
+    expected = np.ascontiguousarray(source.transpose(order))
+    out_of, into = strides(shape), strides(expected.shape)
+    loops = coalesce([Loop(shape[axis], out_of[axis], into[place]) for place, axis in enumerate(order)])
+    bench.source("a", DTYPE[item], shape, source.tobytes())
+    bench.target("b", DTYPE[item], expected.shape)
+    bench.copies.append(Copy("a", "a", "b", 0, 0, loops, TILE))
+    _, found = bench.run(options=ExecutionOptions(max_memory=8 << 20))
+    assert found["b"] == expected.tobytes()
 
 
 @pytest.mark.parametrize("item", sorted(DTYPE))
