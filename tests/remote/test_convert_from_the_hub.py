@@ -350,6 +350,47 @@ except PorterError as error:
     assert leftovers(tmp_path) == []
 
 
+@pytest.mark.parametrize("damaged", [True, False])
+def test_where_no_digest_can_tell_each_chunk_has_a_checksum(hub, tmp_path: Path, damaged: bool) -> None:
+    """A file that is wanted in part only: what an earlier run has written is believed by its checksum."""
+    folder = checkpoint(tmp_path / "source", tensors(big=True))
+    serve(hub, folder)
+    code = """
+from porter.execution import streaming
+from porter.sources import hub_source
+streaming.CHUNK, streaming.NOTED_EVERY, streaming.AHEAD, streaming.WHOLE = 1 << 18, 2, 2, 2.0
+plain, calls = hub_source.HubSource.read, []
+def breaking(self, *arguments):
+    calls.append(arguments)
+    if len(calls) > int(sys.argv[2]):
+        raise PorterError("the network broke")
+    return plain(self, *arguments)
+hub_source.HubSource.read = breaking
+from porter.api.convert import prepare, run
+notices = []
+try:
+    run(prepare("gemma-2b", to="litgpt"), sys.argv[1], notice=notices.append)
+    emit({"exit": 0, "notices": notices})
+except PorterError as error:
+    emit({"exit": error.exit_code})
+"""
+    out = tmp_path / "out"
+    assert hub.python(code, str(out), "20")["exit"] == 1
+    (stage,) = (path for path in tmp_path.iterdir() if path.name.startswith(".out"))
+    written = stage / "lit_model.safetensors"
+    content = bytearray(written.read_bytes())
+    if damaged:
+        # Something in the middle of what has come; a hole has nothing to damage.
+        at = next(at for at in range(1 << 20, len(content)) if content[at])
+        content[at] ^= 1
+        written.write_bytes(content)
+    second = hub.python(code, str(out), "100000")
+    assert second["exit"] == 0
+    assert any("does not hold what was noted" in text for text in second["notices"]) == damaged
+    porter.convert(folder, tmp_path / "near", to="litgpt")
+    assert weights_digest(out) == weights_digest(tmp_path / "near")
+
+
 def test_offline_the_error_names_the_download(hub, source: Path, tmp_path: Path) -> None:
     ran = run(hub, "convert", "gemma-2b", "--to", "litgpt", "-o", tmp_path / "out", "--offline")
     assert ran.returncode == 2
