@@ -17,7 +17,7 @@ SHARED = "shared"
 # What each executor does, and why it was chosen for its class: measured, see benchmarks/README.md.
 REASONS = {
     SHARED: "whole blocks at the same place modulo 4096: shared where the file system can, else copied",
-    EXTENT: "one range: 256 KiB at a time through one buffer, which stays in the processor's cache",
+    EXTENT: "one range: 256 KiB at a time through the processor's cache, one thread reading and one writing",
     RUNS: "ranges in another order: gathered in 1 MiB, written at once",
     TILE: "transposed: 64 MiB tiles, each page of the source read once, turned in strips, in threads",
     COMPUTE: "values change: 1 MiB pieces in the processor's cache, 16 MiB where they are transposed too",

@@ -47,6 +47,9 @@ _LITERALS: dict[str, Callable[[OutputFile], list[tuple[int, bytes]]]] = {
 # More threads than this wait for memory and for the disk.
 _MOST_WORKERS = 4
 
+# Where the disk limits: while one thread writes, the other reads and sums.
+_WRITERS = 2
+
 
 @dataclass(frozen=True)
 class Callbacks:
@@ -92,7 +95,7 @@ def write_weights(
         # data, are known last: such files are hashed only by reading them once more.
         late = bool(shared.nbytes) or file.container == torch_zip.CONTAINER
         # Where the work takes every processor, a hash takes from the work.
-        limits = file.size > LAG and _workers(units) >= (os.cpu_count() or 1)
+        limits = file.size > LAG and _heavy(units) and _workers(units) >= (os.cpu_count() or 1)
         mode = NEVER if (late or limits) and options.digest != ALWAYS else options.digest
         parts = [(0, file.size)] if late else _parts(units, literals)
         digest = Digest(writer, parts, mode)
@@ -149,7 +152,7 @@ class _Job:
 
 
 def _run_all(units: Sequence[Unit], job: _Job, options: ExecutionOptions) -> None:
-    """Runs the units in order; several at once where the processor is what limits them."""
+    """Runs the units in order, several at once."""
     workers = _workers(units)
     if workers <= 1:
         buffers = Buffers(options.max_memory)
@@ -179,8 +182,12 @@ def _run_all(units: Sequence[Unit], job: _Job, options: ExecutionOptions) -> Non
 
 
 def _workers(units: Sequence[Unit]) -> int:
-    heavy = any(unit.heavy for unit in units)
-    return min(os.cpu_count() or 1, _MOST_WORKERS, len(units)) if heavy else 1
+    most = min(os.cpu_count() or 1, _MOST_WORKERS) if _heavy(units) else _WRITERS
+    return min(most, len(units))
+
+
+def _heavy(units: Iterable[Unit]) -> bool:
+    return any(unit.heavy for unit in units)
 
 
 def _verified(
