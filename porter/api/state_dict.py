@@ -17,7 +17,7 @@ from porter.api.convert import prepare
 from porter.api.opening import open_source
 from porter.containers.base import StoredTensor
 from porter.containers.orbax_arrays import exported
-from porter.containers.safetensors import locate
+from porter.containers.paths import locate
 from porter.errors import DifferenceError, MalformedError, UnsupportedError
 from porter.execution.checks import padding_error
 from porter.layout import elements

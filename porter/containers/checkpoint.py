@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from porter.containers.base import Header, StoredTensor
+from porter.containers.paths import locate
 from porter.containers.torch_state import common_prefix
 from porter.errors import MalformedError, UnsupportedError
 from porter.sources.local import Location
@@ -65,7 +66,7 @@ def open_checkpoint(location: Location) -> Checkpoint:
     Raises UnsupportedError for containers that are not read, MalformedError for broken ones and for
     directories that hold no weights.
     """
-    from porter.containers import hdf5, keras, safetensors
+    from porter.containers import hdf5, keras
 
     headers = _headers(location)
     weights = {header.file for header in headers}
@@ -75,7 +76,7 @@ def open_checkpoint(location: Location) -> Checkpoint:
         if path.name not in weights and _readable(location.root, path)
     }
     if headers[0].container == hdf5.CONTAINER and (location.root / keras.TOKENIZER).is_file():
-        files[keras.TOKENIZER] = safetensors.locate(location.root, keras.TOKENIZER)
+        files[keras.TOKENIZER] = locate(location.root, keras.TOKENIZER)
     return Checkpoint(
         location.root, location.label, headers[0].container, headers, files, location.file is not None
     )
@@ -87,8 +88,6 @@ _SMALL = (".json", ".yaml", ".yml", ".model", ".jinja", ".txt", ".spm")
 
 def _readable(root: Path, path: Path) -> bool:
     """Whether a file beside the weights may be used. A link that leads out of the checkpoint is an error."""
-    from porter.containers.safetensors import locate
-
     if path.suffix not in _SMALL or not path.is_file():
         return False
     if path.is_symlink():

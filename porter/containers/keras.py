@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from porter.containers import hdf5
 from porter.containers.base import Header
-from porter.containers.safetensors import locate, unsafe_path
+from porter.containers.paths import locate, unsafe_path
 from porter.containers.torch_zip_entries import Entry, pread, read_entries
 from porter.errors import MalformedError, UnsupportedError
 

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from porter.containers.base import Header, StoredTensor
-from porter.containers.safetensors import _check_name, locate
+from porter.containers.paths import locate
+from porter.containers.safetensors_header import check_name
 from porter.dtypes import DTYPES, Dtype
 from porter.errors import MalformedError, UnsupportedError
 
@@ -136,7 +137,7 @@ def _tensor(
     root: Path, prefix: str, param: str, stated: Mapping[str, Any], kind: str, database: bool
 ) -> StoredTensor:
     name = param.replace(".", "/")
-    _check_name(name, f"{root.name}")
+    check_name(name, f"{root.name}")
     shape = tuple(stated["shape"])
     dtype = _dtype(stated.get("dtype") or stated.get("data_type"), param)
     plain = StoredTensor(name, dtype, shape, f"{prefix}{param}/{chunk_key(shape)}", 0)

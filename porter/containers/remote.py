@@ -12,7 +12,8 @@ from pathlib import Path
 
 from porter.containers.base import Header
 from porter.containers.checkpoint import Checkpoint, open_checkpoint
-from porter.containers.safetensors import MAX_INDEX, header_length, parse_header, read_header, read_index
+from porter.containers.safetensors import MAX_INDEX, read_header, read_index
+from porter.containers.safetensors_header import header_length, parse_header
 from porter.errors import MalformedError, UnsupportedError
 from porter.sources.aliases import HubReference
 from porter.sources.hub import cached_snapshot, list_files

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from porter.containers.base import OutputFile, StoredTensor
-from porter.containers.safetensors import CONTAINER, MAX_HEADER
+from porter.containers.safetensors_header import CONTAINER, MAX_HEADER
 from porter.dtypes import Dtype
 from porter.errors import UnsupportedError, UsageError
 

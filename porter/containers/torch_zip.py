@@ -19,15 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from porter.containers.base import Header
-from porter.containers.safetensors import (
-    _check_index,
-    _check_name,
-    _check_shards_exist,
-    _holders,
-    _some,
-    locate,
-    read_index,
-)
+from porter.containers.paths import locate
+from porter.containers.safetensors import check_index, check_shards_exist, holders_of, read_index
+from porter.containers.safetensors_header import check_name, some
 from porter.containers.torch_pickle import MAX_PICKLE, unpickle
 from porter.containers.torch_state import common_prefix, find_state, place_tensor
 from porter.containers.torch_zip_entries import LOCAL_MAGIC, Entry, pread, read_entries, refuse
@@ -84,10 +78,10 @@ def read_checkpoint_headers(directory: Path) -> list[Header]:
         return [read_header(locate(directory, file), file)]
     weight_map = read_index(locate(directory, indexes[0]))
     files = sorted(set(weight_map.values()))
-    _check_shards_exist(files, weight_map, directory, indexes[0])
+    check_shards_exist(files, weight_map, directory, indexes[0])
     headers = [_read_raw(locate(directory, file), file) for file in files]
     # The index lists names as they are stored.
-    _check_index(weight_map, _holders(headers), indexes[0])
+    check_index(weight_map, holders_of(headers), indexes[0])
     return _strip(headers)
 
 
@@ -110,7 +104,7 @@ def _only_file(names: list[str], directory: Path) -> str:
 def _ambiguous(directory: Path, names: list[str]) -> UsageError:
     return UsageError(
         f"{directory} holds more than one torch file",
-        cause=f"found {_some(names)}",
+        cause=f"found {some(names)}",
         hint="name the file that you mean, or add an index",
     )
 
@@ -155,7 +149,7 @@ def _read_raw(path: Path, file: str) -> Header:
     }
     tensors = []
     for name, tensor in state.items():
-        _check_name(name, file)
+        check_name(name, file)
         tensors.append(place_tensor(name, tensor, storages, file))
     tensors.sort(key=lambda tensor: tensor.offset)
     metadata: dict[str, Any] = {}
@@ -184,7 +178,7 @@ def _top_folder(entries: dict[str, Entry], file: str) -> str:
     """The one folder that holds everything; torch names it after the file."""
     folders = {name.partition("/")[0] if "/" in name else "" for name in entries}
     if len(folders) != 1 or "" in folders:
-        refuse(file, f"expected one folder in the archive, found {_some(sorted(folders)) or 'none'}")
+        refuse(file, f"expected one folder in the archive, found {some(sorted(folders)) or 'none'}")
     top = folders.pop()
     if f"{top}/constants.pkl" in entries:
         raise UnsupportedError(
@@ -193,7 +187,7 @@ def _top_folder(entries: dict[str, Entry], file: str) -> str:
             hint="save its state dict: torch.save(torch.jit.load(file).state_dict(), new_file)",
         )
     if f"{top}/data.pkl" not in entries:
-        refuse(file, f"expected the entry {top}/data.pkl, found {_some(entries)}")
+        refuse(file, f"expected the entry {top}/data.pkl, found {some(entries)}")
     return top
 
 

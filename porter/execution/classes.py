@@ -58,6 +58,11 @@ def run_move(move: Move) -> None:
 
         move_tiles(move)
     elif move.copy.copy_class == COMPUTE:
+        from porter.execution.widen import move_widened, widens
+
+        if widens(move):
+            move_widened(move)
+            return
         from porter.execution.compute import move_values
 
         move_values(move)

@@ -17,16 +17,9 @@ from porter.errors import UnsupportedError
 from porter.execution.boxes import Box
 from porter.execution.gather import Words, gather
 from porter.execution.move import Move
-from porter.execution.tiles import PARTS, target_boxes, turn, write_box
+from porter.execution.tiles import PIECE, target_boxes, turn, turned_piece, write_box
 from porter.layout.copies import run_length
 from porter.planning.plan import Operation
-
-# Bytes of one piece in its widest dtype on the way, where source and target have the same order: pieces
-# that stay in the processor's cache are cast faster than the disk takes them.
-PIECE = 1 << 20
-
-# The same for pieces that are turned too, which have to be large for long runs, and for dequantised ones.
-TURNED_PIECE = 16 << 20
 
 
 def move_values(move: Move) -> None:
@@ -36,11 +29,11 @@ def move_values(move: Move) -> None:
     if move.factors is not None:
         from porter.execution.scaled import scaled
 
-        pieces = scaled(move, max(1, _turned_piece(move) // 4))
+        pieces = scaled(move, max(1, turned_piece(move.buffers.memory) // 4))
     elif move.source.dtype.quantised:
         from porter.execution.quantised import dequantised
 
-        pieces = dequantised(move, max(1, _turned_piece(move) // 4))
+        pieces = dequantised(move, max(1, turned_piece(move.buffers.memory) // 4))
     else:
         pieces = _plain(move)
     dtype = _torch_dtype(move.target.dtype, move)
@@ -66,7 +59,7 @@ def _plain(move: Move) -> Iterator[tuple[Box, torch.Tensor]]:
     target_size = move.target.dtype.itemsize
     widest = max(4 if move.copy.operations else 1, dtype.itemsize, target_size)
     straight = run_length(move.box.loops) == move.box.elements
-    piece = PIECE if straight else _turned_piece(move)
+    piece = PIECE if straight else turned_piece(move.buffers.memory)
     for box in target_boxes(move.box, max(1, piece // widest), target_size):
         words = gather(move, box)
         if not straight:
@@ -76,10 +69,6 @@ def _plain(move: Move) -> Iterator[tuple[Box, torch.Tensor]]:
             words = order
         values = torch.from_numpy(words).view(dtype)
         yield box, values.float() if move.copy.operations else values
-
-
-def _turned_piece(move: Move) -> int:
-    return min(TURNED_PIECE, move.buffers.memory // (2 * PARTS))
 
 
 def _operate(values: torch.Tensor, operations: tuple[Operation, ...], move: Move) -> torch.Tensor:

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from porter.containers import torch_zip
-from porter.containers.safetensors import locate
+from porter.containers.paths import locate
 from porter.errors import PorterError
 from porter.execution.files import WeightFile
 from porter.execution.options import ALWAYS, ExecutionOptions

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from porter.containers.orbax import ARRAY
 from porter.containers.orbax_arrays import exported
-from porter.containers.safetensors import locate, unsafe_path
+from porter.containers.paths import locate, unsafe_path
 from porter.errors import PorterError
 from porter.execution.checks import run_checks
 from porter.execution.files import SourceFile

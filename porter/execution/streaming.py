@@ -13,11 +13,9 @@ output to hash them, so that the digest covers what really stands there.
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import threading
 import zlib
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -37,6 +35,8 @@ from porter.execution.crc import joined
 from porter.execution.files import RangeWriter, SourceFile, WeightFile, range_crc
 from porter.execution.move import Move
 from porter.execution.options import ExecutionOptions
+from porter.execution.pieces import Piece, chunks, overlapping, pieces_of, waiting_tensors
+from porter.execution.stream_journal import Chunks, StreamJournal
 from porter.execution.system import start_writeback
 from porter.layout.copies import elements
 from porter.planning.plan import EXTENT, Copy, Plan
@@ -75,21 +75,11 @@ class RemoteSource(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class _Piece:
-    """Bytes [start, stop) of a source file and where they go: (file, offset) pairs."""
-
-    start: int
-    stop: int
-    places: tuple[tuple[WeightFile, int], ...]
-
-
 @dataclass
 class Stream:
     """One run over all source files of a plan. `writers` are the weight files by name.
 
-    `moving` is told of each source file that is begun. `noted` counts the bytes that the same run would not
-    have to fetch again.
+    `moving` is told of each source file that is begun.
     """
 
     plan: Plan
@@ -100,7 +90,7 @@ class Stream:
     notice: Callable[[str], None]
     moving: Callable[[str], None]
     options: ExecutionOptions = field(default_factory=ExecutionOptions)
-    noted: int = 0
+    _journal: StreamJournal | None = None
     _stopped: threading.Event = field(default_factory=threading.Event)
     _crcs: dict[str, dict[tuple[int, int], int]] = field(default_factory=dict)
     _watched: dict[str, Any] = field(default_factory=dict)
@@ -108,57 +98,50 @@ class Stream:
     def run(self) -> list[str]:
         """Fetch, write, check. The source files whose digest was verified. Raises PorterError."""
         verified = []
-        spooled = _spooled(self.plan)
+        waiting = waiting_tensors(self.plan)
         self._crcs = {file.name: {} for file in self.plan.files if file.container == torch_zip.CONTAINER}
         with ExitStack() as stack:
             spools = {
                 name: stack.enter_context(WeightFile(self.stage / f".spool-{number}", name, size))
                 for number, (name, size) in enumerate(self.plan.source_sizes.items())
-                if any(tensor.file == name for tensor in spooled)
+                if any(tensor.file == name for tensor in waiting)
             }
-            done = self._done([*self.writers.values(), *spools.values()])
-            with self.journal.open("a") as noted:
+            with self._begun([*self.writers.values(), *spools.values()]) as journal:
                 for name, size in self.plan.source_sizes.items():
-                    pieces = self._pieces(name, spooled, spools)
-                    if pieces and self._file(name, size, pieces, done.get(name, {}), noted):
+                    pieces = pieces_of(self.plan, name, self.writers, waiting, spools)
+                    if pieces and self._file(name, size, pieces, journal):
                         verified.append(name)
             self._check_equal()
-            self._finish_spooled(spooled, spools)
+            self._finish_spooled(spools)
         for spool in self.stage.glob(".spool-*"):
             spool.unlink()
         return verified
 
-    def _pieces(
-        self, name: str, spooled: Sequence[StoredTensor], spools: Mapping[str, WeightFile]
-    ) -> list[_Piece]:
-        places: dict[tuple[int, int], list[tuple[WeightFile, int]]] = {}
-        for copy in self.plan.copies:
-            source = self.plan.source_by_name[copy.source]
-            if source.file != name or copy.copy_class != EXTENT:
-                continue
-            target = self.plan.target_by_name[copy.target]
-            count = source.dtype.nbytes(elements(copy.loops))
-            start = source.offset + source.dtype.nbytes(copy.source_offset)
-            offset = target.offset + target.dtype.nbytes(copy.target_offset)
-            if count:
-                places.setdefault((start, start + count), []).append((self.writers[target.file], offset))
-        for tensor in spooled:
-            if tensor.file == name and tensor.nbytes:
-                key = (tensor.offset, tensor.offset + tensor.nbytes)
-                places.setdefault(key, []).append((spools[name], tensor.offset))
-        return [_Piece(start, stop, tuple(to)) for (start, stop), to in sorted(places.items())]
+    def _begun(self, writers: Sequence[WeightFile]) -> StreamJournal:
+        key = {"stream": 2, "plan": self.plan.hash, "version": self.source.version, "chunk": self._chunk}
+        resumed = all(writer.resumed for writer in writers if writer.size)
+        self._journal = StreamJournal(self.journal, key, self._chunk, resumed=resumed)
+        if self.noted:
+            so_far = f"about {self.noted / 1e9:.2f} GB into the work"
+            self.notice(f"going on where an earlier run was stopped, {so_far}")
+        return self._journal
 
-    def _file(
-        self, name: str, size: int, pieces: list[_Piece], done: Mapping[int, int | None], noted: Any
-    ) -> bool:
+    @property
+    def noted(self) -> int:
+        """Bytes that the same run would not have to fetch again."""
+        return self._journal.noted if self._journal else 0
+
+    def _file(self, name: str, size: int, pieces: list[Piece], journal: StreamJournal) -> bool:
         self.moving(name)
+        done: Chunks = journal.done.get(name, {})
+        files = {writer.fd for piece in pieces for writer, _ in piece.places}
         digest = self.source.sha256(name)
         watched = self._watch(name)
         wanted = sum(piece.stop - piece.start for piece in pieces)
         whole = digest is not None and wanted >= WHOLE * size
         if digest is not None and not whole:
             self.notice(f"{name}: only {wanted / size:.0%} is wanted, so its sha256 cannot be verified")
-        spans = _chunks(size, self._chunk, [] if whole or watched else pieces)
+        spans = chunks(size, self._chunk, [] if whole or watched else pieces)
         hashed = hashlib.sha256()
         fresh: list[tuple[int, int | None]] = []
         for (start, stop), content in self._arriving(name, spans, pieces, done):
@@ -172,8 +155,9 @@ class Stream:
                 # Where a digest of the whole file will tell, a checksum of each chunk would tell no more.
                 fresh.append((start, None if whole else zlib.crc32(content)))
             if len(fresh) >= NOTED_EVERY:
-                self._note(name, fresh, noted, pieces)
-        self._note(name, fresh, noted, pieces)
+                journal.note(name, fresh, files)
+                fresh = []
+        journal.note(name, fresh, files)
         if whole and hashed.hexdigest() != digest:
             raise DifferenceError(
                 f"{name} is not what the Hub says it is",
@@ -186,8 +170,8 @@ class Stream:
         self,
         name: str,
         spans: Sequence[tuple[int, int]],
-        pieces: Sequence[_Piece],
-        done: Mapping[int, int | None],
+        pieces: Sequence[Piece],
+        done: Chunks,
     ) -> Iterator[tuple[tuple[int, int], memoryview]]:
         """Chunks in order, each written already, with several of them under way. A chunk is valid until the
         next one is asked for."""
@@ -222,10 +206,10 @@ class Stream:
     def _chunk(self) -> int:
         return min(CHUNK, self.options.max_memory // 4)
 
-    def _fetch(self, name: str, start: int, view: memoryview, pieces: Sequence[_Piece]) -> None:
+    def _fetch(self, name: str, start: int, view: memoryview, pieces: Sequence[Piece]) -> None:
         """Fetches a chunk and writes what is wanted of it to its places."""
         self.source.read(name, start, view, self._stopped)
-        for piece in _overlapping(pieces, start, start + len(view)):
+        for piece in overlapping(pieces, start, start + len(view)):
             low, high = max(start, piece.start), min(start + len(view), piece.stop)
             for writer, offset in piece.places:
                 at, content = offset + low - piece.start, view[low - start : high - start]
@@ -234,7 +218,7 @@ class Stream:
                 start_writeback(writer.fd, at, len(content))
 
     def _read_back(
-        self, crc: int | None, name: str, start: int, view: memoryview, pieces: Sequence[_Piece]
+        self, crc: int | None, name: str, start: int, view: memoryview, pieces: Sequence[Piece]
     ) -> None:
         """A chunk that an earlier run has written: from the output; what is in no place is fetched again.
 
@@ -242,7 +226,7 @@ class Stream:
         """
         stop = start + len(view)
         at = start
-        for piece in _overlapping(pieces, start, stop):
+        for piece in overlapping(pieces, start, stop):
             low, high = max(start, piece.start), min(stop, piece.stop)
             if at < low:
                 self.source.read(name, at, view[at - start : low - start], self._stopped)
@@ -255,7 +239,7 @@ class Stream:
             self.notice(f"{name}: a chunk does not hold what was noted; it is fetched again")
             self._fetch(name, start, view, pieces)
             return
-        for piece in _overlapping(pieces, start, stop):
+        for piece in overlapping(pieces, start, stop):
             low, high = max(start, piece.start), min(stop, piece.stop)
             for writer, offset in piece.places:
                 self._sum(writer, offset + low - piece.start, view[low - start : high - start])
@@ -282,48 +266,6 @@ class Stream:
                 found[tensor.name] = crc
         return found
 
-    def _note(
-        self, name: str, fresh: list[tuple[int, int | None]], noted: Any, pieces: Sequence[_Piece]
-    ) -> None:
-        """Notes chunks as done once what was written for them is on disk."""
-        if not fresh:
-            return
-        for fd in {writer.fd for piece in pieces for writer, _ in piece.places}:
-            os.fdatasync(fd)
-        noted.write(json.dumps([name, fresh]) + "\n")
-        noted.flush()
-        os.fsync(noted.fileno())
-        self.noted += len(fresh) * self._chunk
-        fresh.clear()
-
-    def _done(self, writers: Sequence[WeightFile]) -> dict[str, dict[int, int | None]]:
-        """Chunks that an earlier run of this plan on this commit has noted; else a new journal is begun."""
-        key = json.dumps(
-            {"stream": 2, "plan": self.plan.hash, "version": self.source.version, "chunk": self._chunk}
-        )
-        resumed = all(writer.resumed for writer in writers if writer.size)
-        done: dict[str, dict[int, int | None]] = {}
-        lines = self.journal.read_text().splitlines() if self.journal.exists() else []
-        if not lines or lines[0] != key or not resumed:
-            self.journal.write_text(key + "\n")
-            return {}
-        whole = [key]
-        for line in lines[1:]:
-            try:
-                name, chunks = json.loads(line)
-                done.setdefault(name, {}).update((start, crc) for start, crc in chunks)
-            except (ValueError, TypeError):
-                # The last line of a run that was killed may be cut.
-                break
-            whole.append(line)
-        self.journal.write_text("\n".join(whole) + "\n")
-        if done:
-            count = self.noted = sum(len(starts) for starts in done.values()) * self._chunk
-            self.notice(
-                f"going on where an earlier run was stopped, about {count / 1e9:.2f} GB into the work"
-            )
-        return done
-
     def _watch(self, name: str) -> list[tuple[StoredTensor, Any]]:
         """Tensors of this file that a check compares, each with the hash of what has come of it."""
         named = {tensor for check in self.plan.checks for tensor in (check.kept, check.dropped)}
@@ -344,7 +286,7 @@ class Stream:
                     hint="--tied write keeps both",
                 )
 
-    def _finish_spooled(self, spooled: Sequence[StoredTensor], spools: Mapping[str, WeightFile]) -> None:
+    def _finish_spooled(self, spools: Mapping[str, WeightFile]) -> None:
         """Runs what could not be written as it came, from the sparse files."""
         with ExitStack() as stack:
             files = {}
@@ -373,28 +315,3 @@ class Stream:
         buffers = Buffers(self.options.max_memory // 2)
         run_move(Move(copy, source, target, files[source.file], into, buffers, factors=factors))
         into.finish()
-
-
-def _spooled(plan: Plan) -> list[StoredTensor]:
-    """Source tensors that have to be whole before they can be moved or checked, and their scales."""
-    names = {copy.source for copy in plan.copies if copy.copy_class != EXTENT}
-    names |= {padding.tensor for padding in plan.cropped}
-    names |= {scales for name in names if (scales := plan.source_by_name[name].scales)}
-    return [tensor for tensor in plan.sources if tensor.name in names]
-
-
-def _chunks(size: int, chunk: int, pieces: Sequence[_Piece]) -> list[tuple[int, int]]:
-    """Chunks of a file; where `pieces` are given, only those that hold some of them."""
-    every = [(start, min(start + chunk, size)) for start in range(0, size, chunk)]
-    if not pieces:
-        return every
-    return [span for span in every if any(True for _ in _overlapping(pieces, *span))]
-
-
-def _overlapping(pieces: Sequence[_Piece], start: int, stop: int) -> Iterator[_Piece]:
-    """Pieces that share bytes with [start, stop); pieces do not overlap one another."""
-    index = max(bisect_right(pieces, start, key=lambda piece: piece.start) - 1, 0)
-    while index < len(pieces) and pieces[index].start < stop:
-        if pieces[index].stop > start:
-            yield pieces[index]
-        index += 1

@@ -17,7 +17,7 @@ from porter.containers import (
     hdf5_writer,
     orbax,
     orbax_writer,
-    safetensors,
+    safetensors_header,
     safetensors_writer,
     torch_zip,
     torch_zip_writer,
@@ -38,7 +38,7 @@ from porter.planning.plan import Copy, Plan
 
 # What surrounds the data, by container.
 _LITERALS: dict[str, Callable[[OutputFile], list[tuple[int, bytes]]]] = {
-    safetensors.CONTAINER: safetensors_writer.literals,
+    safetensors_header.CONTAINER: safetensors_writer.literals,
     torch_zip.CONTAINER: torch_zip_writer.literals,
     hdf5.CONTAINER: hdf5_writer.literals,
     orbax.CONTAINER: orbax_writer.literals,

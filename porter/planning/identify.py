@@ -17,8 +17,8 @@ from porter.containers.checkpoint import Checkpoint
 from porter.errors import MalformedError, UnsupportedError
 from porter.planning.infer import infer, missing_rules
 from porter.tables.find import Family
-from porter.tables.model import Dialect, Rule
-from porter.tables.patterns import Pattern, taken_apart
+from porter.tables.model import Dialect
+from porter.tables.patterns import Pattern, Spelling, taken_apart
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,13 @@ class NameMatcher:
     """Finds the rule that a stored name fits, trying the dialect's alternative prefixes last."""
 
     def __init__(self, dialect: Dialect) -> None:
-        self._rules: dict[str, list[tuple[Pattern, Rule]]] = {}
+        # By template: the form of a name, and the rule's own pattern where the name is another one for it.
+        self._forms: dict[str, list[tuple[Spelling, Pattern | None]]] = {}
         for rule in dialect.rules:
             for pattern in (rule.theirs, *rule.also, *([rule.scale_by] if rule.scale_by else [])):
                 for form in pattern.spellings:
-                    self._rules.setdefault(form.template, []).append((pattern, rule))
+                    respelled = rule.theirs if pattern in rule.also else None
+                    self._forms.setdefault(form.template, []).append((form, respelled))
         self._prefixes = dialect.prefixes
         self._ignored: dict[str, list[Pattern]] = {}
         for pattern in dialect.ignore:
@@ -74,10 +76,10 @@ class NameMatcher:
 
     def _fits(self, name: str) -> str | None:
         template, digits = taken_apart(name)
-        for pattern, rule in self._rules.get(template, ()):
-            values = pattern.matched(template, digits)
+        for form, respelled in self._forms.get(template, ()):
+            values = form.match(digits)
             if values is not None:
-                return rule.theirs.format(values) if pattern in rule.also else name
+                return respelled.format(values) if respelled else name
         return None
 
 

@@ -12,15 +12,10 @@ from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.torch import _TYPES as TORCH_TYPES
 from safetensors.torch import load_file, save, save_file
 
-from porter.containers import safetensors
+from porter.containers import safetensors_header
 from porter.containers.base import Header
-from porter.containers.safetensors import (
-    MAX_HEADER,
-    parse_header,
-    read_checkpoint_headers,
-    read_header,
-    read_index,
-)
+from porter.containers.safetensors import read_checkpoint_headers, read_header, read_index
+from porter.containers.safetensors_header import MAX_HEADER, parse_header
 from porter.containers.safetensors_writer import literals, place, shard
 from porter.dtypes import DTYPES
 from porter.errors import MalformedError, PorterError, UnsupportedError, UsageError
@@ -224,17 +219,17 @@ def header_text(raw):
 @example(build(b'{"__metadata__":{"k":"1","k":"2"}}'))
 def test_the_quick_way_accepts_nothing_that_the_strict_one_reads_otherwise(raw):
     try:
-        quick = safetensors._plain(header_text(raw), 8, "w")
+        quick = safetensors_header._plain(header_text(raw), 8, "w")
     except PorterError as error:
         with pytest.raises(type(error)):
-            safetensors._strict(header_text(raw), 8, "w")
+            safetensors_header._strict(header_text(raw), 8, "w")
         return
-    assert quick is None or quick == safetensors._strict(header_text(raw), 8, "w")
+    assert quick is None or quick == safetensors_header._strict(header_text(raw), 8, "w")
 
 
 @pytest.mark.parametrize("raw", SEEDS)
 def test_headers_as_every_writer_makes_them_are_read_the_quick_way(raw, monkeypatch):
-    monkeypatch.setattr(safetensors, "_strict", lambda *given: pytest.fail("read twice"))
+    monkeypatch.setattr(safetensors_header, "_strict", lambda *given: pytest.fail("read twice"))
     assert parse(raw).tensors
 
 

@@ -6,7 +6,7 @@ import torch
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 
 from porter.errors import UnsupportedError
-from porter.execution import compute, gather, quantised, tiles
+from porter.execution import compute, gather, quantised, tiles, widen
 from porter.layout.copies import Loop
 from porter.planning.plan import COMPUTE, Copy, Operation
 
@@ -34,8 +34,9 @@ def values(shape, dtype):
 def small(request, monkeypatch):
     """Pieces so small that every tensor below needs many, and so large that none does."""
     monkeypatch.setattr(compute, "PIECE", request.param)
+    monkeypatch.setattr(widen, "PIECE", request.param)
     monkeypatch.setattr(quantised, "STEP", request.param)
-    monkeypatch.setattr(compute, "TURNED_PIECE", request.param)
+    monkeypatch.setattr(tiles, "TURNED_PIECE", request.param)
     monkeypatch.setattr(gather, "SOURCE_SPAN", request.param)
     monkeypatch.setattr(tiles, "SOURCE_RUN", 8)
     monkeypatch.setattr(tiles, "SHORT_SPAN", 8)
@@ -69,6 +70,22 @@ def test_casts_are_torchs(bench, source, target):
     _, found = bench.run()
     assert found["plain"] == raw(tensor.to(TORCH[target]))
     assert found["turned"] == raw(tensor.to(TORCH[target]).view(torch.uint8).view(5, 7, -1).transpose(0, 1))
+
+
+def test_every_bfloat16_becomes_the_float32_that_torch_makes(bench):
+    """Infinities, subnormals and what NaNs hold included; in order, and turned."""
+    every = torch.arange(-(1 << 15), 1 << 15, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)
+    bench.source("a", "BF16", (128, 512), raw(every))
+    bench.target("plain", "F32", (128, 512))
+    bench.target("turned", "F32", (512, 128))
+    bench.copies.append(Copy("a", "a", "plain", 0, 0, (Loop(1 << 16, 1, 1),), COMPUTE))
+    bench.copies.append(Copy("a", "a", "turned", 0, 0, (Loop(512, 1, 128), Loop(128, 512, 1)), COMPUTE))
+    _, found = bench.run()
+    wide = every.float().view(torch.int32).view(128, 512)
+    assert found["plain"] == raw(wide)
+    assert found["turned"] == raw(wide.t())
+    # Negative control: a cast that rounds is another one.
+    assert found["plain"] != raw(every.to(torch.float16).float())
 
 
 def test_integers_keep_what_float32_would_lose(bench):

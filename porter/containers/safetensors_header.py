@@ -1,0 +1,253 @@
+"""A safetensors header: the entries of one file, read strictly.
+
+Whatever is accepted here the reference parser accepts too, and some of what it lets pass (repeated keys,
+other padding than blanks, names with control characters) is refused. A name is otherwise untrusted text,
+returned as it stands; showing it safely is the caller's task. What a tensor's bytes say is not looked at.
+
+Format: https://huggingface.co/docs/safetensors and safetensors' `tensor.rs` (0.8).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+from porter.containers.base import Header, StoredTensor
+from porter.dtypes import DTYPES, Dtype
+from porter.errors import MalformedError, UnsupportedError
+
+CONTAINER = "safetensors"
+
+# Bytes. The Hub's client reads no longer headers either; a header of 100,000 tensors takes about 12 MB.
+MAX_HEADER = 25_000_000
+
+# Elements. Offsets and sizes are u64 in the format and i64 in torch; nothing stored comes near.
+_MAX_ELEMENTS = 2**63 - 1
+
+_ENTRY_KEYS = ("dtype", "shape", "data_offsets")
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def parse_header(raw: bytes, size: int, file: str) -> Header:
+    """The header in `raw`, the first 8 + N bytes of a file of `size` bytes that is called `file`.
+
+    Raises MalformedError where the bytes break the format, UnsupportedError for an unknown dtype.
+    """
+    length = header_length(raw[:8], size, file)
+    if len(raw) < 8 + length:
+        refuse(file, f"expected a header of {length} bytes, found {len(raw) - 8}")
+    text = raw[8 : 8 + length]
+    if not text.startswith(b"{"):
+        refuse(file, f"expected the header to start with '{{', found {text[:1]!r}")
+    if not text.rstrip(b" ").endswith(b"}"):
+        refuse(file, f"expected only blanks after the header's JSON, found {text[-1:]!r}")
+    placed, metadata = _plain(text, 8 + length, file) or _strict(text, 8 + length, file)
+    if not _in_order(placed, 8 + length):
+        placed.sort(key=lambda tensor: (tensor.offset, tensor.nbytes))
+    _check_layout(placed, 8 + length, size, file)
+    return Header(CONTAINER, file, size, tuple(placed), metadata)
+
+
+_Entries = tuple[list[StoredTensor], dict[str, str]]
+
+# Numbers below zero, or text that looks like them.
+_NEGATIVE = re.compile(rb"[:\[,]\s*-")
+
+
+def _plain(text: bytes, data_start: int, file: str) -> _Entries | None:
+    """The entries of a header as every writer makes it, in a third of the time; None for any other.
+
+    What is accepted here `_strict` accepts too, and it alone says what is wrong with the rest.
+    """
+    if b"-" in text and _NEGATIVE.search(text):
+        return None
+    try:
+        pairs = json.loads(text.decode("utf-8"), object_pairs_hook=tuple)
+    except (ValueError, RecursionError):
+        return None
+    if type(pairs) is not tuple:
+        return None
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names) or CONTROL.search(" ".join(names)):
+        return None
+    metadata: dict[str, str] = {}
+    kinds: dict[tuple[str, str], tuple[Dtype, tuple[int, ...], int]] = {}
+    placed = []
+    for name, entry in pairs:
+        if type(entry) is not tuple:
+            return None
+        if name == "__metadata__":
+            metadata = _metadata(dict(entry), file)
+            if len(metadata) < len(entry):
+                return None
+            continue
+        if len(entry) != len(_ENTRY_KEYS):
+            return None
+        (first, word), (second, shape), (third, offsets) = entry
+        if (first, second, third) != _ENTRY_KEYS or type(word) is not str or type(shape) is not list:
+            return None
+        if type(offsets) is not list or len(offsets) != 2:
+            return None
+        key = word, str(shape)
+        if key not in kinds:
+            # The first of its kind is looked at closely.
+            one = _entry(name, dict(entry), data_start, file)
+            kinds[key] = one.dtype, one.shape, one.nbytes
+        dtype, dims, nbytes = kinds[key]
+        begin, end = offsets
+        if type(begin) is not int or type(end) is not int or end - begin != nbytes:
+            return None
+        placed.append(StoredTensor(name, dtype, dims, file, data_start + begin))
+    return placed, metadata
+
+
+def _strict(text: bytes, data_start: int, file: str) -> _Entries:
+    entries = strict_json(text, file)
+    metadata = _metadata(entries.pop("__metadata__", {}), file)
+    return [_entry(name, entry, data_start, file) for name, entry in entries.items()], metadata
+
+
+def header_length(prefix: bytes, size: int, file: str) -> int:
+    """N, from the first 8 bytes of a file of `size` bytes: the header's length without those 8 bytes."""
+    if size < 8 or len(prefix) < 8:
+        refuse(file, f"expected at least 8 bytes, found {min(size, len(prefix))}")
+    length = int.from_bytes(prefix[:8], "little")
+    if length > MAX_HEADER:
+        refuse(file, f"expected a header of at most {MAX_HEADER} bytes, found {length}")
+    if 8 + length > size:
+        refuse(file, f"expected a file of at least {8 + length} bytes (its header), found {size}")
+    return length
+
+
+def strict_json(text: bytes, file: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_int=_natural)
+    except UnicodeDecodeError as error:
+        refuse(file, f"expected UTF-8, found byte {error.object[error.start]:#04x} at {error.start}")
+    except RecursionError:
+        refuse(file, "expected flat JSON, found it nested without end")
+    except ValueError as error:
+        refuse(file, f"expected plain JSON, found: {error}")
+    if not isinstance(value, dict):
+        refuse(file, f"expected a JSON object, found {kind_of(value)}")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    seen: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in seen:
+            raise ValueError(f"the key {key!r} twice")
+        seen[key] = value
+    return seen
+
+
+def _natural(digits: str) -> int:
+    # "-0" too: Python would read it as 0, and the reference parser refuses it.
+    if digits.startswith("-") or len(digits) > 20:
+        raise ValueError(f"the number {digits[:24]}")
+    return int(digits)
+
+
+def _metadata(value: Any, file: str) -> dict[str, str]:
+    if not isinstance(value, dict):
+        refuse(file, f"expected __metadata__ to be an object, found {kind_of(value)}")
+    for key, text in value.items():
+        if not isinstance(text, str):
+            refuse(file, f"expected __metadata__[{key!r}] to be a string, found {kind_of(text)}")
+        if re.search("[\ud800-\udfff]", key + text):
+            refuse(file, f"expected text in __metadata__[{key!r}], found half a surrogate pair")
+    return value
+
+
+def _entry(name: str, entry: Any, data_start: int, file: str) -> StoredTensor:
+    check_name(name, file)
+    if not isinstance(entry, dict):
+        refuse(file, f"expected an object, found {kind_of(entry)}", name)
+    if set(entry) != set(_ENTRY_KEYS):
+        refuse(file, f"expected the keys {some(sorted(_ENTRY_KEYS))}, found {some(sorted(entry))}", name)
+    shape, offsets = entry["shape"], entry["data_offsets"]
+    if not _naturals(shape):
+        refuse(file, f"expected a shape of whole numbers, found {shape!r:.80}", name)
+    if not _naturals(offsets) or len(offsets) != 2:
+        refuse(file, f"expected two data_offsets, found {offsets!r:.80}", name)
+    bound = 1
+    for dim in shape:
+        bound *= max(dim, 1)
+        if bound > _MAX_ELEMENTS:
+            refuse(file, f"expected less than 2^63 elements, found the shape {shape!r:.80}", name)
+    dtype = _dtype(entry["dtype"], name, file)
+    begin, end = offsets
+    tensor = StoredTensor(name, dtype, tuple(shape), file, data_start + begin)
+    if tensor.elements % dtype.block:
+        refuse(file, f"expected {dtype.name} to fill whole bytes, found {tensor.elements} elements", name)
+    if end - begin != tensor.nbytes:
+        refuse(
+            file,
+            f"expected {tensor.nbytes} bytes for {dtype.name} {list(shape)!r:.80}, found {end - begin}",
+            name,
+        )
+    return tensor
+
+
+def _dtype(word: Any, name: str, file: str) -> Dtype:
+    if not isinstance(word, str):
+        refuse(file, f"expected a dtype, found {kind_of(word)}", name)
+    dtype = DTYPES.get(word)
+    if dtype is None or not dtype.safetensors:
+        known = ", ".join(dtype.name for dtype in DTYPES.values() if dtype.safetensors)
+        raise UnsupportedError(
+            f"{file}: tensor {name!r} has an unknown dtype",
+            cause=f"expected one of {known}; found {word!r:.80}",
+        )
+    return dtype
+
+
+def _in_order(tensors: list[StoredTensor], data_start: int) -> bool:
+    end = data_start
+    for tensor in tensors:
+        if tensor.offset != end:
+            return False
+        end += tensor.nbytes
+    return True
+
+
+def _check_layout(tensors: list[StoredTensor], data_start: int, size: int, file: str) -> None:
+    end = data_start
+    for tensor in tensors:
+        if tensor.offset != end:
+            what = "an overlap" if tensor.offset < end else "a hole"
+            expected, found = end - data_start, tensor.offset - data_start
+            refuse(file, f"expected its data at {expected}, found them at {found}: {what}", tensor.name)
+        end += tensor.nbytes
+    if end != size:
+        what = "cut short" if end > size else "followed by other bytes"
+        refuse(file, f"expected {end} bytes in all, found {size}: the data are {what}")
+
+
+def check_name(name: str, file: str) -> None:
+    if CONTROL.search(name):
+        refuse(file, "expected a name without control characters", name)
+
+
+def _naturals(value: Any) -> bool:
+    # bool is an int to Python.
+    return isinstance(value, list) and all(type(item) is int for item in value)
+
+
+def kind_of(value: Any) -> str:
+    words = {dict: "an object", list: "a list", str: "a string", bool: "a truth value", type(None): "nothing"}
+    return words.get(type(value), "a number")
+
+
+def some(names: Iterable[str]) -> str:
+    listed = list(names)
+    shown = ", ".join(name if name.isprintable() else repr(name) for name in listed[:5])
+    return shown + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")
+
+
+def refuse(file: str, cause: str, tensor: str | None = None) -> NoReturn:
+    where = f"{file}: tensor {tensor!r}" if tensor is not None else file
+    raise MalformedError(f"{where} is malformed", cause=cause)

@@ -1,0 +1,41 @@
+"""bfloat16 made float32, without torch: a bfloat16 is the upper half of the float32 of the same value.
+
+The bits are shifted, so every value is exact, and NaNs keep what they hold, as in torch's own cast.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from porter.execution.gather import Words, gather
+from porter.execution.move import Move
+from porter.execution.tiles import PIECE, target_boxes, turn, turned_piece, write_box
+from porter.layout.copies import run_length
+
+_UPPER_HALF = 16
+
+
+def widens(move: Move) -> bool:
+    """Whether a copy is of this kind, and nothing else is done to its values."""
+    kinds = (move.source.dtype.name, move.target.dtype.name)
+    return kinds == ("BF16", "F32") and not move.copy.operations and move.factors is None
+
+
+def move_widened(move: Move) -> None:
+    """Runs the copy."""
+    if move.box.elements == 0:
+        return
+    item = move.target.dtype.itemsize
+    straight = run_length(move.box.loops) == move.box.elements
+    piece = PIECE if straight else turned_piece(move.buffers.memory)
+    for box in target_boxes(move.box, max(1, piece // item), item):
+        words = gather(move, box)
+        if not straight:
+            order: Words = np.ndarray(box.shape, words.dtype, move.buffers.take("order", words.nbytes))
+            turn(words, order)
+            words = order
+        data = move.buffers.take("turned", box.elements * item)
+        wide: Words = np.ndarray(box.shape, np.uint32, data)
+        wide[...] = words
+        wide <<= _UPPER_HALF
+        write_box(move, box, data, item)
