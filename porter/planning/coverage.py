@@ -164,6 +164,10 @@ def _check_shapes(present: Mapping[str, StoredTensor], expected: Mapping[str, Bo
         )
 
 
+# Stored names and the blocks in them, by the values of the variables that the names hold.
+Entries = Mapping[tuple[int, ...], tuple[str, Block]]
+
+
 class BlockIndex:
     """Where each canonical tensor lies: looked up by its name and the variables that are held fixed."""
 
@@ -184,11 +188,9 @@ class BlockIndex:
         """The sets of variables that stored names of this canonical tensor hold."""
         return list(self._blocks.get(canonical, ()))
 
-    def find(
-        self, canonical: str, variables: tuple[str, ...], point: tuple[int, ...]
-    ) -> tuple[str, Block] | None:
-        """The stored name and block for these values, or None."""
-        return self._blocks[canonical][variables].get(point)
+    def entries(self, canonical: str, variables: tuple[str, ...]) -> Entries:
+        """The stored names and blocks that hold these variables, by their values."""
+        return self._blocks[canonical][variables]
 
 
 def listed(lines: Iterable[str]) -> str:

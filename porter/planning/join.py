@@ -17,7 +17,7 @@ from porter.containers.base import StoredTensor
 from porter.dtypes import Dtype
 from porter.errors import UnsupportedError
 from porter.layout import Loop, run_length, strided_copy
-from porter.planning.coverage import BlockIndex
+from porter.planning.coverage import BlockIndex, Entries
 from porter.planning.plan import COMPUTE, EXTENT, RUNS, TILE, Copy, Operation
 from porter.tables.bind import Block, BoundTensor, Sizes
 from porter.tables.model import Rule
@@ -50,9 +50,30 @@ class Join:
         self, target: BoundTensor, dtype_of: Callable[[list[StoredTensor]], Dtype]
     ) -> tuple[Dtype, list[Copy]]:
         """The target's dtype and the copies that fill it; UnsupportedError if a piece has no source."""
-        pieces = [piece for block in target.blocks for piece in self._pieces(target, block)]
+        pieces = self._named_alike(target) or [
+            piece for block in target.blocks for piece in self._pieces(target, block)
+        ]
         dtype = dtype_of([self.stored[piece.name] for piece in pieces])
         return dtype, [self._copy(target, dtype, piece) for piece in pieces]
+
+    def _named_alike(self, target: BoundTensor) -> list[_Piece]:
+        """The pieces where names on both sides hold the same variables, as they mostly do; else none."""
+        key = id(target.blocks)
+        if key not in self._alike:
+            names = [self.alias.get(block.canonical, block.canonical) for block in target.blocks]
+            alike = all(self.index.variables(name) == [target.variables] for name in names)
+            self._alike[key] = [self.index.entries(name, target.variables) for name in names if alike]
+        found = []
+        for block, entries in zip(target.blocks, self._alike[key], strict=False):
+            entry = entries.get(target.point)
+            if entry is None:
+                return []
+            found.append(_Piece(block, *entry, target.variables, target.point))
+        return found
+
+    @cached_property
+    def _alike(self) -> dict[int, list[Entries]]:
+        return {}
 
     def _pieces(self, target: BoundTensor, block: Block) -> list[_Piece]:
         canonical = self.alias.get(block.canonical, block.canonical)
@@ -60,7 +81,7 @@ class Join:
         for variables in self.index.variables(canonical):
             for names, point in self._points(target, variables):
                 wanted = point if names == variables else _picked(names, point, variables)
-                entry = self.index.find(canonical, variables, wanted)
+                entry = self.index.entries(canonical, variables).get(wanted)
                 if entry is not None:
                     found.append(_Piece(block, *entry, names, point))
         if not found:
