@@ -13,7 +13,7 @@ from pathlib import Path
 from porter.containers.base import Header
 from porter.containers.paths import locate, unsafe_path
 from porter.containers.safetensors_header import (
-    check_name,
+    check_names,
     header_length,
     kind_of,
     parse_header,
@@ -60,9 +60,9 @@ def read_index(path: Path) -> dict[str, str]:
     weight_map = strict_json(text, file).get("weight_map")
     if not isinstance(weight_map, dict):
         refuse(file, f"expected an object called weight_map, found {kind_of(weight_map)}")
+    check_names(weight_map, file)
     safe: set[str] = set()
     for name, shard in weight_map.items():
-        check_name(name, file)
         if not isinstance(shard, str):
             refuse(file, f"expected the name of a file, found {kind_of(shard)}", name)
         if shard in safe:

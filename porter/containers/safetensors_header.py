@@ -227,6 +227,14 @@ def _check_layout(tensors: list[StoredTensor], data_start: int, size: int, file:
         refuse(file, f"expected {end} bytes in all, found {size}: the data are {what}")
 
 
+def check_names(names: Iterable[str], file: str) -> None:
+    """As `check_name` for each of them, all at once while none is at fault."""
+    every = list(names)
+    if CONTROL.search(" ".join(every)):
+        for name in every:
+            check_name(name, file)
+
+
 def check_name(name: str, file: str) -> None:
     if CONTROL.search(name):
         refuse(file, "expected a name without control characters", name)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from porter.containers.base import OutputFile, StoredTensor
@@ -67,7 +68,10 @@ def place(
         if shape and min(shape) < 0:
             raise UnsupportedError(f"{name}: {tensor!r} has the shape {list(shape)}")
         seen.add(tensor)
-    ordered = sorted(tensors, key=lambda spec: (-_RANK[spec[1].name], spec[0]))
+    # By name, then, since sorting is stable, by dtype.
+    ordered = sorted(tensors, key=itemgetter(0))
+    if len({spec[1].name for spec in ordered}) > 1:
+        ordered.sort(key=lambda spec: -_RANK[spec[1].name])
     sizes = {tensor: dtype.nbytes(math.prod(shape)) for tensor, dtype, shape in ordered}
     ordered, residue = _arranged(ordered, sizes, residues or {})
     relative: list[_Place] = []

@@ -161,7 +161,8 @@ class Plan:
 
 
 def _row(tensor: StoredTensor) -> tuple[object, ...]:
-    return (*tensor[:1], tensor.dtype.name, *tensor[2:])
+    name, dtype, shape, file, offset, scales = tensor
+    return name, dtype.name, shape, file, offset, scales
 
 
 def plan_to_json(plan: Plan) -> dict[str, Any]:
