@@ -74,9 +74,13 @@ class Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return
         self.wfile.flush()
-        with file.path.open("rb") as stream:
-            while start < stop:
-                start += os.sendfile(self.connection.fileno(), stream.fileno(), start, stop - start)
+        try:
+            with file.path.open("rb") as stream:
+                while start < stop:
+                    start += os.sendfile(self.connection.fileno(), stream.fileno(), start, stop - start)
+        except OSError:
+            # The reader has gone away.
+            self.close_connection = True
 
     def reply(
         self, status: int, headers: dict[str, str], body: bytes = b"", length: int | None = None

@@ -23,6 +23,7 @@ _PACKAGES = (
     "typer",
     "rich",
     "sentencepiece",
+    "numpy",
     "protobuf",
     "pyyaml",
 )

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 
 from porter.dtypes import Dtype
 from porter.errors import UnsupportedError
 from porter.execution.boxes import Box
-from porter.execution.gather import Words, gather
 from porter.execution.move import Move
-from porter.execution.tiles import PIECE, target_boxes, turn, turned_piece, write_box
-from porter.layout.copies import run_length
+from porter.execution.ordered import ordered_pieces, turned_piece
+from porter.execution.tiles import write_box
 from porter.planning.plan import Operation
 
 
@@ -56,17 +54,8 @@ def move_values(move: Move) -> None:
 def _plain(move: Move) -> Iterator[tuple[Box, torch.Tensor]]:
     """Boxes in the target's order, with their values in the source's dtype or, to operate on, in float32."""
     dtype = _torch_dtype(move.source.dtype, move)
-    target_size = move.target.dtype.itemsize
-    widest = max(4 if move.copy.operations else 1, dtype.itemsize, target_size)
-    straight = run_length(move.box.loops) == move.box.elements
-    piece = PIECE if straight else turned_piece(move.buffers.memory)
-    for box in target_boxes(move.box, max(1, piece // widest), target_size):
-        words = gather(move, box)
-        if not straight:
-            # Turned in its own dtype, which is fast, so that the cast goes straight.
-            order: Words = np.ndarray(box.shape, words.dtype, move.buffers.take("order", words.nbytes))
-            turn(words, order)
-            words = order
+    widest = max(4 if move.copy.operations else 1, dtype.itemsize, move.target.dtype.itemsize)
+    for box, words in ordered_pieces(move, widest):
         values = torch.from_numpy(words).view(dtype)
         yield box, values.float() if move.copy.operations else values
 

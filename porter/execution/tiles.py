@@ -33,13 +33,6 @@ SHORT_SPAN = 4 << 10
 # Where the gaps are this many times larger than the data, reading all of it costs more than it saves.
 SPARSE = 64
 
-# Bytes of a piece in its widest dtype, where values are changed on the way and keep their order: pieces that
-# stay in the processor's cache are cast faster than the disk takes them.
-PIECE = 1 << 20
-
-# The same for pieces that are turned too, which have to be large for long runs, and for dequantised ones.
-TURNED_PIECE = 16 << 20
-
 # Elements that are turned at once: so many of the source's rows, so many elements of each.
 BLOCK_ROWS, BLOCK_COLUMNS = 512, 256
 
@@ -83,11 +76,6 @@ def _strips(box: Box, values: Words) -> Iterator[tuple[Box, Words]]:
 def tile_elements(move: Move, item: int) -> int:
     """How many elements of `item` bytes one tile may have."""
     return max(1, min(TILE, move.buffers.memory // PARTS) // item)
-
-
-def turned_piece(memory: int) -> int:
-    """Bytes of a piece that is turned and changed, where the buffers may take `memory` bytes."""
-    return min(TURNED_PIECE, memory // (2 * PARTS))
 
 
 def target_boxes(box: Box, limit: int, itemsize: int) -> Iterator[Box]:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from porter.execution.gather import Words, gather
+from porter.execution.gather import Words
 from porter.execution.move import Move
-from porter.execution.tiles import PIECE, target_boxes, turn, turned_piece, write_box
-from porter.layout.copies import run_length
+from porter.execution.ordered import ordered_pieces
+from porter.execution.tiles import write_box
 
 _UPPER_HALF = 16
 
@@ -26,14 +26,7 @@ def move_widened(move: Move) -> None:
     if move.box.elements == 0:
         return
     item = move.target.dtype.itemsize
-    straight = run_length(move.box.loops) == move.box.elements
-    piece = PIECE if straight else turned_piece(move.buffers.memory)
-    for box in target_boxes(move.box, max(1, piece // item), item):
-        words = gather(move, box)
-        if not straight:
-            order: Words = np.ndarray(box.shape, words.dtype, move.buffers.take("order", words.nbytes))
-            turn(words, order)
-            words = order
+    for box, words in ordered_pieces(move, item):
         data = move.buffers.take("turned", box.elements * item)
         wide: Words = np.ndarray(box.shape, np.uint32, data)
         wide[...] = words

@@ -6,7 +6,7 @@ import torch
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 
 from porter.errors import UnsupportedError
-from porter.execution import compute, gather, quantised, tiles, widen
+from porter.execution import gather, ordered, quantised, tiles
 from porter.layout.copies import Loop
 from porter.planning.plan import COMPUTE, Copy, Operation
 
@@ -33,10 +33,9 @@ def values(shape, dtype):
 @pytest.fixture(params=[1, 48, 1 << 24], ids=lambda size: f"pieces of {size}")
 def small(request, monkeypatch):
     """Pieces so small that every tensor below needs many, and so large that none does."""
-    monkeypatch.setattr(compute, "PIECE", request.param)
-    monkeypatch.setattr(widen, "PIECE", request.param)
+    monkeypatch.setattr(ordered, "PIECE", request.param)
     monkeypatch.setattr(quantised, "STEP", request.param)
-    monkeypatch.setattr(tiles, "TURNED_PIECE", request.param)
+    monkeypatch.setattr(ordered, "TURNED_PIECE", request.param)
     monkeypatch.setattr(gather, "SOURCE_SPAN", request.param)
     monkeypatch.setattr(tiles, "SOURCE_RUN", 8)
     monkeypatch.setattr(tiles, "SHORT_SPAN", 8)

@@ -316,10 +316,8 @@ def test_a_killed_run_goes_on(hub, tmp_path: Path, dtype: str) -> None:
     assert weights_digest(out) == weights_digest(tmp_path / "near")
 
 
-def test_after_a_network_that_broke_the_same_command_goes_on(hub, tmp_path: Path) -> None:
-    folder = checkpoint(tmp_path / "source", tensors(big=True))
-    serve(hub, folder)
-    code = """
+# The network breaks after as many requests as the second argument says.
+_BREAKING = """
 from porter.execution import streaming
 from porter.sources import hub_source
 streaming.CHUNK, streaming.NOTED_EVERY, streaming.AHEAD = 1 << 18, 2, 2
@@ -330,6 +328,15 @@ def breaking(self, *arguments):
         raise PorterError("the network broke")
     return plain(self, *arguments)
 hub_source.HubSource.read = breaking
+"""
+
+
+def test_after_a_network_that_broke_the_same_command_goes_on(hub, tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "source", tensors(big=True))
+    serve(hub, folder)
+    code = (
+        _BREAKING
+        + """
 import porter
 try:
     porter.convert("gemma-2b", sys.argv[1], to="litgpt")
@@ -337,6 +344,7 @@ try:
 except PorterError as error:
     emit({"exit": error.exit_code, "hint": error.hint, "calls": len(calls)})
 """
+    )
     out = tmp_path / "out"
     first = hub.python(code, str(out), "20")
     assert (first["exit"], first["hint"]) == (1, "run it again to go on")
@@ -355,17 +363,10 @@ def test_where_no_digest_can_tell_each_chunk_has_a_checksum(hub, tmp_path: Path,
     """A file that is wanted in part only: what an earlier run has written is believed by its checksum."""
     folder = checkpoint(tmp_path / "source", tensors(big=True))
     serve(hub, folder)
-    code = """
-from porter.execution import streaming
-from porter.sources import hub_source
-streaming.CHUNK, streaming.NOTED_EVERY, streaming.AHEAD, streaming.WHOLE = 1 << 18, 2, 2, 2.0
-plain, calls = hub_source.HubSource.read, []
-def breaking(self, *arguments):
-    calls.append(arguments)
-    if len(calls) > int(sys.argv[2]):
-        raise PorterError("the network broke")
-    return plain(self, *arguments)
-hub_source.HubSource.read = breaking
+    code = (
+        _BREAKING
+        + """
+streaming.WHOLE = 2.0
 from porter.api.convert import prepare, run
 notices = []
 try:
@@ -374,6 +375,7 @@ try:
 except PorterError as error:
     emit({"exit": error.exit_code})
 """
+    )
     out = tmp_path / "out"
     assert hub.python(code, str(out), "20")["exit"] == 1
     (stage,) = (path for path in tmp_path.iterdir() if path.name.startswith(".out"))
