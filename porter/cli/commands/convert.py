@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from pathlib import Path
 from typing import Annotated
 
@@ -103,8 +102,6 @@ def convert(
     options = ExecutionOptions(reflink, digest, resume, memory_spoken(max_memory))
     if keep_source and source is not None:
         _download(source)
-    # What a plan is made of has no cycles, and need not be walked when it is looked at either.
-    gc.disable()
     prepared = api.prepare(
         source,
         to=to,
@@ -138,8 +135,6 @@ def convert(
                 output.data(["", *explanation(plan)])
         return
     output.say(f"plan     {summary(plan)}")
-    gc.freeze()
-    gc.enable()
     from porter.cli.progress import progress
 
     try:
