@@ -21,7 +21,8 @@ class StreamJournal:
     """The notes of one run, `key` being what it was a run of. Use it as a context.
 
     `done` are the chunks, by source file, that an earlier run of the same key has noted; `noted` counts the
-    bytes that the same run would not have to fetch again, in whole chunks of `chunk` bytes.
+    bytes that the same run would not have to fetch again, in whole chunks of `chunk` bytes. `stale` says that
+    there were notes of another key.
     """
 
     def __init__(self, path: Path, key: Mapping[str, Any], chunk: int, *, resumed: bool) -> None:
@@ -30,6 +31,7 @@ class StreamJournal:
         self.done: dict[str, dict[int, int | None]] = {}
         whole = [head]
         lines = path.read_text().splitlines() if path.exists() else []
+        self.stale = bool(lines) and lines[0] != head
         if resumed and lines and lines[0] == head:
             for line in lines[1:]:
                 try:

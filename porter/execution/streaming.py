@@ -121,6 +121,10 @@ class Stream:
         key = {"stream": 2, "plan": self.plan.hash, "version": self.source.version, "chunk": self._chunk}
         resumed = all(writer.resumed for writer in writers if writer.size)
         self._journal = StreamJournal(self.journal, key, self._chunk, resumed=resumed)
+        if self._journal.stale:
+            self.notice(
+                "an unfinished conversion is started anew: the source or --max-memory has changed since"
+            )
         if self.noted:
             so_far = f"about {self.noted / 1e9:.2f} GB into the work"
             self.notice(f"going on where an earlier run was stopped, {so_far}")

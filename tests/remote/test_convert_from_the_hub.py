@@ -393,6 +393,33 @@ except PorterError as error:
     assert weights_digest(out) == weights_digest(tmp_path / "near")
 
 
+def test_another_commit_of_the_source_starts_anew_and_says_so(hub, tmp_path: Path) -> None:
+    """Same shapes, so the same plan; other bytes, so nothing of an earlier run may be believed."""
+    serve(hub, checkpoint(tmp_path / "source", tensors(big=True)))
+    code = (
+        _BREAKING
+        + """
+from porter.api.convert import prepare, run
+notices = []
+try:
+    run(prepare("gemma-2b", to="litgpt"), sys.argv[1], notice=notices.append)
+    emit({"exit": 0, "notices": notices})
+except PorterError as error:
+    emit({"exit": error.exit_code})
+"""
+    )
+    out = tmp_path / "out"
+    assert hub.python(code, str(out), "20")["exit"] == 1
+    changed = {name: tensor + 1 for name, tensor in tensors(big=True).items()}
+    newer = checkpoint(tmp_path / "newer", changed)
+    serve(hub, newer)
+    second = hub.python(code, str(out), "100000")
+    assert second["exit"] == 0
+    assert [text for text in second["notices"] if "started anew" in text]
+    porter.convert(newer, tmp_path / "near", to="litgpt")
+    assert weights_digest(out) == weights_digest(tmp_path / "near")
+
+
 def test_offline_the_error_names_the_download(hub, source: Path, tmp_path: Path) -> None:
     ran = run(hub, "convert", "gemma-2b", "--to", "litgpt", "-o", tmp_path / "out", "--offline")
     assert ran.returncode == 2
