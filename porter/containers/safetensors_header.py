@@ -44,9 +44,12 @@ def parse_header(raw: bytes, size: int, file: str) -> Header:
     if not text.rstrip(b" ").endswith(b"}"):
         refuse(file, f"expected only blanks after the header's JSON, found {text[-1:]!r}")
     placed, metadata = _plain(text, 8 + length, file) or _strict(text, 8 + length, file)
-    if not _in_order(placed, 8 + length):
+    astray, end = _astray(placed, 8 + length)
+    if astray is not None:
+        # Entries may stand in any order.
         placed.sort(key=lambda tensor: (tensor.offset, tensor.nbytes))
-    _check_layout(placed, 8 + length, size, file)
+        astray, end = _astray(placed, 8 + length)
+    _check_layout(astray, end, 8 + length, size, file)
     return Header(CONTAINER, file, size, tuple(placed), metadata)
 
 
@@ -205,23 +208,21 @@ def _dtype(word: Any, name: str, file: str) -> Dtype:
     return dtype
 
 
-def _in_order(tensors: list[StoredTensor], data_start: int) -> bool:
+def _astray(tensors: list[StoredTensor], data_start: int) -> tuple[StoredTensor | None, int]:
+    """The first tensor that does not begin where the one before it ended, if any, and where that was."""
     end = data_start
     for tensor in tensors:
         if tensor.offset != end:
-            return False
+            return tensor, end
         end += tensor.nbytes
-    return True
+    return None, end
 
 
-def _check_layout(tensors: list[StoredTensor], data_start: int, size: int, file: str) -> None:
-    end = data_start
-    for tensor in tensors:
-        if tensor.offset != end:
-            what = "an overlap" if tensor.offset < end else "a hole"
-            expected, found = end - data_start, tensor.offset - data_start
-            refuse(file, f"expected its data at {expected}, found them at {found}: {what}", tensor.name)
-        end += tensor.nbytes
+def _check_layout(astray: StoredTensor | None, end: int, data_start: int, size: int, file: str) -> None:
+    if astray is not None:
+        what = "an overlap" if astray.offset < end else "a hole"
+        expected, found = end - data_start, astray.offset - data_start
+        refuse(file, f"expected its data at {expected}, found them at {found}: {what}", astray.name)
     if end != size:
         what = "cut short" if end > size else "followed by other bytes"
         refuse(file, f"expected {end} bytes in all, found {size}: the data are {what}")

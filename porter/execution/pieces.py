@@ -63,10 +63,13 @@ def chunks(size: int, chunk: int, pieces: Sequence[Piece]) -> list[tuple[int, in
     return [span for span in every if any(True for _ in overlapping(pieces, *span))]
 
 
-def overlapping(pieces: Sequence[Piece], start: int, stop: int) -> Iterator[Piece]:
-    """Pieces that share bytes with [start, stop); pieces do not overlap one another."""
+def overlapping(pieces: Sequence[Piece], start: int, stop: int) -> Iterator[tuple[Piece, int, int]]:
+    """Pieces that share bytes with [start, stop), and the bytes [low, high) of the file that they share.
+
+    Pieces do not overlap one another.
+    """
     index = max(bisect_right(pieces, start, key=lambda piece: piece.start) - 1, 0)
     while index < len(pieces) and pieces[index].start < stop:
         if pieces[index].stop > start:
-            yield pieces[index]
+            yield pieces[index], max(start, pieces[index].start), min(stop, pieces[index].stop)
         index += 1

@@ -213,8 +213,7 @@ class Stream:
     def _fetch(self, name: str, start: int, view: memoryview, pieces: Sequence[Piece]) -> None:
         """Fetches a chunk and writes what is wanted of it to its places."""
         self.source.read(name, start, view, self._stopped)
-        for piece in overlapping(pieces, start, start + len(view)):
-            low, high = max(start, piece.start), min(start + len(view), piece.stop)
+        for piece, low, high in overlapping(pieces, start, start + len(view)):
             for writer, offset in piece.places:
                 at, content = offset + low - piece.start, view[low - start : high - start]
                 self._sum(writer, at, content)
@@ -230,8 +229,7 @@ class Stream:
         """
         stop = start + len(view)
         at = start
-        for piece in overlapping(pieces, start, stop):
-            low, high = max(start, piece.start), min(stop, piece.stop)
+        for piece, low, high in overlapping(pieces, start, stop):
             if at < low:
                 self.source.read(name, at, view[at - start : low - start], self._stopped)
             writer, offset = piece.places[0]
@@ -243,8 +241,7 @@ class Stream:
             self.notice(f"{name}: a chunk does not hold what was noted; it is fetched again")
             self._fetch(name, start, view, pieces)
             return
-        for piece in overlapping(pieces, start, stop):
-            low, high = max(start, piece.start), min(stop, piece.stop)
+        for piece, low, high in overlapping(pieces, start, stop):
             for writer, offset in piece.places:
                 self._sum(writer, offset + low - piece.start, view[low - start : high - start])
                 writer.count(high - low)

@@ -47,7 +47,7 @@ def build_plan(
         checkpoint,
         identity,
         source_bound,
-        optional=[tensor.name for tensor in source_bound if only_ties(tensor, ties)] if ties else (),
+        optional=[tensor.name for tensor in source_bound if only_ties(tensor, ties)],
         allow_unmapped=options.allow_unmapped,
         text_only=options.text_only,
     )
@@ -127,8 +127,7 @@ def _target_tensors(
 ) -> tuple[list[BoundTensor], list[BoundTensor]]:
     kept, omitted = [], []
     for tensor in bind_dialect(target, canonical, hyperparameters):
-        tied = bool(ties) and only_ties(tensor, ties)
-        if tied and (options.tied or tensor.rule.when_tied) == "omit":
+        if only_ties(tensor, ties) and (options.tied or tensor.rule.when_tied) == "omit":
             omitted.append(tensor)
         else:
             kept.append(tensor)

@@ -35,7 +35,7 @@ def summarise(
     fused = {name for name, sources in made_of.items() if len(sources) > 1}
     split = {target for targets in feeds.values() if len(targets - tied) > 1 for target in targets}
     split -= fused | tied
-    stored_ties = [name for name in covered.tensors if ties and only_ties(covered.bound[name], ties)]
+    stored_ties = [name for name in covered.tensors if only_ties(covered.bound[name], ties)]
     return Summary(
         source_tensors=len(checkpoint.tensors),
         target_tensors=len(tensors),

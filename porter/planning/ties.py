@@ -54,7 +54,7 @@ def shared_storage(
     return {
         tensor.name: owners[tuple(made[tensor.name])]
         for tensor in bound
-        if ties and only_ties(tensor, ties) and tuple(made[tensor.name]) in owners
+        if only_ties(tensor, ties) and tuple(made[tensor.name]) in owners
     }
 
 
