@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from porter.api.inspect import inspect
     from porter.api.state_dict import load_state_dict
     from porter.errors import PorterError
-    from porter.planning.inspection import Inspection
     from porter.planning.plan import Plan
+    from porter.recognition.inspection import Inspection
 
 __all__ = [
     "Conversion",
@@ -51,7 +51,7 @@ _HOMES = {
     "download": "porter.api.download",
     "Health": "porter.api.doctor",
     "doctor": "porter.api.doctor",
-    "Inspection": "porter.planning.inspection",
+    "Inspection": "porter.recognition.inspection",
     "inspect": "porter.api.inspect",
     "load_state_dict": "porter.api.state_dict",
     "Plan": "porter.planning.plan",

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 from porter.api.opening import Opened, open_source
 from porter.dtypes import dtype_spoken
 from porter.errors import UsageError
-from porter.execution.options import ExecutionOptions
+from porter.execution.run_options import ExecutionOptions
 from porter.planning.build import build_plan
-from porter.planning.options import Options
 from porter.planning.plan import Plan
+from porter.planning.plan_options import Options
 from porter.planning.summary import grade
-from porter.tables.find import load_user_table
+from porter.tables.catalogue import load_user_table
 from porter.tables.model import Dialect
 
 if TYPE_CHECKING:
-    from porter.sources.hub_source import HubSource
+    from porter.sources.hub.hub_source import HubSource
 
 RECEIPT = "porter-receipt.json"
 

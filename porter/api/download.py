@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from porter.errors import PorterError, UsageError
-from porter.sources import hub
-from porter.sources.aliases import HubReference
-from porter.sources.hub_errors import offline_error, translated
-from porter.sources.hub_fetch import Place, fetch
-from porter.sources.hub_files import RepoFile, select
+from porter.sources.hub import repository as hub
+from porter.sources.hub.hub_errors import offline_error, translated
+from porter.sources.hub.hub_fetch import Place, fetch
+from porter.sources.hub.listing import RepoFile, select
+from porter.sources.names import HubReference
 
 CACHED, DOWNLOADED, TO_DOWNLOAD = "cached", "downloaded", "to download"
 

@@ -15,9 +15,10 @@ from porter.api.download import (
     copy_file,
 )
 from porter.errors import UsageError
-from porter.sources import hub, kaggle
-from porter.sources.kaggle import KaggleReference
-from porter.sources.kaggle_errors import offline_error
+from porter.sources.hub import repository as hub
+from porter.sources.kaggle import kaggle_models as kaggle
+from porter.sources.kaggle.kaggle_errors import offline_error
+from porter.sources.kaggle.kaggle_models import KaggleReference
 
 
 def kaggle_source(source: str, source_dialect: str | None) -> KaggleReference | None:
@@ -63,7 +64,7 @@ def download_kaggle(
             return Download(ref.name, asked, "", "", (), 0, 0, 0, True)
         if offline or hub.is_offline():
             raise offline_error(ref)
-        from porter.sources.kaggle_fetch import fetch
+        from porter.sources.kaggle.kaggle_fetch import fetch
 
         before = kaggle.cached(ref)
         path = fetch(ref, bars=bars)

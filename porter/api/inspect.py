@@ -10,9 +10,9 @@ from pathlib import Path
 from porter.api.opening import open_source
 from porter.dtypes import dtype_named
 from porter.planning.build import build_plan
-from porter.planning.inspection import Inspection, describe
-from porter.planning.options import Options
 from porter.planning.plan import Plan
+from porter.planning.plan_options import Options
+from porter.recognition.inspection import Inspection, describe
 
 
 def inspect(

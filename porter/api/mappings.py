@@ -11,7 +11,7 @@ from porter.config.raw import load_mapping
 from porter.config.read import ConfigReader
 from porter.errors import UsageError
 from porter.tables.bind import bind_dialect
-from porter.tables.find import Family, load_families, load_user_table
+from porter.tables.catalogue import Family, load_families, load_user_table
 from porter.tables.model import Dialect
 
 if TYPE_CHECKING:

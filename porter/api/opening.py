@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from porter.containers.checkpoint import Checkpoint, open_checkpoint
 from porter.errors import PorterError, UsageError
-from porter.planning.identify import Identity, identify
-from porter.sources import kaggle
-from porter.sources.aliases import HubReference, find_source
+from porter.recognition.identify import Identity, identify
+from porter.sources.kaggle import kaggle_models as kaggle
 from porter.sources.local import Location, locate
-from porter.tables.find import Family, load_families
+from porter.sources.names import HubReference, find_source
+from porter.tables.catalogue import Family, load_families
 
 if TYPE_CHECKING:
-    from porter.sources.hub_source import HubSource
+    from porter.sources.hub.hub_source import HubSource
 
 # Files whose presence makes the current directory a checkpoint.
 _WEIGHTS = ("*.safetensors", "*.gguf", "*.pth", "*.bin", "*.weights.h5", "*.ckpt", "_METADATA")
@@ -81,13 +81,13 @@ def _open(source: str | Path, remote: str | None) -> tuple[Checkpoint, HubSource
     found = find_source(source)
     if not isinstance(found, HubReference):
         return open_checkpoint(locate(found)), None
-    from porter.sources.hub import cached_snapshot, is_offline
+    from porter.sources.hub.repository import cached_snapshot, is_offline
 
     snapshot = cached_snapshot(found)
     if snapshot is not None:
         return open_checkpoint(Location(snapshot, None, found.repo)), None
     if remote is not None and not (remote == "bytes" and is_offline()):
-        from porter.containers.remote import open_remote, open_stream
+        from porter.containers.hub_headers import open_remote, open_stream
 
         if remote == "headers":
             return open_remote(found), None
@@ -110,7 +110,7 @@ def default_source() -> Path:
     here = Path.cwd()
     if any(any(here.glob(pattern)) for pattern in _WEIGHTS):
         return here
-    from porter.sources.hub import last_downloaded
+    from porter.sources.hub.repository import last_downloaded
 
     if snapshot := last_downloaded():
         return snapshot

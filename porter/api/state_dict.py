@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from porter.api.convert import prepare
 from porter.api.opening import open_source
 from porter.containers.base import StoredTensor
-from porter.containers.orbax_arrays import exported
+from porter.containers.orbax.orbax_arrays import exported
 from porter.containers.paths import locate
 from porter.errors import DifferenceError, MalformedError, UnsupportedError
 from porter.execution.checks import padding_error

@@ -13,7 +13,7 @@ from typing import Any
 
 from porter.containers.base import Header, StoredTensor
 from porter.containers.paths import locate
-from porter.containers.torch_state import common_prefix
+from porter.containers.torch.torch_state import common_prefix
 from porter.errors import MalformedError, UnsupportedError
 from porter.sources.local import Location
 
@@ -66,7 +66,8 @@ def open_checkpoint(location: Location) -> Checkpoint:
     Raises UnsupportedError for containers that are not read, MalformedError for broken ones and for
     directories that hold no weights.
     """
-    from porter.containers import hdf5, keras
+    from porter.containers.keras import hdf5
+    from porter.containers.keras import keras_files as keras
 
     headers = _headers(location)
     weights = {header.file for header in headers}
@@ -96,7 +97,11 @@ def _readable(root: Path, path: Path) -> bool:
 
 
 def _headers(location: Location) -> tuple[Header, ...]:
-    from porter.containers import gguf, keras, orbax, safetensors, torch_zip
+    from porter.containers.gguf import gguf_header as gguf
+    from porter.containers.keras import keras_files as keras
+    from porter.containers.orbax import orbax_tree as orbax
+    from porter.containers.safetensors import shards as safetensors
+    from porter.containers.torch import torch_zip
 
     root = location.root
     _refuse_adapter(location)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from porter.containers.safetensors_header import CONTROL
+from porter.containers.safetensors.safetensors_header import CONTROL
 from porter.errors import MalformedError
 
 

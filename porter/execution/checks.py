@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from porter.containers.base import StoredTensor
 from porter.errors import DifferenceError
-from porter.execution.files import SourceFile
+from porter.execution.open_files import SourceFile
 from porter.planning.plan import EqualCheck, Padding, Plan
 
 # Bytes read from each side at a time.

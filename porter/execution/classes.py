@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from porter.errors import PorterError
-from porter.execution.extents import move_extent
-from porter.execution.move import Move
-from porter.execution.runs import move_runs
+from porter.execution.kernels.extents import move_extent
+from porter.execution.kernels.move import Move
+from porter.execution.kernels.runs import move_runs
 from porter.layout.copies import elements
 from porter.planning.plan import COMPUTE, COPY_CLASSES, EXTENT, RUNS, TILE, Plan
 from porter.planning.sharing import shared_range
@@ -54,16 +54,16 @@ def run_move(move: Move) -> None:
     elif move.copy.copy_class == RUNS:
         move_runs(move)
     elif move.copy.copy_class == TILE:
-        from porter.execution.tiles import move_tiles
+        from porter.execution.kernels.tiles import move_tiles
 
         move_tiles(move)
     elif move.copy.copy_class == COMPUTE:
-        from porter.execution.widen import move_widened, widens
+        from porter.execution.kernels.widen import move_widened, widens
 
         if widens(move):
             move_widened(move)
             return
-        from porter.execution.compute import move_values
+        from porter.execution.kernels.compute import move_values
 
         move_values(move)
     else:

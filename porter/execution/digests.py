@@ -12,8 +12,8 @@ import hashlib
 import threading
 from collections.abc import Iterable
 
-from porter.execution.files import WeightFile
-from porter.execution.options import ALWAYS, NEVER
+from porter.execution.open_files import WeightFile
+from porter.execution.run_options import ALWAYS, NEVER
 
 # Bytes by which the hash may be behind. So the end of a run waits for it for a tenth of a second at most.
 LAG = 192 << 20

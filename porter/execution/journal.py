@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from porter.execution.files import WeightFile
+from porter.execution.open_files import WeightFile
 
 NAME = ".porter-journal"
 

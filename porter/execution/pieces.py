@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from porter.containers.base import StoredTensor
-from porter.execution.files import WeightFile
+from porter.execution.open_files import WeightFile
 from porter.layout.copies import elements
 from porter.planning.plan import EXTENT, Plan
 

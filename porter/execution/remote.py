@@ -7,11 +7,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from porter.containers import torch_zip
 from porter.containers.paths import locate
+from porter.containers.torch import torch_zip
 from porter.errors import PorterError
-from porter.execution.files import WeightFile
-from porter.execution.options import ALWAYS, ExecutionOptions
+from porter.execution.open_files import WeightFile
 from porter.execution.run import (
     Digests,
     ExecutionResult,
@@ -21,6 +20,7 @@ from porter.execution.run import (
     side_content,
     write_side,
 )
+from porter.execution.run_options import ALWAYS, ExecutionOptions
 from porter.execution.staging import RECEIPT, Stage, check_output, publish, staging
 from porter.execution.streaming import RemoteSource, Stream
 from porter.execution.weights import literals_of

@@ -14,15 +14,15 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from porter.containers.orbax import ARRAY
-from porter.containers.orbax_arrays import exported
+from porter.containers.orbax.orbax_arrays import exported
+from porter.containers.orbax.orbax_tree import ARRAY
 from porter.containers.paths import locate, unsafe_path
 from porter.errors import PorterError
 from porter.execution.checks import run_checks
-from porter.execution.files import SourceFile
 from porter.execution.journal import NAME as JOURNAL
 from porter.execution.journal import Journal, Range, read_journal
-from porter.execution.options import ExecutionOptions
+from porter.execution.open_files import SourceFile
+from porter.execution.run_options import ExecutionOptions
 from porter.execution.staging import RECEIPT, Stage, check_output, publish, staging
 from porter.execution.weights import Callbacks, write_weights
 from porter.planning.plan import Plan, SideFile

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 from porter.containers.base import OutputFile
 from porter.errors import UnsupportedError
-from porter.execution.extents import move_bytes
-from porter.execution.files import RangeWriter, SourceFile, WeightFile
-from porter.execution.move import Move
-from porter.execution.options import ALWAYS, NEVER
+from porter.execution.kernels.extents import move_bytes
+from porter.execution.kernels.move import Move
+from porter.execution.open_files import RangeWriter, SourceFile, WeightFile
+from porter.execution.run_options import ALWAYS, NEVER
 from porter.execution.system import clone_range
 from porter.planning.plan import Copy, Plan
 from porter.planning.sharing import shared_range

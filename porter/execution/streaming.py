@@ -25,17 +25,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from porter.containers import torch_zip
 from porter.containers.base import OutputFile, StoredTensor
+from porter.containers.torch import torch_zip
 from porter.errors import DifferenceError
 from porter.execution.buffers import Buffers
 from porter.execution.checks import run_checks
 from porter.execution.classes import run_move
 from porter.execution.crc import joined
-from porter.execution.files import RangeWriter, SourceFile, WeightFile, range_crc
-from porter.execution.move import Move
-from porter.execution.options import ExecutionOptions
+from porter.execution.kernels.move import Move
+from porter.execution.open_files import RangeWriter, SourceFile, WeightFile, range_crc
 from porter.execution.pieces import Piece, chunks, overlapping, pieces_of, waiting_tensors
+from porter.execution.run_options import ExecutionOptions
 from porter.execution.stream_journal import Chunks, StreamJournal
 from porter.execution.system import start_writeback
 from porter.layout.copies import elements

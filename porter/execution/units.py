@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from porter.containers.base import OutputFile, StoredTensor
-from porter.execution.boxes import Box
+from porter.execution.kernels.boxes import Box
 from porter.layout.copies import Loop, coalesce, elements
 from porter.planning.plan import COMPUTE, EXTENT, TILE, Copy
 

@@ -12,26 +12,21 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-from porter.containers import (
-    hdf5,
-    hdf5_writer,
-    orbax,
-    orbax_writer,
-    safetensors_header,
-    safetensors_writer,
-    torch_zip,
-    torch_zip_writer,
-)
 from porter.containers.base import OutputFile
+from porter.containers.keras import hdf5, hdf5_writer
+from porter.containers.orbax import orbax_tree as orbax
+from porter.containers.orbax import orbax_writer
+from porter.containers.safetensors import safetensors_header, safetensors_writer
+from porter.containers.torch import torch_zip, torch_zip_writer
 from porter.errors import UnsupportedError
 from porter.execution.buffers import Buffers
 from porter.execution.classes import run_move
 from porter.execution.crc import joined
 from porter.execution.digests import LAG, Digest
-from porter.execution.files import RangeWriter, SourceFile, WeightFile, range_crc, write_zeros
 from porter.execution.journal import Journal, Range
-from porter.execution.move import Move
-from porter.execution.options import ALWAYS, NEVER, ExecutionOptions
+from porter.execution.kernels.move import Move
+from porter.execution.open_files import RangeWriter, SourceFile, WeightFile, range_crc, write_zeros
+from porter.execution.run_options import ALWAYS, NEVER, ExecutionOptions
 from porter.execution.shared import share
 from porter.execution.units import Unit, divide
 from porter.planning.plan import Copy, Plan

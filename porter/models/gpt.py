@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from porter.errors import MalformedError, UsageError
 from porter.models.config import Config
-from porter.models.weights import read_tensors, weights_path
+from porter.models.read_weights import read_tensors, weights_path
 
 
 def activation(x: Tensor, config: Config) -> Tensor:

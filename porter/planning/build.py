@@ -11,21 +11,21 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from porter.containers import torch_zip
 from porter.containers.base import StoredTensor
 from porter.containers.checkpoint import Checkpoint
+from porter.containers.torch import torch_zip
 from porter.dtypes import Dtype
 from porter.errors import UnsupportedError, UsageError
 from porter.planning.coverage import BlockIndex, Covered, cover
-from porter.planning.identify import Identity
 from porter.planning.join import Join
-from porter.planning.options import Options
 from porter.planning.outputs import place_tensors, side_files
 from porter.planning.plan import Copy, Padding, Plan, SideFile
+from porter.planning.plan_options import Options
 from porter.planning.proof import check_filled, check_used, cropped_rows
 from porter.planning.sharing import residues
 from porter.planning.summary import plan_notes, summarise
 from porter.planning.ties import only_ties, shared_storage, tie_checks, ties_in_force, untie
+from porter.recognition.identify import Identity
 from porter.tables.bind import BoundTensor, Sizes, bind_dialect
 from porter.tables.model import Canonical, Dialect
 

@@ -14,7 +14,7 @@ from porter.containers.base import StoredTensor
 from porter.containers.checkpoint import Checkpoint
 from porter.dtypes import SCALED_I8
 from porter.errors import MalformedError, UnsupportedError
-from porter.planning.identify import Identity, NameMatcher
+from porter.recognition.identify import Identity, NameMatcher
 from porter.tables.bind import Block, BoundTensor
 
 # A broken checkpoint may miss thousands of tensors; a person reads the first few.

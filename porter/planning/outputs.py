@@ -9,19 +9,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from porter.config.write import dump_config, write_config
-from porter.containers import hdf5, hdf5_writer, orbax, orbax_writer, torch_zip_writer
 from porter.containers.base import OutputFile
 from porter.containers.checkpoint import Checkpoint
-from porter.containers.keras import METADATA, preset_metadata
-from porter.containers.safetensors_writer import place, shard
+from porter.containers.keras import hdf5, hdf5_writer
+from porter.containers.keras.keras_files import METADATA, preset_metadata
+from porter.containers.orbax import orbax_tree as orbax
+from porter.containers.orbax import orbax_writer
+from porter.containers.safetensors.safetensors_writer import place, shard
+from porter.containers.torch import torch_zip_writer
 from porter.dtypes import Dtype, dominant, dtype_word
 from porter.errors import UnsupportedError
-from porter.planning.identify import Identity
 from porter.planning.plan import SideFile
+from porter.recognition.identify import Identity
 from porter.tables.model import Dialect
-from porter.tokenizers.files import TokenizerPlan
-from porter.tokenizers.keras import preset_files
-from porter.tokenizers.plan import model_alone, tokenizer_files
+from porter.tokenizers.choose import model_alone, tokenizer_files
+from porter.tokenizers.keras_tokenizer import preset_files
+from porter.tokenizers.tokenizer_values import TokenizerPlan
 
 # What transformers wrote for years and the Hub recommends: files that resume and cache well.
 DEFAULT_SHARD = "5GB"

@@ -9,8 +9,8 @@ from fnmatch import fnmatchcase
 from porter.errors import UnsupportedError
 from porter.layout import elements
 from porter.planning.coverage import Covered
-from porter.planning.options import Options
 from porter.planning.plan import Copy, Padding
+from porter.planning.plan_options import Options
 from porter.planning.ties import only_ties
 from porter.tables.bind import BoundTensor
 from porter.tables.model import Dialect

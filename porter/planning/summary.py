@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from porter.containers.checkpoint import Checkpoint
 from porter.planning.coverage import Covered, parts
-from porter.planning.identify import Identity
 from porter.planning.plan import COMPUTE, Copy, Plan, Summary
 from porter.planning.ties import only_ties
+from porter.recognition.identify import Identity
 from porter.tables.bind import BoundTensor
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from porter.errors import DifferenceError, UnsupportedError, UsageError
 from porter.planning.coverage import Covered
-from porter.planning.options import Options
 from porter.planning.plan import Copy, EqualCheck
+from porter.planning.plan_options import Options
 from porter.tables.bind import BoundTensor
 from porter.tables.model import Canonical, Dialect
 

@@ -7,7 +7,7 @@ from typing import Any
 from porter.errors import PorterError
 from porter.layout import Expression, parse_expression
 from porter.tables.model import ConfigTable, FieldEntry, TableError, Where
-from porter.tables.source import TableSource
+from porter.tables.toml_source import TableSource
 
 _CONFIG_KEYS = {
     *("file", "match", "fields", "write", "require", "known", "float32"),

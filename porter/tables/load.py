@@ -27,7 +27,7 @@ from porter.tables.model import (
     Where,
 )
 from porter.tables.patterns import Pattern, parse_pattern
-from porter.tables.source import TableSource, read_with_ancestors
+from porter.tables.toml_source import TableSource, read_with_ancestors
 
 _CANONICAL_KEYS = {
     "extends",

@@ -13,8 +13,8 @@ from typing import Any
 
 from porter.errors import MalformedError
 from porter.tokenizers.bos import template, token_text, with_bos
-from porter.tokenizers.files import CARRIED, TokenizerFile, write_object
 from porter.tokenizers.spm_model import ModelFacts
+from porter.tokenizers.tokenizer_values import CARRIED, TokenizerFile, write_object
 
 CONFIG = "tokenizer_config.json"
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from porter.tokenizers.files import TokenizerFile, write_object
 from porter.tokenizers.hub_json import added_tokens, tokenizer_json
 from porter.tokenizers.spm_model import model_bytes
+from porter.tokenizers.tokenizer_values import TokenizerFile, write_object
 from porter.tokenizers.vocabulary import Vocabulary, vocabulary
 
 

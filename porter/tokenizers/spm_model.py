@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from porter.errors import MalformedError
-from porter.tokenizers.files import read_bytes
+from porter.tokenizers.tokenizer_values import read_bytes
 from porter.tokenizers.vocabulary import Kind, Vocabulary
 
 _BPE = 2

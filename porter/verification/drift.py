@@ -15,9 +15,9 @@ from typing import Any
 from porter.config.read import ConfigReader
 from porter.config.write import write_config
 from porter.errors import PorterError, UsageError
-from porter.planning.identify import matches
+from porter.recognition.identify import matches
 from porter.tables.bind import bind_dialect
-from porter.tables.find import Family
+from porter.tables.catalogue import Family
 from porter.tables.model import Dialect
 from porter.verification.modules import Expected, expected_tensors, needs
 

@@ -14,7 +14,7 @@ from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from porter.containers.gguf import MAX_KEYS, read_header
+from porter.containers.gguf.gguf_header import MAX_KEYS, read_header
 from porter.errors import MalformedError, UnsupportedError
 
 U32, STRING, ARRAY = 4, 8, 9

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from porter.containers import hdf5
+from porter.containers.keras import hdf5
 from porter.errors import MalformedError, PorterError, UnsupportedError
 
 h5py = importlib.import_module("h5py")

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from porter.containers import hdf5
 from porter.containers.base import OutputFile
-from porter.containers.hdf5_writer import Image, literals, place
+from porter.containers.keras import hdf5
+from porter.containers.keras.hdf5_writer import Image, literals, place
 from porter.dtypes import DTYPES
 from porter.errors import UnsupportedError
 
@@ -88,7 +88,7 @@ def test_a_huge_tensor_takes_no_memory():
 
 def test_another_process_at_another_time_makes_the_same_bytes(tmp_path):
     code = (
-        "import hashlib; from porter.containers.hdf5_writer import literals, place;"
+        "import hashlib; from porter.containers.keras.hdf5_writer import literals, place;"
         "from porter.dtypes import DTYPES as d;"
         "f = place('m.h5', [('a/x', d['BF16'], (3, 5)), ('b/y', d['F32'], (2,))], {});"
         "print(hashlib.sha256(repr((f, literals(f))).encode()).hexdigest())"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from porter.containers import keras
 from porter.containers.checkpoint import open_checkpoint
+from porter.containers.keras import keras_files as keras
 from porter.errors import MalformedError, UnsupportedError
 from porter.sources.local import locate
 

@@ -14,9 +14,9 @@ import pytest
 
 from porter.containers.base import StoredTensor
 from porter.containers.checkpoint import open_checkpoint
-from porter.containers.orbax import ARRAY, holds_orbax, read_directory
-from porter.containers.orbax_arrays import exported
-from porter.containers.orbax_writer import place
+from porter.containers.orbax.orbax_arrays import exported
+from porter.containers.orbax.orbax_tree import ARRAY, holds_orbax, read_directory
+from porter.containers.orbax.orbax_writer import place
 from porter.dtypes import DTYPES
 from porter.errors import MalformedError, UnsupportedError
 from porter.sources.local import locate
@@ -114,7 +114,7 @@ def test_a_chunk_that_was_never_written_is_no_range(root, tensorstore):
 @pytest.mark.parametrize("driver", ["zarr", "zarr3"])
 def test_arrays_come_through_tensorstore(root, tensorstore, monkeypatch, database, chunks, driver):
     # Small pieces, so that there are several.
-    monkeypatch.setattr("porter.containers.orbax_arrays.PIECE", 64)
+    monkeypatch.setattr("porter.containers.orbax.orbax_arrays.PIECE", 64)
     written(tensorstore, root, "a.w", values(), database=database, chunks=chunks, driver=driver)
     written(tensorstore, root, "b/c.scale", values((7,)), database=database, driver=driver)
     found = {header.tensors[0].name: header for header in read_directory(root)}
@@ -176,7 +176,7 @@ def test_without_tensorstore_the_error_names_the_extra(root):
     code = (
         "import sys; sys.modules['tensorstore'] = None\n"
         "from pathlib import Path\n"
-        "from porter.containers.orbax import read_directory\n"
+        "from porter.containers.orbax.orbax_tree import read_directory\n"
         "from porter.errors import UnsupportedError\n"
         "try:\n    read_directory(Path(sys.argv[1]))\n"
         "except UnsupportedError as error:\n    print(error.hint)"

@@ -12,11 +12,11 @@ from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.torch import _TYPES as TORCH_TYPES
 from safetensors.torch import load_file, save, save_file
 
-from porter.containers import safetensors_header
 from porter.containers.base import Header
-from porter.containers.safetensors import read_checkpoint_headers, read_header, read_index
-from porter.containers.safetensors_header import MAX_HEADER, parse_header
-from porter.containers.safetensors_writer import literals, place, shard
+from porter.containers.safetensors import safetensors_header
+from porter.containers.safetensors.safetensors_header import MAX_HEADER, parse_header
+from porter.containers.safetensors.safetensors_writer import literals, place, shard
+from porter.containers.safetensors.shards import read_checkpoint_headers, read_header, read_index
 from porter.dtypes import DTYPES
 from porter.errors import MalformedError, PorterError, UnsupportedError, UsageError
 

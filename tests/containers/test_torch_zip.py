@@ -14,7 +14,7 @@ import pytest
 import torch
 from litgpt.utils import incremental_save
 
-from porter.containers.torch_zip import read_checkpoint_headers, read_header
+from porter.containers.torch.torch_zip import read_checkpoint_headers, read_header
 from porter.dtypes import DTYPES
 from porter.errors import MalformedError, PorterError, UnsupportedError, UsageError
 
@@ -222,7 +222,7 @@ def test_torch_with_checksums_turned_off(tmp_path):
 def test_reading_does_not_import_torch(tmp_path):
     path = saved(tmp_path / "m.pth", SMALL)
     code = (
-        "import sys; from pathlib import Path; from porter.containers.torch_zip import read_header;"
+        "import sys; from pathlib import Path; from porter.containers.torch.torch_zip import read_header;"
         f"read_header(Path({str(path)!r}), 'm'); assert not {{'torch', 'numpy', 'pickle'}} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from porter.containers.base import Header
-from porter.containers.torch_pickle import MAX_STEPS, unpickle
-from porter.containers.torch_pickle_values import Inert, Tensor
-from porter.containers.torch_zip import read_header
+from porter.containers.torch.torch_pickle import MAX_STEPS, unpickle
+from porter.containers.torch.torch_pickle_values import Inert, Tensor
+from porter.containers.torch.torch_zip import read_header
 from porter.errors import MalformedError, PorterError, UnsupportedError
 
 DATA = bytes(range(24))

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from porter.containers.base import OutputFile
-from porter.containers.torch_zip import read_header
-from porter.containers.torch_zip_writer import literals, place
+from porter.containers.torch.torch_zip import read_header
+from porter.containers.torch.torch_zip_writer import literals, place
 from porter.dtypes import DTYPES
 from porter.errors import UnsupportedError
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from porter.containers.base import StoredTensor
-from porter.containers.safetensors_writer import place
+from porter.containers.safetensors.safetensors_writer import place
 from porter.dtypes import DTYPES
 from porter.execution.run import execute
 from porter.planning.plan import Plan, Summary

@@ -6,7 +6,7 @@ import torch
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 
 from porter.errors import UnsupportedError
-from porter.execution import gather, ordered, quantised, tiles
+from porter.execution.kernels import gather, ordered, quantised, tiles
 from porter.layout.copies import Loop
 from porter.planning.plan import COMPUTE, Copy, Operation
 

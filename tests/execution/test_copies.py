@@ -13,9 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from porter.errors import MalformedError, PorterError, UnsupportedError
-from porter.execution import extents, gather, runs, tiles, units
-from porter.execution.files import WeightFile
-from porter.execution.options import ExecutionOptions
+from porter.execution import units
+from porter.execution.kernels import extents, gather, runs, tiles
+from porter.execution.open_files import WeightFile
+from porter.execution.run_options import ExecutionOptions
 from porter.layout.copies import Loop, coalesce, run_length
 from porter.planning.plan import EXTENT, RUNS, TILE, Copy
 

@@ -8,7 +8,7 @@ import pytest
 
 from porter.errors import UsageError
 from porter.execution.buffers import Buffers
-from porter.execution.options import LEAST_MEMORY, ExecutionOptions, memory_spoken
+from porter.execution.run_options import LEAST_MEMORY, ExecutionOptions, memory_spoken
 from porter.layout.copies import Loop
 from porter.planning.plan import COMPUTE, EXTENT, RUNS, TILE, Copy
 
@@ -16,7 +16,7 @@ PROGRAM = """
 import pickle, resource, sys
 from pathlib import Path
 import torch
-from porter.execution.options import ExecutionOptions
+from porter.execution.run_options import ExecutionOptions
 from porter.execution.run import execute
 root = Path(sys.argv[1])
 torch.empty(2, 3).t().contiguous().float()

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from porter.containers.safetensors_writer import place
-from porter.execution import gather, tiles, units
-from porter.execution.options import LEAST_MEMORY, ExecutionOptions
+from porter.containers.safetensors.safetensors_writer import place
+from porter.execution import units
+from porter.execution.kernels import gather, tiles
 from porter.execution.run import execute
+from porter.execution.run_options import LEAST_MEMORY, ExecutionOptions
 from porter.layout.copies import Loop, coalesce, run_length
 from porter.planning.plan import EXTENT, RUNS, TILE, Copy
 from porter.planning.sharing import residues

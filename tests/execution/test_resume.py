@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from porter.errors import PorterError, UsageError
-from porter.execution import digests, files, journal, staging, units, weights
-from porter.execution.options import ExecutionOptions
+from porter.execution import digests, journal, staging, units, weights
+from porter.execution import open_files as files
 from porter.execution.run import Interrupted, execute
+from porter.execution.run_options import ExecutionOptions
 from porter.layout.copies import Loop
 from porter.planning.plan import COMPUTE, EXTENT, RUNS, TILE, Copy
 

@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import load_file
 
 from porter.errors import DifferenceError, MalformedError, PorterError, UnsupportedError, UsageError
-from porter.execution import checks, classes, files, run, staging
-from porter.execution.options import ExecutionOptions
+from porter.execution import checks, classes, run, staging
+from porter.execution import open_files as files
 from porter.execution.run import execute
+from porter.execution.run_options import ExecutionOptions
 from porter.execution.staging import RECEIPT
 from porter.layout.copies import Loop
 from porter.planning.plan import EXTENT, RUNS, TILE, Copy, EqualCheck, SideFile

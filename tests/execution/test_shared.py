@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from porter.containers.base import StoredTensor
-from porter.containers.safetensors_writer import place
+from porter.containers.safetensors.safetensors_writer import place
 from porter.dtypes import DTYPES
 from porter.errors import UnsupportedError
-from porter.execution.options import ExecutionOptions
+from porter.execution.run_options import ExecutionOptions
 from porter.layout.copies import Loop
 from porter.planning.plan import EXTENT, TILE, Copy
 from porter.planning.sharing import BLOCK, residues, shareable_bytes, shared_range

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from porter.containers import torch_zip_writer
+from porter.containers.torch import torch_zip_writer
 from porter.dtypes import DTYPES
 from porter.execution import journal, units
-from porter.execution.options import ExecutionOptions
 from porter.execution.run import Interrupted, execute
+from porter.execution.run_options import ExecutionOptions
 from porter.layout.copies import Loop
 from porter.planning.plan import EXTENT, TILE, Copy
 

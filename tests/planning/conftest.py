@@ -15,8 +15,8 @@ from porter.containers.checkpoint import Checkpoint
 from porter.dtypes import DTYPES
 from porter.layout import runs
 from porter.planning.build import build_plan
-from porter.planning.identify import Identity, NameMatcher
-from porter.planning.options import Options
+from porter.planning.plan_options import Options
+from porter.recognition.identify import Identity, NameMatcher
 from porter.tables import Family, load_families
 from porter.tables.bind import bind_dialect
 from porter.tables.load import load_canonical, load_dialect

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import porter
 from porter.errors import MalformedError, UnsupportedError
-from porter.planning.infer import infer, missing_rules
+from porter.recognition.infer import infer, missing_rules
 
 FAMILIES = ("gemma", "gemma2", "gemma3_text")
 SIZES = ("n_layer", "d_model", "n_head", "n_kv_head", "head_dim", "d_ff", "vocab_size")

@@ -108,7 +108,7 @@ import json, sys
 from pathlib import Path
 from porter.containers.checkpoint import open_checkpoint
 from porter.planning.build import build_plan
-from porter.planning.identify import identify
+from porter.recognition.identify import identify
 from porter.sources.local import locate
 from porter.tables import load_families
 

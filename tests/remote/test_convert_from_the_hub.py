@@ -176,7 +176,7 @@ def test_what_the_hub_has_signed_may_expire_on_the_way(hub, source: Path, tmp_pa
     code = (
         _SMALL_CHUNKS
         + """
-from porter.sources.hub_remote import RangeReader
+from porter.sources.hub.hub_ranges import RangeReader
 plain, calls = RangeReader._read, []
 def expiring(self, file, start, view, known, stopped):
     calls.append(known)
@@ -198,9 +198,9 @@ def test_one_memory_budget_holds_from_afar_too(hub, source: Path, tmp_path: Path
     code = """
 import threading
 import porter
-from porter.execution.options import ExecutionOptions
+from porter.execution.run_options import ExecutionOptions
 from porter.execution.streaming import Stream
-from porter.sources.hub_source import HubSource
+from porter.sources.hub.hub_source import HubSource
 sizes, under_way, most, lock = [], [0], [0], threading.Lock()
 plain = HubSource.read
 def counted(self, file, start, view, stopped):
@@ -236,7 +236,7 @@ def test_wrong_bytes_are_noticed_and_nothing_is_written(hub, source: Path, tmp_p
     ran = hub.python(
         """
 from pathlib import Path
-from porter.sources import hub_source
+from porter.sources.hub import hub_source
 plain = hub_source.HubSource.read
 def flipped(self, file, start, view, stopped):
     plain(self, file, start, view, stopped)
@@ -283,7 +283,7 @@ def test_a_killed_run_goes_on(hub, tmp_path: Path, dtype: str) -> None:
     script = (
         "import sys\n"
         "from porter.execution import streaming\n"
-        "from porter.sources import hub_source\n"
+        "from porter.sources.hub import hub_source\n"
         "streaming.CHUNK, streaming.NOTED_EVERY, streaming.AHEAD = 1 << 18, 2, 2\n"
         "import time\n"
         "if sys.argv[2] == 'slow':\n"
@@ -319,7 +319,7 @@ def test_a_killed_run_goes_on(hub, tmp_path: Path, dtype: str) -> None:
 # The network breaks after as many requests as the second argument says.
 _BREAKING = """
 from porter.execution import streaming
-from porter.sources import hub_source
+from porter.sources.hub import hub_source
 streaming.CHUNK, streaming.NOTED_EVERY, streaming.AHEAD = 1 << 18, 2, 2
 plain, calls = hub_source.HubSource.read, []
 def breaking(self, *arguments):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from porter.errors import UsageError
-from porter.sources.aliases import ALIASES, HubReference, find_source, resolve
+from porter.sources.names import ALIASES, HubReference, find_source, resolve
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,5 @@ def test_any_text_is_read_or_refused_in_words(text: str) -> None:
 
 
 def test_reading_a_name_does_not_import_the_hubs_client() -> None:
-    code = (
-        "import sys, porter.sources.aliases, porter.api.download; sys.exit('huggingface_hub' in sys.modules)"
-    )
+    code = "import sys, porter.sources.names, porter.api.download; sys.exit('huggingface_hub' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -91,10 +91,10 @@ def test_a_file_that_the_listing_names_and_the_hub_has_not(hub: Any) -> None:
     commit = hub.server.add("org/model", FILES)
     repo = hub.server.repos["org/model"]
     listed = hub.python(
-        "from porter.sources.aliases import HubReference\n"
-        "from porter.sources.hub import list_files\n"
-        "from porter.sources.hub_fetch import Place, fetch\n"
-        "from porter.sources.hub_files import RepoFile\n"
+        "from porter.sources.names import HubReference\n"
+        "from porter.sources.hub.repository import list_files\n"
+        "from porter.sources.hub.hub_fetch import Place, fetch\n"
+        "from porter.sources.hub.listing import RepoFile\n"
         "ref = HubReference('org/model')\n"
         "place = Place(list_files(ref))\n"
         "try:\n"
@@ -152,8 +152,8 @@ def test_a_slow_storage_is_waited_for(hub: Any) -> None:
 def test_a_full_disk_is_said_in_words(hub: Any) -> None:
     said = hub.python(
         "import errno\n"
-        "from porter.sources.aliases import HubReference\n"
-        "from porter.sources.hub_errors import translated\n"
+        "from porter.sources.names import HubReference\n"
+        "from porter.sources.hub.hub_errors import translated\n"
         "try:\n"
         "    with translated(HubReference('org/model')):\n"
         "        raise OSError(errno.ENOSPC, 'No space left on device')\n"
@@ -165,8 +165,8 @@ def test_a_full_disk_is_said_in_words(hub: Any) -> None:
 
 def test_a_mistake_in_porter_itself_is_not_dressed_up(hub: Any) -> None:
     said = hub.python(
-        "from porter.sources.aliases import HubReference\n"
-        "from porter.sources.hub_errors import translated\n"
+        "from porter.sources.names import HubReference\n"
+        "from porter.sources.hub.hub_errors import translated\n"
         "try:\n"
         "    with translated(HubReference('org/model')):\n"
         "        raise KeyError('x')\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from porter.errors import MalformedError, UsageError
-from porter.sources.hub_files import RepoFile, complete, select
+from porter.sources.hub.listing import RepoFile, complete, select
 
 SHARDS = [f"model-{number:05d}-of-00003.safetensors" for number in (1, 2, 3)]
 

@@ -11,8 +11,8 @@ import pytest
 TOKEN = "hf_averysecrettokenthatnobodymaysee"
 
 _LOOK = """
-from porter.containers.remote import open_remote
-from porter.sources.aliases import HubReference
+from porter.containers.hub_headers import open_remote
+from porter.sources.names import HubReference
 try:
     seen = open_remote(HubReference(sys.argv[1]), token=sys.argv[2] or None)
     emit({

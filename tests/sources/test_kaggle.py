@@ -16,8 +16,8 @@ import pytest
 from porter.api.download import Download, download
 from porter.api.download_kaggle import kaggle_source
 from porter.errors import AccessError, DifferenceError, PorterError, UnsupportedError, UsageError
-from porter.sources import kaggle
-from porter.sources.kaggle import KERAS_PRESETS, KaggleReference, cached, keras_preset, parse
+from porter.sources.kaggle import kaggle_models as kaggle
+from porter.sources.kaggle.kaggle_models import KERAS_PRESETS, KaggleReference, cached, keras_preset, parse
 from porter.sources.local import locate
 
 TOKEN = "KGAT_averysecrettoken"

@@ -3,7 +3,7 @@
 import pytest
 
 from porter.errors import MalformedError
-from porter.planning.identify import NameMatcher
+from porter.recognition.identify import NameMatcher
 from porter.tables import TableError
 from porter.tables.bind import bind_dialect
 

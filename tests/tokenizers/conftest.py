@@ -92,7 +92,7 @@ def literal() -> list[str]:
 
 @pytest.fixture(scope="session")
 def metadata(real_gguf: Path):
-    from porter.containers.gguf import read_header
+    from porter.containers.gguf.gguf_header import read_header
 
     return read_header(real_gguf, real_gguf.name).metadata
 

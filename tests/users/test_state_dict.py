@@ -222,7 +222,7 @@ def test_a_gguf(real_gguf: Path) -> None:
     import numpy as np
     from gguf import GGMLQuantizationType, quants
 
-    from porter.containers.gguf import read_header
+    from porter.containers.gguf.gguf_header import read_header
 
     wanted = {"output_norm.weight": ("transformer.ln_f.weight", 1.0), "blk.3.attn_output.weight":
               ("transformer.h.3.attn.proj.weight", 0.0)}  # fmt: skip

@@ -95,7 +95,9 @@ def test_the_tables_are_in_both(sdist: Path, wheel: Path) -> None:
 
 def test_it_is_the_wheel_that_runs(run, environment: Path) -> None:
     where = run(
-        "python", "-c", "import porter, porter.tables.find as f; print(porter.__file__, f.mappings_root())"
+        "python",
+        "-c",
+        "import porter, porter.tables.catalogue as c; print(porter.__file__, c.mappings_root())",
     )
     for path in where.split():
         assert Path(path).is_relative_to(environment.parent)

@@ -91,7 +91,7 @@ def convert(
 ) -> None:
     """Convert a checkpoint into another dialect."""
     from porter.api import convert as api
-    from porter.execution.options import ExecutionOptions, memory_spoken
+    from porter.execution.run_options import ExecutionOptions, memory_spoken
     from porter.planning.plan import plan_to_json
     from porter.planning.summary import grade
     from porter.reporting.plans import render, summary
@@ -178,7 +178,7 @@ def convert(
 def _download(source: str) -> None:
     from porter.api.download import download
     from porter.cli.progress import transfer
-    from porter.sources.aliases import HubReference, find_source
+    from porter.sources.names import HubReference, find_source
 
     if source.startswith("kaggle://") or isinstance(find_source(source), HubReference):
         with transfer("download") as advance:

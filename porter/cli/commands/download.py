@@ -85,8 +85,8 @@ def download(
 
 def _list(json: bool, source_dialect: str | None) -> None:
     from porter.reporting.text import table
-    from porter.sources.aliases import ALIASES
-    from porter.sources.kaggle import KERAS_PRESETS
+    from porter.sources.kaggle.kaggle_models import KERAS_PRESETS
+    from porter.sources.names import ALIASES
 
     if source_dialect == "keras":
         if json:

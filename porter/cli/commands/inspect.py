@@ -52,7 +52,7 @@ def inspect(
         _as(source, as_, full, filter, json, csv, markdown, map, config)
         return
     from porter.api.inspect import inspect as look
-    from porter.reporting.inspection import RIGHT, cells, render
+    from porter.reporting.shape_table import RIGHT, cells, render
 
     found = look(source, filter=filter, maps=map, config=config)
     if source is None:

@@ -1,0 +1,191 @@
+"""Keras checkpoints: presets, sharded presets, bare weight files and `.keras` archives, as headers.
+
+A preset's `metadata.json` counts its parameters; where it is there, the tensors must add up to it. An
+archive is read where it lies: its weights must be stored in it without compression. Its config, which is
+no file of its own, is handed on in the header's metadata under the name that it has in the archive.
+
+Format: `preset_utils.py` of KerasHub (0.32), `saving_lib.py` of Keras (3.15).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+from porter.containers.base import Header
+from porter.containers.keras import hdf5
+from porter.containers.paths import locate, unsafe_path
+from porter.containers.torch.torch_zip_entries import Entry, pread, read_entries
+from porter.errors import MalformedError, UnsupportedError
+
+WEIGHTS, INDEX, METADATA, CONFIG = "model.weights.h5", "model.weights.json", "metadata.json", "config.json"
+TOKENIZER = "assets/tokenizer/vocabulary.spm"
+
+# Bytes. Indexes and configs hold kilobytes; a config that embeds its tokenizer holds some 6 MB.
+_MAX_JSON = 64 << 20
+
+
+def is_keras(name: str) -> bool:
+    """Whether a file's name says that it holds Keras weights."""
+    return name.endswith((".weights.h5", ".keras", ".h5"))
+
+
+def holds_keras(root: Path) -> bool:
+    """Whether a directory holds Keras weights."""
+    return (root / INDEX).is_file() or any(is_keras(path.name) for path in root.iterdir())
+
+
+def read_file(root: Path, file: str) -> tuple[Header, ...]:
+    """The header of one weight file or archive."""
+    path = locate(root, file)
+    return (_read_archive(path, file) if file.endswith(".keras") else hdf5.read_header(path, file),)
+
+
+def read_directory(root: Path) -> tuple[Header, ...]:
+    """The headers of a directory's weights: a preset's, whole or in shards, or the only file there is.
+
+    Raises MalformedError where shards, index and `metadata.json` disagree, UnsupportedError where it is
+    not clear which weights are meant.
+    """
+    headers: tuple[Header, ...]
+    if (root / WEIGHTS).is_file():
+        headers = (hdf5.read_header(locate(root, WEIGHTS), WEIGHTS),)
+    elif (root / INDEX).is_file():
+        headers = tuple(_read_shards(root))
+    else:
+        names = sorted(path.name for path in root.iterdir() if is_keras(path.name))
+        if len(names) > 1:
+            raise UnsupportedError(
+                f"{root} holds {len(names)} Keras weight files",
+                cause=", ".join(names[:5]),
+                hint="name the file that you mean",
+            )
+        return read_file(root, names[0])
+    if (root / METADATA).is_file():
+        _check_count(_json(locate(root, METADATA).read_bytes(), METADATA), headers, METADATA)
+    return headers
+
+
+def preset_metadata(sizes: Iterable[int]) -> bytes:
+    """A preset's `metadata.json`, from the number of elements of each tensor.
+
+    KerasHub notes its own version and the date too; neither took part here, and nothing reads them.
+    """
+    content = {"parameter_count": sum(sizes), "tasks": ["CausalLM"]}
+    return (json.dumps(content, indent=4) + "\n").encode()
+
+
+def _read_shards(root: Path) -> list[Header]:
+    weight_map = _weight_map(_json(locate(root, INDEX).read_bytes(), INDEX))
+    files = sorted({file for homes in weight_map.values() for file in homes})
+    for file in files:
+        if not locate(root, file).is_file():
+            groups = [group for group, homes in weight_map.items() if file in homes]
+            raise MalformedError(
+                f"shard {file} is missing",
+                cause=f"{INDEX} expects it to hold {len(groups)} groups, {groups[0]!r} among them",
+                hint="download the checkpoint again",
+            )
+    headers = [hdf5.read_header(locate(root, file), file) for file in files]
+    unfound = {(group, file) for group, homes in weight_map.items() for file in homes}
+    holders: dict[str, str] = {}
+    for header in headers:
+        for tensor in header.tensors:
+            group = tensor.name.rpartition("/")[0]
+            if header.file not in weight_map.get(group, ()):
+                _refuse(header.file, f"expected only groups that {INDEX} lists here, found {tensor.name!r}")
+            if tensor.name in holders:
+                _refuse(header.file, f"expected {tensor.name!r} once, found it in {holders[tensor.name]} too")
+            holders[tensor.name] = header.file
+            unfound.discard((group, header.file))
+    if unfound:
+        group, file = min(unfound)
+        _refuse(file, f"expected variables in {group!r} by {INDEX}, found none")
+    return headers
+
+
+def _weight_map(index: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """The files of each group; groups are written `/layers/…/vars`, with one name or a list of them."""
+    raw = index.get("weight_map")
+    if not isinstance(raw, dict) or not raw:
+        _refuse(INDEX, "expected an object called weight_map")
+    found: dict[str, tuple[str, ...]] = {}
+    for group, value in raw.items():
+        files = tuple(value) if isinstance(value, list) else (value,)
+        if not files or not all(isinstance(file, str) for file in files):
+            _refuse(INDEX, f"expected file names for {group!r}, found {value!r:.80}")
+        for file in files:
+            reason = "is in another directory" if "/" in file else unsafe_path(file)
+            if reason:
+                _refuse(INDEX, f"expected a file beside it for {group!r}, found {file!r}, which {reason}")
+        name = group.removeprefix("/")
+        if name in found:
+            _refuse(INDEX, f"expected {name!r} once, found it twice")
+        found[name] = files
+    return found
+
+
+def _read_archive(path: Path, file: str) -> Header:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        entries = read_entries(descriptor, os.fstat(descriptor).st_size, file)
+        weights = entries.get(WEIGHTS)
+        if weights is None:
+            _refuse(file, f"expected {WEIGHTS} in the archive, found {', '.join(entries)!r:.80}")
+        for entry in (weights, entries.get(CONFIG), entries.get(METADATA)):
+            if entry is not None and entry.method:
+                raise UnsupportedError(
+                    f"{file}: {entry.name} is compressed in the archive",
+                    cause="its bytes cannot be read where they lie",
+                    hint=f"unzip it into a directory of its own and name that: unzip {file} -d DIRECTORY",
+                )
+        texts = {
+            name: _json(_content(descriptor, entries[name], file), f"{file}/{name}")
+            for name in (CONFIG, METADATA)
+            if name in entries
+        }
+    finally:
+        os.close(descriptor)
+    header = hdf5.read_header(path, file, weights.offset, weights.size)
+    _check_count(texts.get(METADATA, {}), [header], f"{file}/{METADATA}")
+    return replace(header, metadata=texts)
+
+
+def _content(descriptor: int, entry: Entry, file: str) -> bytes:
+    if entry.size > _MAX_JSON:
+        _refuse(file, f"expected {entry.name} to have at most {_MAX_JSON} bytes, found {entry.size}")
+    return pread(descriptor, entry.size, entry.offset, file)
+
+
+def _check_count(metadata: dict[str, Any], headers: Iterable[Header], file: str) -> None:
+    stated = metadata.get("parameter_count")
+    if stated is None:
+        return
+    found = sum(t.elements for header in headers for t in header.tensors if not hdf5.is_state(t.name))
+    if stated != found:
+        raise MalformedError(
+            f"{file} and the weights disagree",
+            cause=f"{file} counts {stated!r} parameters, the tensors hold {found}",
+            hint="is the checkpoint complete? If it was saved with LoRA on, whose factors are counted and "
+            f"not stored, name {WEIGHTS} itself",
+        )
+
+
+def _json(text: bytes, file: str) -> dict[str, Any]:
+    if len(text) > _MAX_JSON:
+        _refuse(file, f"expected at most {_MAX_JSON} bytes, found {len(text)}")
+    try:
+        value = json.loads(text.decode())
+    except (ValueError, RecursionError) as error:
+        _refuse(file, f"expected JSON, found: {error}")
+    if not isinstance(value, dict):
+        _refuse(file, f"expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def _refuse(file: str, cause: str) -> NoReturn:
+    raise MalformedError(f"{file} is malformed", cause=cause)

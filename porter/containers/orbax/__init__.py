@@ -1,0 +1,1 @@
+"""Orbax: trees of zarr arrays."""

@@ -1,0 +1,127 @@
+"""Arrays of an Orbax checkpoint that are no plain files, written out as such by tensorstore.
+
+tensorstore is what Orbax itself stores arrays with; reading through it alone needs no JAX. Pieces follow the
+array's own chunks, so that each is decoded once; an array that is one chunk passes through memory whole.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from porter.containers.base import StoredTensor
+from porter.containers.orbax.orbax_tree import ARRAY
+from porter.errors import MalformedError, UnsupportedError
+
+# Bytes of an array read at a time, where its chunks are smaller.
+PIECE = 32 << 20
+
+_DATABASE = "manifest.ocdbt"
+
+
+def tensorstore() -> Any:
+    """The tensorstore package. Raises UnsupportedError where it is not installed."""
+    try:
+        import tensorstore as found
+    except ImportError:
+        raise UnsupportedError(
+            "this Orbax checkpoint keeps its arrays in a form that needs tensorstore to be read",
+            hint="pip install 'weight-porter[orbax]'",
+        ) from None
+    return found
+
+
+def database(base: Path) -> Any:
+    """The key-value store of an OCDBT checkpoint. Raises MalformedError if it cannot be opened."""
+    package = tensorstore()
+    try:
+        return package.KvStore.open(_store(base)).result()
+    except (ValueError, OSError) as error:
+        raise MalformedError(f"{base.name} cannot be opened", cause=str(error)[:300]) from None
+
+
+@contextmanager
+def exported(root: Path, tensors: Iterable[StoredTensor], beside: Path) -> Iterator[Mapping[str, Path]]:
+    """Plain files, in a directory in `beside` that goes afterwards, for those tensors that have none."""
+    wanted = [tensor for tensor in tensors if tensor.file.startswith(ARRAY)]
+    if not wanted:
+        yield {}
+        return
+    beside.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".porter-arrays-", dir=beside) as folder:
+        paths = {}
+        for number, tensor in enumerate(wanted):
+            paths[tensor.file] = Path(folder) / str(number)
+            export(root, tensor, paths[tensor.file])
+        yield paths
+
+
+def export(root: Path, tensor: StoredTensor, path: Path) -> None:
+    """Write the array's elements, row-major, to a new file. Its time is the checkpoint's."""
+    array, changed = _open(root, tensor)
+    if tuple(array.shape) != tensor.shape:
+        raise MalformedError(
+            f"{tensor.name} has changed", cause=f"expected {tensor.shape}, found {array.shape}"
+        )
+    with path.open("xb") as stream:
+        try:
+            if not tensor.shape:
+                stream.write(array.read(order="C").result().tobytes())
+            else:
+                step = _step(array, tensor)
+                for start in range(0, tensor.shape[0], step):
+                    piece = array[start : min(start + step, tensor.shape[0])].read(order="C").result()
+                    stream.write(piece.tobytes())
+        except (ValueError, OSError) as error:
+            raise MalformedError(f"{tensor.name} cannot be read", cause=str(error)[:300]) from None
+    os.utime(path, ns=(changed, changed))
+
+
+def _step(array: Any, tensor: StoredTensor) -> int:
+    """Outermost rows that are read at once: whole chunks of them."""
+    rows = max(1, int(array.chunk_layout.read_chunk.shape[0]))
+    row = max(1, tensor.nbytes // max(1, tensor.shape[0]))
+    return max(rows, PIECE // row // rows * rows)
+
+
+def _open(root: Path, tensor: StoredTensor) -> tuple[Any, int]:
+    package = tensorstore()
+    name = tensor.file.removeprefix(ARRAY)
+    folder, param = _split(root, name)
+    base = root / folder
+    store: dict[str, Any]
+    if (base / _DATABASE).is_file():
+        store = {**_store(base), "path": f"{param}/"}
+        changed = (base / _DATABASE).stat().st_mtime_ns
+    else:
+        store = _files(base / param)
+        changed = max(path.stat().st_mtime_ns for path in (base / param).iterdir())
+    # Nothing is read twice, so nothing need be kept.
+    context = package.Context({"cache_pool": {"total_bytes_limit": 0}})
+    for driver in ("zarr", "zarr3"):
+        try:
+            spec = {"driver": driver, "kvstore": store}
+            return package.open(spec, open=True, read=True, context=context).result(), changed
+        except ValueError as error:
+            cause = str(error)
+    raise MalformedError(f"{tensor.name} cannot be opened", cause=cause[:300])
+
+
+def _split(root: Path, name: str) -> tuple[str, str]:
+    """The checkpoint's folder within `root`, and the array's name in it."""
+    head, _, rest = name.partition("/")
+    if rest and any((root / head / mark).is_file() for mark in ("_METADATA", _DATABASE)):
+        return head, rest
+    return "", name
+
+
+def _store(base: Path) -> dict[str, Any]:
+    return {"driver": "ocdbt", "base": _files(base)}
+
+
+def _files(directory: Path) -> dict[str, Any]:
+    return {"driver": "file", "path": f"{directory.resolve()}/"}

@@ -1,0 +1,1 @@
+"""Safetensors: shards and indexes, headers read strictly and written."""

@@ -1,0 +1,188 @@
+"""From a torch file's unpickled value to its state dict, and from that to tensors with extents.
+
+A state dict stands at the top of the file or under one of `WRAPPERS`; what else the file holds (optimizer
+states, hyperparameters) is left alone. Tensors that are not the plain bytes of one row-major block are
+refused by name: a transposed view has no extent.
+
+Where: Lightning's `state_dict`, LitGPT's and fairseq's `model`, Google's Gemma `model_state_dict`,
+DeepSpeed's `module`. Prefixes: `torch.compile` and `DistributedDataParallel` name what they wrap.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from porter.containers.base import StoredTensor
+from porter.containers.torch.torch_pickle_values import Inert, Storage, Tensor, kind_of
+from porter.containers.torch.torch_zip_entries import Entry, refuse
+from porter.dtypes import DTYPES, Dtype
+from porter.errors import MalformedError, UnsupportedError
+
+# The deepest first: a wrapped model may have other tensors beside it.
+WRAPPERS = ("model.module", "model", "state_dict", "model_state_dict", "module")
+PREFIXES = ("_orig_mod.", "module.")
+
+# Elements. Strides and sizes are i64 in torch; nothing stored comes near.
+_MAX_ELEMENTS = 2**63 - 1
+
+UNTYPED = "torch.storage.UntypedStorage"
+STORAGE_CLASSES = {
+    "torch.DoubleStorage": "F64",
+    "torch.FloatStorage": "F32",
+    "torch.HalfStorage": "F16",
+    "torch.BFloat16Storage": "BF16",
+    "torch.ComplexFloatStorage": "C64",
+    "torch.LongStorage": "I64",
+    "torch.IntStorage": "I32",
+    "torch.ShortStorage": "I16",
+    "torch.CharStorage": "I8",
+    "torch.ByteStorage": "U8",
+    "torch.BoolStorage": "BOOL",
+    UNTYPED: "U8",
+}
+_DTYPES = {f"torch.{dtype.torch}": dtype for dtype in DTYPES.values() if dtype.torch}
+
+
+def find_state(value: Any, file: str) -> tuple[str | None, dict[str, Tensor]]:
+    """The state dict in an unpickled value, and the key that it stands under (None at the top).
+
+    Entries that are no tensors (versions, extra state) are left out. Raises MalformedError for a foreign
+    object where tensors are expected, UnsupportedError where there is no state dict.
+    """
+    if isinstance(value, Inert):
+        raise _foreign(file, "the state dict", value)
+    if not isinstance(value, dict):
+        raise _no_state(file, kind_of(value))
+    for wrapper in WRAPPERS:
+        inner: Any = value
+        for key in wrapper.split("."):
+            inner = inner.get(key) if isinstance(inner, dict) else None
+        if _holds_tensors(inner):
+            return wrapper, _tensors(inner, file)
+    if value and not _holds_tensors(value):
+        keys = [repr(key)[:40] for key in value if isinstance(key, str)][:5]
+        raise _no_state(file, f"a dict with the keys {', '.join(keys)}" if keys else "a dict without them")
+    return None, _tensors(value, file)
+
+
+def _holds_tensors(value: Any) -> bool:
+    return isinstance(value, dict) and any(
+        isinstance(item, Tensor) and isinstance(key, str) for key, item in value.items()
+    )
+
+
+def _tensors(state: dict[Any, Any], file: str) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for name, value in state.items():
+        if isinstance(value, Inert):
+            # Modules may leave any object there (get_extra_state); it is never a weight.
+            if isinstance(name, str) and name.endswith("_extra_state"):
+                continue
+            raise _foreign(file, f"tensor {name!r}" if isinstance(name, str) else "a tensor", value)
+        if isinstance(value, Tensor):
+            if not isinstance(name, str):
+                refuse(file, f"expected tensors under names, found one under {kind_of(name)}")
+            tensors[name] = value
+    return tensors
+
+
+def common_prefix(names: Iterable[str]) -> str:
+    """The wrappers' prefix that all names share, such as `module._orig_mod.`; empty if there is none."""
+    known = list(names)
+    found = ""
+    while known:
+        for prefix in PREFIXES:
+            longer = found + prefix
+            if all(name.startswith(longer) and len(name) > len(longer) for name in known):
+                found = longer
+                break
+        else:
+            break
+    return found
+
+
+def place_tensor(name: str, tensor: Tensor, entries: Mapping[str, Entry], file: str) -> StoredTensor:
+    """The extent of a tensor whose storages are `entries` by key.
+
+    Raises MalformedError where storage, shape and entry disagree, UnsupportedError for a tensor that is no
+    row-major block or whose dtype porter does not know.
+    """
+    storage = tensor.storage
+    what = f"{file}: tensor {name!r}"
+    entry = entries.get(storage.key)
+    if entry is None:
+        raise MalformedError(f"{what} is malformed", cause=f"expected its data in entry {storage.key!r:.80}, "
+                             "found no such entry")  # fmt: skip
+    unit = _dtype(storage, None, what)
+    dtype = _dtype(storage, tensor.dtype, what)
+    if storage.numel * unit.itemsize != entry.size:
+        raise MalformedError(
+            f"{what} is malformed",
+            cause=f"expected {storage.numel * unit.itemsize} bytes in {entry.name!r}, found {entry.size}",
+        )
+    if tensor.altered:
+        raise UnsupportedError(
+            f"{what} is a conjugated or negated view",
+            hint="save it again after .resolve_conj().resolve_neg()",
+        )
+    if not _row_major(tensor):
+        raise UnsupportedError(
+            f"{what} is a strided view",
+            cause=f"expected row-major data, found the shape {list(tensor.shape)} with the strides "
+            f"{list(tensor.strides)}",
+            hint="save it again after .contiguous()",
+        )
+    # Zeros are left out, or a dim of 0 would hide an overflow in the others.
+    if math.prod(dim for dim in tensor.shape if dim) > _MAX_ELEMENTS:
+        raise MalformedError(f"{what} is malformed", cause=f"expected less than 2^63 elements, found the "
+                             f"shape {list(tensor.shape)}")  # fmt: skip
+    begin = tensor.offset * dtype.itemsize
+    end = begin + math.prod(tensor.shape) * dtype.itemsize
+    if end > entry.size:
+        raise MalformedError(
+            f"{what} is malformed",
+            cause=f"expected its bytes {begin} to {end} in {entry.name!r}, found {entry.size} bytes there",
+        )
+    return StoredTensor(name, dtype, tensor.shape, file, entry.offset + begin)
+
+
+def _row_major(tensor: Tensor) -> bool:
+    if 0 in tensor.shape:
+        return True
+    expected = 1
+    for size, stride in zip(reversed(tensor.shape), reversed(tensor.strides), strict=True):
+        if size != 1 and stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+def _dtype(storage: Storage, word: str | None, what: str) -> Dtype:
+    """A tensor's dtype by torch's word; by the storage's class where there is none."""
+    dtype = _DTYPES.get(word) if word else DTYPES.get(STORAGE_CLASSES.get(storage.kind, ""))
+    if dtype is None:
+        raise UnsupportedError(f"{what} has an unknown dtype", cause=f"found {word or storage.kind!r:.80}")
+    return dtype
+
+
+def _foreign(file: str, what: str, value: Inert) -> MalformedError | UnsupportedError:
+    if value.name.startswith("torch._utils._rebuild_") or value.name.startswith("torch._tensor._rebuild_"):
+        return UnsupportedError(
+            f"{file}: {what} is no plain tensor",
+            cause=f"expected one with dense data, found what {value.name} makes",
+            hint="save it again as a dense tensor on the CPU",
+        )
+    return MalformedError(
+        f"{file} is not safe to read",
+        cause=f"expected plain data for {what}, found a call of {value.name!r:.120}, which was not made",
+        hint="do not load this file with anything else before you know where it comes from",
+    )
+
+
+def _no_state(file: str, found: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"{file} holds no state dict",
+        cause=f"expected a dict of tensors at the top or under {', '.join(WRAPPERS)}, found {found}",
+    )

@@ -1,0 +1,224 @@
+"""Torch files (`.pth`, `.bin`, `.pt`, `.ckpt`): the tensors of a zip that torch.save wrote, as file extents.
+
+Promised: nothing is imported or executed that the file names, torch is not needed, and no weight is read.
+Every tensor that is returned is one row-major block inside a stored entry of the archive; two names may
+share a block, which is how torch keeps ties. Not promised: that the zip's checksums of weights are right
+(torch does not check them either), and files in torch's formats from before 1.6.
+
+Format: torch's `serialization.py` and `caffe2/serialize/inline_container.cc` (2.13).
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import stat
+import zlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from porter.containers.base import Header
+from porter.containers.paths import locate
+from porter.containers.safetensors.safetensors_header import check_name, some
+from porter.containers.safetensors.shards import check_index, check_shards_exist, holders_of, read_index
+from porter.containers.torch.torch_pickle import MAX_PICKLE, unpickle
+from porter.containers.torch.torch_state import common_prefix, find_state, place_tensor
+from porter.containers.torch.torch_zip_entries import LOCAL_MAGIC, Entry, pread, read_entries, refuse
+from porter.errors import PorterError, UnsupportedError, UsageError
+
+CONTAINER = "torch"
+SUFFIXES = (".pth", ".bin", ".pt", ".ckpt")
+
+# In a header's metadata: the key that the state dict stands under.
+WRAP = "torch.wrapped_under"
+
+_MAIN_INDEX = "pytorch_model.bin.index.json"
+_INDEX_SUFFIX = ".bin.index.json"
+_SINGLE_FILES = ("pytorch_model.bin", "lit_model.pth")
+
+# What trainers put beside the weights, in torch's format too.
+_NO_WEIGHTS = ("training_args.bin", "optimizer*", "scheduler*", "rng_state*", "scaler*")
+
+_RESAVE = "save it again where it comes from: torch.save(torch.load(file, weights_only=True), new_file)"
+
+# Bytes. Longer than any word that may stand in the byteorder entry.
+_MAX_BYTEORDER = 16
+
+
+def read_header(path: Path, file: str) -> Header:
+    """The tensors of the torch file at `path`, whose name in the checkpoint is `file`, in file order.
+
+    `metadata` may hold "torch.wrapped_under" (the key of the state dict), "torch.prefix" (a wrapper's prefix
+    that was taken off all names), and "torch.foreign" (classes and functions that the pickle names and that
+    were not looked up). Raises MalformedError for a file that is broken or unsafe, UnsupportedError for
+    views without an extent, other byte orders, compressed entries and formats from before torch 1.6.
+    """
+    return _strip([_read_raw(path, file)])[0]
+
+
+def read_checkpoint_headers(directory: Path) -> list[Header]:
+    """The headers of all torch files of a checkpoint directory, ordered by file name.
+
+    An index decides which those are; without one `pytorch_model.bin`, `lit_model.pth`, or the only file with
+    one of the SUFFIXES that may hold weights. Raises MalformedError where shards and index disagree,
+    UsageError where it is not clear which file is meant.
+    """
+    try:
+        names = sorted(entry.name for entry in directory.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        raise UsageError(f"{directory} cannot be listed", cause=error.strerror) from error
+    indexes = [name for name in names if name.endswith(_INDEX_SUFFIX)]
+    if _MAIN_INDEX in indexes:
+        indexes = [_MAIN_INDEX]
+    if len(indexes) > 1:
+        raise _ambiguous(directory, indexes)
+    if not indexes:
+        file = _only_file(names, directory)
+        return [read_header(locate(directory, file), file)]
+    weight_map = read_index(locate(directory, indexes[0]))
+    files = sorted(set(weight_map.values()))
+    check_shards_exist(files, weight_map, directory, indexes[0])
+    headers = [_read_raw(locate(directory, file), file) for file in files]
+    # The index lists names as they are stored.
+    check_index(weight_map, holders_of(headers), indexes[0])
+    return _strip(headers)
+
+
+def _only_file(names: list[str], directory: Path) -> str:
+    for single in _SINGLE_FILES:
+        if single in names:
+            return single
+    files = [
+        name
+        for name in names
+        if name.endswith(SUFFIXES) and not any(fnmatch.fnmatch(name, other) for other in _NO_WEIGHTS)
+    ]
+    if not files:
+        raise UsageError(f"no torch file with weights in {directory}")
+    if len(files) > 1:
+        raise _ambiguous(directory, files)
+    return files[0]
+
+
+def _ambiguous(directory: Path, names: list[str]) -> UsageError:
+    return UsageError(
+        f"{directory} holds more than one torch file",
+        cause=f"found {some(names)}",
+        hint="name the file that you mean, or add an index",
+    )
+
+
+def _strip(headers: list[Header]) -> list[Header]:
+    """Take a wrapper's prefix off, where all tensors of the checkpoint have it."""
+    prefix = common_prefix(tensor.name for header in headers for tensor in header.tensors)
+    if not prefix:
+        return headers
+    return [
+        replace(
+            header,
+            tensors=tuple(tensor._replace(name=tensor.name[len(prefix) :]) for tensor in header.tensors),
+            metadata={**header.metadata, "torch.prefix": prefix},
+        )
+        for header in headers
+    ]
+
+
+def _read_raw(path: Path, file: str) -> Header:
+    """A file's header with names as they are stored."""
+    try:
+        # A pipe would block before anything can be said about it.
+        if not stat.S_ISREG(path.stat().st_mode):
+            refuse(file, "expected a regular file")
+        with path.open("rb") as stream:
+            fd = stream.fileno()
+            size = os.fstat(fd).st_size
+            _check_format(os.pread(fd, 512, 0), file)
+            entries = read_entries(fd, size, file)
+            top = _top_folder(entries, file)
+            _check_stored(entries, file)
+            _check_byteorder(fd, entries.get(f"{top}/byteorder"), file)
+            pickled = _read_pickle(fd, entries[f"{top}/data.pkl"], file)
+    except OSError as error:
+        raise PorterError(f"{file} cannot be read", cause=f"{error.strerror}: {path}") from error
+    found = unpickle(pickled, file)
+    wrapper, state = find_state(found.value, file)
+    folder = f"{top}/data/"
+    storages = {
+        name.removeprefix(folder): entry for name, entry in entries.items() if name.startswith(folder)
+    }
+    tensors = []
+    for name, tensor in state.items():
+        check_name(name, file)
+        tensors.append(place_tensor(name, tensor, storages, file))
+    tensors.sort(key=lambda tensor: tensor.offset)
+    metadata: dict[str, Any] = {}
+    if wrapper is not None:
+        metadata[WRAP] = wrapper
+    if found.foreign:
+        metadata["torch.foreign"] = found.foreign
+    return Header(CONTAINER, file, size, tuple(tensors), metadata)
+
+
+def _check_format(start: bytes, file: str) -> None:
+    if start.startswith(LOCAL_MAGIC):
+        return
+    if start[:1] == b"\x80":
+        raise UnsupportedError(
+            f"{file} is a torch file without a zip", cause="torch wrote such files before 1.6", hint=_RESAVE
+        )
+    if start[257:262] == b"ustar":
+        raise UnsupportedError(
+            f"{file} is a tar archive", cause="torch wrote such files before 0.4", hint=_RESAVE
+        )
+    refuse(file, f"expected a zip archive, found a file that starts with {start[:8]!r}")
+
+
+def _top_folder(entries: dict[str, Entry], file: str) -> str:
+    """The one folder that holds everything; torch names it after the file."""
+    folders = {name.partition("/")[0] if "/" in name else "" for name in entries}
+    if len(folders) != 1 or "" in folders:
+        refuse(file, f"expected one folder in the archive, found {some(sorted(folders)) or 'none'}")
+    top = folders.pop()
+    if f"{top}/constants.pkl" in entries:
+        raise UnsupportedError(
+            f"{file} is a TorchScript archive",
+            cause="it holds a program, not only weights",
+            hint="save its state dict: torch.save(torch.jit.load(file).state_dict(), new_file)",
+        )
+    if f"{top}/data.pkl" not in entries:
+        refuse(file, f"expected the entry {top}/data.pkl, found {some(entries)}")
+    return top
+
+
+def _check_stored(entries: dict[str, Entry], file: str) -> None:
+    for entry in entries.values():
+        if entry.method:
+            raise UnsupportedError(
+                f"{file}: entry {entry.name!r} is compressed",
+                cause=f"expected stored bytes (method 0), found method {entry.method}",
+                hint=_RESAVE,
+            )
+
+
+def _check_byteorder(fd: int, entry: Entry | None, file: str) -> None:
+    # Files from before torch 2.1 lack the entry, and are little-endian.
+    if entry is None:
+        return
+    word = pread(fd, min(entry.size, _MAX_BYTEORDER), entry.offset, file)
+    if word == b"big":
+        raise UnsupportedError(
+            f"{file} holds big-endian numbers", cause="expected little-endian ones", hint=_RESAVE
+        )
+    if word != b"little":
+        refuse(file, f"expected the byte order little or big, found {word!r}")
+
+
+def _read_pickle(fd: int, entry: Entry, file: str) -> bytes:
+    if entry.size > MAX_PICKLE:
+        refuse(file, f"expected a pickle of at most {MAX_PICKLE} bytes, found {entry.size}")
+    pickled = pread(fd, entry.size, entry.offset, file)
+    # torch leaves 0 there when told not to compute checksums.
+    if entry.crc not in (0, zlib.crc32(pickled)):
+        refuse(file, f"expected the checksum {entry.crc:#010x} of {entry.name!r}, found another")
+    return pickled

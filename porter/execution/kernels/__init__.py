@@ -1,0 +1,1 @@
+"""How one copy, or a part of one, is run: one module a class."""

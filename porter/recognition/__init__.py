@@ -1,0 +1,1 @@
+"""What is this checkpoint? Its family, dialect and sizes, and a description of it."""

@@ -1,0 +1,326 @@
+"""What a checkpoint is: its family and dialect, from its config and from what its tensors show.
+
+A directory's name decides nothing. Every table whose config is there and matches is a candidate; the one
+whose rules know the most of the tensors is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from porter.config.raw import get, raw_config
+from porter.config.read import ConfigReader, Shapes
+from porter.containers.checkpoint import Checkpoint
+from porter.errors import MalformedError, UnsupportedError
+from porter.recognition.infer import infer, missing_rules
+from porter.tables.catalogue import Family
+from porter.tables.model import Dialect
+from porter.tables.patterns import Pattern, Spelling, taken_apart
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A checkpoint's family and dialect, its hyperparameters, and its tensors under the table's names.
+
+    `words` is the dialect that its config was in, where that is another one.
+    """
+
+    family: Family
+    dialect: Dialect
+    hyperparameters: Mapping[str, Any]
+    raw: Mapping[str, Any]
+    names: Mapping[str, str]
+    unknown_fields: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    words: Dialect | None = None
+
+
+class NameMatcher:
+    """Finds the rule that a stored name fits, trying the dialect's alternative prefixes last."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        # By template: the form of a name, and the rule's own pattern where the name is another one for it.
+        self._forms: dict[str, list[tuple[Spelling, Pattern | None]]] = {}
+        for rule in dialect.rules:
+            for pattern in (rule.theirs, *rule.also, *([rule.scale_by] if rule.scale_by else [])):
+                for form in pattern.spellings:
+                    respelled = rule.theirs if pattern in rule.also else None
+                    self._forms.setdefault(form.template, []).append((form, respelled))
+        self._prefixes = dialect.prefixes
+        self._ignored: dict[str, list[Pattern]] = {}
+        for pattern in dialect.ignore:
+            for form in pattern.spellings:
+                self._ignored.setdefault(form.template, []).append(pattern)
+
+    def spelled(self, name: str) -> str | None:
+        """The name as the table spells it, or None if no rule fits."""
+        found = self._fits(name)
+        if found is not None:
+            return found
+        for ours, theirs in self._prefixes:
+            if name.startswith(theirs):
+                found = self._fits(ours + name[len(theirs) :])
+                if found is not None:
+                    return found
+        return None
+
+    def ignored(self, name: str) -> bool:
+        """Whether the dialect stores this tensor but it is no weight (a buffer, say)."""
+        template, digits = taken_apart(name)
+        return any(
+            pattern.matched(template, digits) is not None for pattern in self._ignored.get(template, ())
+        )
+
+    def _fits(self, name: str) -> str | None:
+        template, digits = taken_apart(name)
+        for form, respelled in self._forms.get(template, ()):
+            values = form.match(digits)
+            if values is not None:
+                return respelled.format(values) if respelled else name
+        return None
+
+
+def identify(
+    checkpoint: Checkpoint,
+    families: Mapping[str, Family],
+    *,
+    config: Path | None = None,
+    dialect: str | None = None,
+) -> Identity:
+    """Family, dialect and hyperparameters of a checkpoint. Raises UnsupportedError if no table fits.
+
+    `config` is used in place of the checkpoint's own config file; `dialect` limits the search.
+    """
+    best: tuple[tuple[int, bool, int], _Candidate, dict[str, str]] | None = None
+    rivals: list[str] = []
+    for candidate in _candidates(checkpoint, families, config):
+        if dialect is not None and candidate.dialect.name != dialect:
+            continue
+        names = _known_names(checkpoint, candidate.dialect)
+        if not _recognised(checkpoint, candidate, names):
+            continue
+        missing = 0
+        if candidate.bare:
+            shapes = _shapes(checkpoint, names)
+            found_out = infer(candidate.dialect, candidate.family.canonical, shapes)
+            if found_out.unknown:
+                continue
+            candidate = replace(candidate, inferred=found_out.hyperparameters)
+            missing = missing_rules(candidate.dialect, candidate.family.canonical, shapes)
+        # Weights beside a config of their own dialect are rather that than another's; and names that two
+        # families know are of the one that expects no more.
+        score = (len(names), candidate.words is candidate.dialect, -missing)
+        if best is None or score > best[0]:
+            best = (score, candidate, names)
+            rivals = []
+        elif score == best[0]:
+            rivals.append(f"{candidate.family.name}/{candidate.dialect.name}")
+    if best is None:
+        raise _unknown(checkpoint, families, config)
+    (known, _, _), found, names = best
+    family, chosen = found.family, found.dialect
+    if known == 0:
+        raise UnsupportedError(
+            f"the tensors of {checkpoint.label} are not those of {family.name} in any dialect",
+            cause=f"the config says {family.name}; found tensors such as {_some(checkpoint.tensors)}",
+            hint="see `porter mappings ls`; add a table of your own with --map FILE.toml",
+        )
+    if rivals:
+        raise UnsupportedError(
+            f"{checkpoint.label} fits {family.name}/{chosen.name} and {', '.join(rivals)} alike",
+            hint="say which one it is with --from DIALECT",
+        )
+    return _read(checkpoint, found, names)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A dialect that the checkpoint may be in. `words` is the dialect whose words its config is in.
+
+    `inferred` are the hyperparameters that shapes say, where there is no config.
+    """
+
+    family: Family
+    dialect: Dialect
+    words: Dialect
+    raw: Mapping[str, Any]
+    inferred: Mapping[str, Any] | None = None
+
+    @property
+    def bare(self) -> bool:
+        """Whether shapes alone have to say all; some dialects' tables read what they need out of them."""
+        return not self.raw and self.words is self.dialect and self.dialect.config.recognise is None
+
+    def reader(self, words: Dialect, raw: Mapping[str, Any], shapes: Shapes, label: str) -> ConfigReader:
+        inner = get(raw, words.config.section)[1] if words.config.section else raw
+        return ConfigReader(
+            words,
+            self.family.canonical,
+            inner if isinstance(inner, Mapping) else {},
+            shapes,
+            label,
+            self.inferred if words is self.dialect else None,
+        )
+
+
+def _recognised(checkpoint: Checkpoint, candidate: _Candidate, names: Mapping[str, str]) -> bool:
+    """What a dialect asks of the tensors themselves, where it does."""
+    condition = candidate.dialect.config.recognise
+    if condition is None:
+        return True
+    raw = candidate.raw if candidate.words is candidate.dialect else {}
+    reader = candidate.reader(candidate.dialect, raw, _shapes(checkpoint, names), checkpoint.label)
+    return reader.holds(condition)
+
+
+def _read(checkpoint: Checkpoint, found: _Candidate, names: Mapping[str, str]) -> Identity:
+    shapes = _shapes(checkpoint, names)
+    reader = found.reader(found.words, found.raw, shapes, checkpoint.label)
+    values = reader.read()
+    notes: tuple[str, ...] = ()
+    if found.words is not found.dialect:
+        # What only the tensors say, such as how many rows are padding.
+        own = found.reader(found.dialect, {}, shapes, checkpoint.label)
+        for name, item in found.family.canonical.hyperparameters.items():
+            if item.advisory and values[name] is None and name in found.dialect.config.fields:
+                values[name] = own.value(name)
+        notes = (f"the config is in the words of {found.words.title}",)
+    elif found.inferred is not None:
+        notes = (_assumed(found, values),)
+    elif not found.raw:
+        notes = (
+            f"no {found.dialect.config.file} beside the weights: what their shapes do not say is taken to be "
+            f"as in the published {found.family.name} models",
+        )
+    return Identity(
+        found.family,
+        found.dialect,
+        values,
+        found.raw,
+        names,
+        tuple(reader.unknown_fields()),
+        notes,
+        found.words if found.words is not found.dialect else None,
+    )
+
+
+def _assumed(found: _Candidate, values: Mapping[str, Any]) -> str:
+    """What neither a config nor a shape has said, and what it is taken to be."""
+    said = []
+    for name, item in found.family.canonical.hyperparameters.items():
+        entry = found.dialect.config.fields.get(name)
+        if name in (found.inferred or {}) or entry is None or entry.has_fixed or item.advisory:
+            continue
+        if entry.only is not None and len(entry.only) == 1:
+            continue
+        value = values[name]
+        if isinstance(value, list):
+            said.append(f"{name} = {sum(map(bool, value))} of {len(value)}")
+        elif value is not None and value != item.neutral:
+            said.append(f"{name} = {value}")
+    return (
+        f"no {found.dialect.config.file} beside the weights: sizes are what their shapes say; as in the "
+        f"published {found.family.name} models: {', '.join(said)}"
+    )
+
+
+def _shapes(checkpoint: Checkpoint, names: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
+    return {names.get(name, name): tensor.shape for name, tensor in checkpoint.tensors.items()}
+
+
+def _candidates(
+    checkpoint: Checkpoint, families: Mapping[str, Family], config: Path | None
+) -> Iterable[_Candidate]:
+    raws: dict[str, dict[str, Any] | None] = {}
+    for family in families.values():
+        for dialect in family.dialects.values():
+            file = dialect.config.file
+            if file is None or checkpoint.container not in dialect.files.readable:
+                continue
+            if file not in raws:
+                override = config if config is not None and config.suffix == Path(file).suffix else None
+                raws[file] = raw_config(checkpoint, file, override)
+            raw = raws[file]
+            if raw is not None and matches(raw, dialect.config.match):
+                yield _Candidate(family, dialect, dialect, raw)
+                continue
+            lenders = [family.dialects[name] for name in dialect.config.borrow if name in family.dialects]
+            lender = next((lender for lender in lenders if raw and matches(raw, lender.config.match)), None)
+            if lender is not None:
+                yield _Candidate(family, dialect, lender, raw or {})
+            elif not raw and dialect.config.optional:
+                yield _Candidate(family, dialect, dialect, {})
+
+
+def matches(raw: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether a raw config is one of this family: each field is among the values given for it.
+
+    A field that is left out counts as false; `{ contains = "…" }` asks for a part of a string, and
+    `{ present = true }` for the field alone.
+    """
+    for path, allowed in wanted.items():
+        value = get(raw, path)[1]
+        if isinstance(allowed, Mapping):
+            if value is None or allowed.get("contains", "") not in str(value or ""):
+                return False
+        elif (value if value is not None else False) not in allowed:
+            return False
+    return True
+
+
+def _known_names(checkpoint: Checkpoint, dialect: Dialect) -> dict[str, str]:
+    matcher = NameMatcher(dialect)
+    names: dict[str, str] = {}
+    taken: dict[str, str] = {}
+    for name in checkpoint.tensors:
+        spelled = matcher.spelled(name)
+        if spelled is None:
+            continue
+        if spelled in taken:
+            raise MalformedError(
+                f"two tensors of {checkpoint.label} are sources for one target",
+                cause=f"{taken[spelled]!r} and {name!r} both stand for {spelled!r}",
+            )
+        taken[spelled] = name
+        names[name] = spelled
+    return names
+
+
+def _unknown(checkpoint: Checkpoint, families: Mapping[str, Family], config: Path | None) -> UnsupportedError:
+    known = ", ".join(sorted(families))
+    for file in ("config.json", "model_config.yaml", "(metadata)"):
+        override = config if config is not None and config.suffix == Path(file).suffix else None
+        raw = raw_config(checkpoint, file, override)
+        if raw:
+            said = next(
+                (
+                    f"{key} = {raw[key]!r}"
+                    for key in ("model_type", "general.architecture", "class_name", "name")
+                    if key in raw
+                ),
+                "no model_type",
+            )
+            return UnsupportedError(
+                f"no mapping table fits {checkpoint.label}",
+                cause=f"{file} says {said}; porter has tables for {known}",
+                hint="add a table of your own with --map FILE.toml",
+            )
+    if checkpoint.container == "hdf5":
+        return UnsupportedError(
+            f"no mapping table fits {checkpoint.label}",
+            cause="there is no config beside its weights, and they are not those of any family with a table: "
+            f"found tensors such as {_some(checkpoint.tensors)}",
+            hint="name its config with --config FILE, or add a table of your own with --map FILE.toml",
+        )
+    return UnsupportedError(
+        f"{checkpoint.label} has no config beside its weights",
+        cause="the tensors alone cannot separate the number of heads from head_dim",
+        hint="put its config.json or model_config.yaml there, or name it with --config FILE",
+    )
+
+
+def _some(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for _, name in zip(range(3), names, strict=False))

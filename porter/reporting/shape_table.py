@@ -1,0 +1,72 @@
+"""An inspection as text: a title line, the shape table, totals."""
+
+from __future__ import annotations
+
+from porter.recognition.inspection import Inspection, Memory
+from porter.reporting.collapse import collapse
+from porter.reporting.collapse import full as every
+from porter.reporting.text import plural, printable, quantity, size, table
+
+RIGHT = (3, 4, 5)
+
+
+def cells(found: Inspection, *, full: bool = False, exact: bool = False) -> list[list[str]]:
+    """The shape table, header first."""
+    rows = every(found.stored) if full else collapse(found.stored)
+    total = found.parameters or 1
+    lines = [["Tensor", "Shape", "Dtype", "×", "Params", "%"]]
+    for row in rows:
+        first = row.tensors[0]
+        lines.append(
+            [
+                printable(row.name),
+                str(list(first.shape)),
+                first.dtype.name,
+                str(len(row.tensors)),
+                str(row.parameters) if exact else quantity(row.parameters, 1),
+                f"{100 * row.parameters / total:.1f}",
+            ]
+        )
+    return lines
+
+
+def render(found: Inspection, *, full: bool = False) -> list[str]:
+    """The lines of `porter inspect`."""
+    lines = [title(found), *table(cells(found, full=full), right=RIGHT)]
+    for name, other in found.ties.items():
+        stored = any(tensor.name == name for tensor in found.stored)
+        lines.append(f"{name}  tied to {other}" + (" (stored twice)" if stored else ""))
+    if len(found.dtypes) > 1:
+        shares = [["Dtype", "Tensors", "Params", "Size"]]
+        shares += [
+            [share.dtype, str(share.tensors), quantity(share.parameters, 1), size(share.nbytes)]
+            for share in found.dtypes
+        ]
+        lines += ["", *table(shares, right=(1, 2, 3))]
+    if found.memory is not None:
+        lines += ["", *_memory(found.memory)]
+    return lines
+
+
+def _memory(memory: Memory) -> list[str]:
+    weights = " · ".join(f"{name} {size(nbytes)}" for name, nbytes in memory.weights.items())
+    cache = f"KV cache  {size(memory.kv_cache)} per 1,000 tokens (bfloat16)"
+    if memory.window is not None:
+        cache += f", of which {size(memory.sliding)} stop growing at {memory.window:,} tokens"
+    return [f"weights   {weights}", cache]
+
+
+def title(found: Inspection) -> str:
+    """`google/gemma-2b · gemma (hf) · 2 files · 164 tensors · 2.506 B parameters · BF16 · 5.01 GB`."""
+    what = f"{found.family} ({found.dialect})" if found.family else f"unknown family ({found.container})"
+    return " · ".join(
+        [
+            printable(found.label),
+            what,
+            plural(len(found.files), "file"),
+            plural(len(found.tensors), "tensor"),
+            f"{quantity(found.parameters)} parameters",
+            ", ".join(share.dtype for share in found.dtypes) or "no tensors",
+            size(found.nbytes),
+        ]
+    )

@@ -1,0 +1,1 @@
+"""Kaggle's models as a source."""
