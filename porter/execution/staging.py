@@ -34,16 +34,17 @@ _RENAME_EXCHANGE = 2
 
 
 def check_output(
-    out: Path, source_root: Path, sources: Iterable[Path], *, force: bool, inside: bool = False
+    out: Path, source_root: Path | None, sources: Iterable[Path], *, force: bool, inside: bool = False
 ) -> Path:
     """The real path that `out` stands for. Raises UsageError where it must not be written.
 
     `sources` are the real paths of the files to be read. With `inside`, `out` may lie in `source_root`:
     where a single file is the source, the directory around it is not.
     """
-    out, root = out.resolve(), source_root.resolve()
-    within = root in out.parents and not inside
-    if out == root or out in root.parents or within or any(out in source.parents for source in sources):
+    out = out.resolve()
+    root = None if source_root is None else source_root.resolve()
+    within = root is not None and (out == root or out in root.parents or (root in out.parents and not inside))
+    if within or any(out in source.parents for source in sources):
         raise UsageError(
             f"{out} and the source lie in one another",
             cause=f"the source is {root}",

@@ -65,3 +65,8 @@ def start_writeback(fd: int, offset: int, length: int) -> None:
     if call is not None:
         call.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
         call(fd, offset, length, _SYNC_FILE_RANGE_WRITE)
+
+
+def sync_data(fd: int) -> None:
+    """Makes a file's bytes durable. Raises OSError."""
+    os.fdatasync(fd)

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from porter.errors import MalformedError, PorterError, UnsupportedError
 from porter.execution import units
 from porter.execution.kernels import extents, gather, runs, tiles
-from porter.execution.open_files import WeightFile
 from porter.execution.run_options import ExecutionOptions
+from porter.execution.sinks.directory import FileWriter
 from porter.layout.copies import Loop, coalesce, run_length
 from porter.planning.plan import EXTENT, RUNS, TILE, Copy
 
@@ -203,8 +203,8 @@ def test_single_elements_interleaved_are_put_together_in_memory(bench, monkeypat
         bench.source(name, "BF16", part.shape, part.tobytes())
         bench.copies.append(Copy(name, name, "gate_up", 0, index, (Loop(12000, 1, 2),), TILE))
     calls = []
-    put = WeightFile.put
-    monkeypatch.setattr(WeightFile, "put", lambda self, *data: (calls.append(1), put(self, *data)))
+    write = FileWriter.write
+    monkeypatch.setattr(FileWriter, "write", lambda self, *data: (calls.append(1), write(self, *data)))
     _, found = bench.run()
     assert found["gate_up"] == np.stack([gate, up], axis=-1).tobytes()
     assert len(calls) < 10

@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 
 from porter.errors import PorterError, UsageError
-from porter.execution import digests, journal, staging, units, weights
-from porter.execution import open_files as files
-from porter.execution.run import Interrupted, execute
+from porter.execution import digests, journal, staging, units, writers
+from porter.execution.publish import publish_plan
 from porter.execution.run_options import ExecutionOptions
+from porter.execution.sinks.directory import Interrupted
+from porter.execution.watch import Watch
 from porter.layout.copies import Loop
 from porter.planning.plan import COMPUTE, EXTENT, RUNS, TILE, Copy
+from porter.sources.local_files import LocalSource
 
 ROWS, COLUMNS = 120, 350
 
@@ -59,7 +61,7 @@ class After:
 
     def __init__(self, monkeypatch, count):
         self.left = count
-        finish = files.RangeWriter.finish
+        finish = writers.RangeWriter.finish
         note = journal.Journal.note
 
         def counted(into):
@@ -68,7 +70,7 @@ class After:
                 raise KeyboardInterrupt
             return finish(into)
 
-        monkeypatch.setattr(files.RangeWriter, "finish", counted)
+        monkeypatch.setattr(writers.RangeWriter, "finish", counted)
         self.noted = []
         monkeypatch.setattr(journal.Journal, "note", lambda *given: (self.noted.append(given), note(*given)))
 
@@ -221,23 +223,22 @@ def test_two_runs_at_once_are_refused(ready, monkeypatch):
         with once:
             if not refusals:
                 with pytest.raises(UsageError, match="another porter is writing") as caught:
-                    execute(plan, ready.source_root, ready.root / "out")
+                    publish_plan(plan, LocalSource(ready.source_root), ready.root / "out")
                 refusals.append(caught)
 
-    execute(plan, ready.source_root, ready.root / "out", moving=second)
+    publish_plan(plan, LocalSource(ready.source_root), ready.root / "out", watch=Watch(moving=second))
     assert len(refusals) == 1
 
 
 def test_an_error_that_can_be_resumed_keeps_what_was_done(ready, monkeypatch, expected):
-    class Broken(PorterError):
-        resumable = True
-
     def moving(name):
         if name == "tile2":
-            raise Broken("the network broke")
+            raise PorterError("the network broke")
 
-    with pytest.raises(Broken):
-        ready.run(moving=moving)
+    source = LocalSource(ready.source_root)
+    source.near = False
+    with pytest.raises(PorterError, match="network broke"):
+        publish_plan(ready.plan(), source, ready.root / "out", watch=Watch(moving=moving))
     assert list(ready.root.glob(".out.porter-*"))
     resumed(ready, monkeypatch, expected)
 
@@ -271,14 +272,17 @@ PROGRAM = """
 import pickle, sys, time
 from pathlib import Path
 from porter.execution import journal, units
-from porter.execution.run import execute
+from porter.execution.publish import publish_plan
+from porter.execution.watch import Watch
+from porter.sources.local_files import LocalSource
 journal.INTERVAL = 0.01
 units.RANGE = 1 << 15
 root = Path(sys.argv[1])
 def moving(name):
     print(name, flush=True)
     time.sleep(0.01)
-execute(pickle.loads((root / "plan").read_bytes()), root / "source", root / "out", moving=moving)
+plan = pickle.loads((root / "plan").read_bytes())
+publish_plan(plan, LocalSource(root / "source"), root / "out", watch=Watch(moving=moving))
 """
 
 

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from porter.containers.base import Header, StoredTensor
-from porter.containers.paths import locate
 from porter.containers.safetensors.safetensors_header import check_name
 from porter.dtypes import DTYPES, Dtype
 from porter.errors import MalformedError, UnsupportedError
+from porter.sources.paths import locate
 
 CONTAINER = "orbax"
 
