@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from porter.containers.base import OutputFile, StoredTensor
+from porter.errors import PorterError
 from porter.execution.kernels.boxes import Box, clip_to_target
 from porter.layout.copies import Loop, coalesce
 from porter.planning.plan import COMPUTE, EXTENT, TILE, Copy, Plan
@@ -110,6 +111,9 @@ def _whole(plan: Plan, tensor: StoredTensor, copy: Copy) -> Part:
     source = plan.source_by_name.get(copy.source)
     scales = plan.source_by_name[source.scales] if source is not None and source.scales else None
     box = Box(coalesce(copy.loops), copy.source_offset, copy.target_offset)
+    if box.elements and not 0 <= box.target <= tensor.elements - box.target_span:
+        # Clipping would hide it.
+        raise PorterError(f"{copy.source!r} to {copy.target!r}: the copy leaves its tensors")
     return Part(copy, source, tensor, box, scales)
 
 

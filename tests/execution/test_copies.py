@@ -95,7 +95,7 @@ def test_any_box_in_any_order_at_any_place(new_bench, budget, case, seed, long_r
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(extents, "BUFFER", budget)
         patch.setattr(runs, "BUFFER", budget)
-        patch.setattr(runs, "RESIDENT", budget)
+        patch.setattr(runs, "WINDOW", budget)
         patch.setattr(runs, "LONG_RUN", long_run)
         patch.setattr(tiles, "TILE", budget)
         patch.setattr(tiles, "SHORT_SPAN", 16)
@@ -110,6 +110,8 @@ def test_any_box_in_any_order_at_any_place(new_bench, budget, case, seed, long_r
         patch.setattr(gather, "SOURCE_SPAN", budget)
         patch.setattr(gather, "SHORT_RUN", long_run)
         patch.setattr(gather, "LOOSE", loose)
+        patch.setattr(gather, "LONG_GAP", 1 << 10 if long_run == 1 else budget)
+        patch.setattr(units, "RANGE", max(1, budget // 3))
         patch.setattr(units, "RANGE", budget)
         _, found = bench.run()
     assert found["b"] == expected.tobytes()

@@ -153,7 +153,7 @@ def test_a_range_that_changed_would_be_published_if_it_were_not_read_again(ready
         for entry in journal._lines((stage / journal.NAME).read_bytes())
         if "start" in entry
     }
-    monkeypatch.setattr(weights, "range_crc", lambda file, *range_: noted[range_])
+    monkeypatch.setattr(file_run, "range_crc", lambda file, *range_: noted[range_])
     result, _ = ready.run()
     assert (result.out / "model.safetensors").read_bytes() != expected
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from porter.errors import DifferenceError, MalformedError, PorterError, UnsupportedError, UsageError
-from porter.execution import checks, classes, staging
+from porter.execution import checks, classes, staging, writers
 from porter.execution.publish import publish_plan
 from porter.execution.run_options import ExecutionOptions
 from porter.execution.sinks import directory
@@ -108,7 +108,7 @@ def test_modes_follow_the_umask(ready, mask):
 
 
 def test_progress_adds_up_to_the_weight_file(ready, monkeypatch):
-    monkeypatch.setattr(files, "PROGRESS_STEP", 50)
+    monkeypatch.setattr(writers, "PROGRESS_STEP", 50)
     calls = []
     result, _ = ready.run(progress=lambda name, count: calls.append((name, count)))
     assert {name for name, _ in calls} == {"model.safetensors"}

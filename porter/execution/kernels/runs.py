@@ -34,7 +34,7 @@ def move_runs(move: Move) -> None:
     buffer = move.buffers.take("gathered", min(BUFFER, dtype.nbytes(box.elements)))
     start, filled = write_at, 0
     loops = coalesce(byte_loops(dtype, box.loops))
-    end = move.source.offset + dtype.nbytes(box.source + box.source_span - 1) + dtype.block_bytes
+    end = move.source.offset + move.source.nbytes
     long = run_length(loops) >= LONG_RUN
     fill = _read_each(move.reader) if long else _Window(move.reader, move.buffers, end).fill
     for run in runs(loops, read_at, write_at):
@@ -66,9 +66,12 @@ class _Window:
 
     def fill(self, view: memoryview, position: int) -> None:
         stop = position + len(view)
+        if len(view) > len(self._room):
+            self._reader.read([view], position)
+            return
         if not self._start <= position <= stop <= self._stop:
             self._start = position
-            self._stop = max(stop, min(position + len(self._room), self._end))
+            self._stop = min(position + len(self._room), self._end)
             self._reader.read([self._room[: self._stop - self._start]], self._start)
         view[:] = self._room[position - self._start : stop - self._start]
 
