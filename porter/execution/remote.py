@@ -54,7 +54,7 @@ def execute_remote(
         copied = [side.copied_from for side in plan.side_files if side.copied_from is not None]
         paths = {name: locate(small_files, name) for name in copied}
         out = check_output(out, small_files, paths.values(), force=force)
-        with staging(out, plan.hash, notice) as stage:
+        with staging(out, plan.hash, notice, force=force) as stage:
             if not options.resume:
                 stage.clear()
             verified = _stream(plan, source, stage, options, progress, moving, notice)
@@ -70,7 +70,7 @@ def execute_remote(
                 text = receipt(dict(digests), verified)
                 digests[RECEIPT], sizes[RECEIPT] = write_side(stage.path, RECEIPT, [text])
             stage.journal.unlink(missing_ok=True)
-            publish(stage.path, out, force=force)
+            publish(stage, out, force=force, files=sizes)
     except OSError as error:
         raise PorterError(f"the conversion to {out} failed", cause=str(error)) from error
     return ExecutionResult(out, sizes, digests)

@@ -97,7 +97,7 @@ def execute(
             _opened({**paths, **arrays}, _read(plan)) as sources,
         ):
             run_checks(plan, sources)
-            with staging(out, plan.hash, callbacks.notice) as stage:
+            with staging(out, plan.hash, callbacks.notice, force=force) as stage:
                 key = {
                     "plan": plan.hash,
                     "sources": {name: [file.size, file.modified] for name, file in sources.items()},
@@ -110,7 +110,7 @@ def execute(
                     if receipt is not None:
                         content = receipt(dict(digests))
                         digests[RECEIPT], sizes[RECEIPT] = write_side(stage.path, RECEIPT, [content])
-                    publish(stage.path, out, force=force)
+                    publish(stage, out, force=force, files=sizes)
     except OSError as error:
         raise PorterError(f"the conversion to {out} failed", cause=str(error)) from error
     return ExecutionResult(out, sizes, digests, shared)

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from porter.errors import DifferenceError, MalformedError, PorterError, UnsupportedError, UsageError
-from porter.execution import checks, classes, run, staging
+from porter.execution import checks, classes, run, system
 from porter.execution import open_files as files
 from porter.execution.run import execute
 from porter.execution.run_options import ExecutionOptions
@@ -122,7 +122,7 @@ FAULTS = {
     "in the second copy": (classes, "move_runs"),
     "at a side file": (run, "write_side"),
     "when publishing": (run, "publish"),
-    "when syncing": (staging, "_sync"),
+    "when syncing": (system, "sync_directory"),
 }
 
 
@@ -202,7 +202,7 @@ def test_a_directory_with_files_needs_force(ready):
 @pytest.mark.parametrize("exchange", [True, False], ids=["exchanged", "moved aside"])
 def test_force_replaces_what_porter_wrote(ready, monkeypatch, exchange):
     if not exchange:
-        monkeypatch.setattr(staging, "_exchange", lambda one, other: False)
+        monkeypatch.setattr(system, "exchange", lambda one, other: False)
     ready.run(receipt=receipt)
     (ready.root / "out" / "left over").write_text("")
     ready.side_files.append(SideFile("new", b"1"))
@@ -216,7 +216,7 @@ def test_force_replaces_what_porter_wrote(ready, monkeypatch, exchange):
 def test_moving_aside_is_undone_when_the_second_rename_fails(ready, monkeypatch):
     result, _ = ready.run(receipt=receipt)
     before = listing(result.out)
-    monkeypatch.setattr(staging, "_exchange", lambda one, other: False)
+    monkeypatch.setattr(system, "exchange", lambda one, other: False)
     rename = Path.rename
 
     def fail(self, target):
