@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from porter.execution.sinks.base import Range
-from porter.execution.system import sync_data
+from porter.system import sync_data, sync_file
 
 NAME = ".porter-journal"
 
@@ -133,7 +133,7 @@ class Journal:
         while data:
             data = data[os.write(self._fd, data) :]
         if lines:
-            os.fsync(self._fd)
+            sync_file(self._fd)
 
     def _run(self) -> None:
         while not self._ended.wait(INTERVAL):

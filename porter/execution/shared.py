@@ -15,11 +15,11 @@ from porter.execution.classes import run_move
 from porter.execution.kernels.extents import move_bytes
 from porter.execution.kernels.move import Move
 from porter.execution.run_options import ALWAYS, NEVER
-from porter.execution.system import clone_range
 from porter.execution.units import Part, Unit
 from porter.execution.writers import RangeWriter, Writer
 from porter.planning.sharing import SharedRange, shared_block
 from porter.sources.base import NearFile, SourceFile
+from porter.system import clone_range
 
 # Bytes. Some file systems refuse longer requests at once.
 LONGEST = 1 << 30

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from porter.errors import ChangedError, MalformedError
 from porter.sources.base import FileInfo
 from porter.sources.paths import locate
+from porter.system import read_into
 
 
 class FileState(NamedTuple):
@@ -54,8 +55,9 @@ class LocalFile:
         self.size = found.st_size
 
     def read(self, views: Sequence[memoryview], offset: int) -> None:
+        views = unfilled(views, 0)
         while views:
-            count = os.preadv(self.fd, views, offset)
+            count = read_into(self.fd, views, offset)
             if count == 0:
                 raise MalformedError(
                     f"{self.name} was cut short while it was read",
@@ -71,10 +73,10 @@ class LocalFile:
 
 
 def unfilled(views: Sequence[memoryview], count: int) -> Sequence[memoryview]:
-    """What is left of `views` after their first `count` bytes."""
+    """What is left of `views` after their first `count` bytes; none of it is empty."""
     for number, view in enumerate(views):
         if count < len(view):
-            return [view[count:], *views[number + 1 :]]
+            return [view[count:], *(later for later in views[number + 1 :] if len(later))]
         count -= len(view)
     return []
 

@@ -9,12 +9,12 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
 from porter.errors import PorterError, UsageError
-from porter.execution import digests, journal, staging, units, writers
+from porter.execution import digests, file_run, journal, units, writers
+from porter.execution.leftovers import stage_name
 from porter.execution.publish import publish_plan
 from porter.execution.run_options import ExecutionOptions
 from porter.execution.sinks.directory import Interrupted
@@ -316,7 +316,7 @@ def test_killed_at_any_moment_it_goes_on_until_it_is_done(ready, expected, seed)
 
 def test_an_old_staging_directory_without_a_journal_is_used_afresh(ready, expected):
     plan = ready.plan()
-    stage = Path(ready.root / f".out.porter-{plan.hash[7 : 7 + staging._DIGITS]}")
+    stage = stage_name(ready.root / "out", plan.hash)
     (stage / "sub").mkdir(parents=True)
     (stage / "sub" / "left").write_text("over")
     result, _ = ready.run()

@@ -12,8 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from porter import system
 from porter.errors import DifferenceError, MalformedError, PorterError, UnsupportedError, UsageError
-from porter.execution import checks, classes, staging, writers
+from porter.execution import checks, classes, writers
 from porter.execution.publish import publish_plan
 from porter.execution.run_options import ExecutionOptions
 from porter.execution.sinks import directory
@@ -123,7 +124,7 @@ FAULTS = {
     "in the second copy": (classes, "move_runs"),
     "at a side file": (directory.DirectorySink, "put"),
     "when publishing": (directory, "publish"),
-    "when syncing": (staging, "_sync"),
+    "when syncing": (system, "sync_directory"),
 }
 
 
@@ -205,7 +206,7 @@ def test_a_directory_with_files_needs_force(ready):
 @pytest.mark.parametrize("exchange", [True, False], ids=["exchanged", "moved aside"])
 def test_force_replaces_what_porter_wrote(ready, monkeypatch, exchange):
     if not exchange:
-        monkeypatch.setattr(staging, "_exchange", lambda one, other: False)
+        monkeypatch.setattr(system, "exchange", lambda one, other: False)
     ready.run(receipt=receipt)
     (ready.root / "out" / "left over").write_text("")
     ready.side_files.append(SideFile("new", b"1"))
@@ -219,7 +220,7 @@ def test_force_replaces_what_porter_wrote(ready, monkeypatch, exchange):
 def test_moving_aside_is_undone_when_the_second_rename_fails(ready, monkeypatch):
     result, _ = ready.run(receipt=receipt)
     before = listing(result.out)
-    monkeypatch.setattr(staging, "_exchange", lambda one, other: False)
+    monkeypatch.setattr(system, "exchange", lambda one, other: False)
     rename = Path.rename
 
     def fail(self, target):

@@ -21,9 +21,9 @@ from porter.execution.journal import Journal, read_journal
 from porter.execution.run_options import ExecutionOptions
 from porter.execution.sinks.base import Ranges
 from porter.execution.staging import Stage, publish, staging
-from porter.execution.system import reserve, start_writeback
 from porter.execution.watch import Watch
 from porter.execution.writers import WRITE, Stopped, Writer
+from porter.system import read_into, reserve, start_writeback, sync_file
 
 
 class Interrupted(KeyboardInterrupt):
@@ -69,7 +69,7 @@ class FileWriter:
     def read(self, view: memoryview, offset: int) -> None:
         done = 0
         while done < len(view):
-            count = os.preadv(self.fd, [view[done:]], offset + done)
+            count = read_into(self.fd, [view[done:]], offset + done)
             if count == 0:
                 raise PorterError(f"{self.name} was cut short while it was written")
             done += count
@@ -78,7 +78,7 @@ class FileWriter:
         start_writeback(self.fd, offset, length)
 
     def finish(self) -> None:
-        os.fsync(self.fd)
+        sync_file(self.fd)
 
     def close(self) -> None:
         os.close(self.fd)
@@ -110,6 +110,7 @@ class DirectorySink:
         self._journal: Journal | None = None
         self._stage: Stage | None = None
         self._reserved: set[str] = set()
+        self._made: set[str] = set()
 
     @property
     def resumable(self) -> bool:
@@ -121,7 +122,9 @@ class DirectorySink:
         return self._stage
 
     def __enter__(self) -> Self:
-        self._stage = self._stack.enter_context(staging(self._out, self._hash, self._watch.notice))
+        self._stage = self._stack.enter_context(
+            staging(self._out, self._hash, self._watch.notice, force=self._force)
+        )
         return self
 
     def __exit__(
@@ -175,13 +178,16 @@ class DirectorySink:
         return kept
 
     def create(self, file: OutputFile) -> FileWriter:
+        self._made.add(file.name)
         if file.name not in self._writers:
             self._writers[file.name] = FileWriter(self._place(file.name), file.name, file.size)
         return self._writers[file.name]
 
     def scratch(self, name: str, size: int) -> FileWriter:
         """A sparse file that is no part of the output and goes with the run; resumed as output files are."""
-        return self.create(OutputFile(name, "", size, ()))
+        writer = self.create(OutputFile(name, "", size, ()))
+        self._made.discard(name)
+        return writer
 
     def scratch_path(self, name: str) -> Path:
         return self.stage.path / name
@@ -213,6 +219,7 @@ class DirectorySink:
 
     def put(self, name: str, pieces: Iterable[bytes]) -> tuple[str, int]:
         digest, size = hashlib.sha256(), 0
+        self._made.add(name)
         path = self._place(name)
         path.unlink(missing_ok=True)
         with path.open("xb") as stream:
@@ -221,13 +228,13 @@ class DirectorySink:
                 digest.update(piece)
                 size += len(piece)
             stream.flush()
-            os.fsync(stream.fileno())
+            sync_file(stream.fileno())
         return f"sha256:{digest.hexdigest()}", size
 
     def commit(self) -> None:
         if self._journal is not None:
             self._journal.close()
-        publish(self.stage.path, self._out, force=self._force)
+        publish(self.stage, self._out, force=self._force, files=self._made)
 
     def _place(self, name: str) -> Path:
         path = self.stage.path / name
