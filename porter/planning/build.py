@@ -21,7 +21,7 @@ from porter.planning.join import Join
 from porter.planning.outputs import place_tensors, side_files
 from porter.planning.plan import Copy, Padding, Plan, SideFile
 from porter.planning.plan_options import Options
-from porter.planning.proof import check_filled, check_used, cropped_rows
+from porter.planning.proof import check_carried_once, check_filled, cropped_rows
 from porter.planning.sharing import residues
 from porter.planning.summary import plan_notes, summarise
 from porter.planning.ties import only_ties, shared_storage, tie_checks, ties_in_force, untie
@@ -63,7 +63,6 @@ def build_plan(
         check_filled(bound, filling)
         tensors[bound.name] = (dtype, bound.shape)
         copies.extend(filling)
-    made = tuple(copies)
     checks = () if untied else tie_checks(covered, source_bound, ties)
 
     torch = _writes_torch(options) or target.files.container == torch_zip.CONTAINER
@@ -79,7 +78,7 @@ def build_plan(
     if not options.weights_only:
         sides, notes = side_files(checkpoint, identity, target, hyperparameters, tensors, shapes)
     # After the config, whose error says more: a weight that has no place has a hyperparameter that has none.
-    check_used(covered, made, join.alias, target)
+    check_carried_once(join.index, BlockIndex(target_bound), join.alias, join.sizes, target)
     cropped, loose = cropped_rows(covered, options)
     used = {copy.source for copy in copies} | {c.kept for c in checks} | {c.dropped for c in checks}
     used |= {part.tensor for part in cropped}

@@ -6,7 +6,7 @@ fault are listed, not only the first.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -170,10 +170,14 @@ Entries = Mapping[tuple[int, ...], tuple[str, Block]]
 
 
 class BlockIndex:
-    """Where each canonical tensor lies: looked up by its name and the variables that are held fixed."""
+    """Where each canonical tensor lies: looked up by its name and the variables that are held fixed.
+
+    `twice` are those that two stored tensors of one name pattern would hold: (canonical, stored names).
+    """
 
     def __init__(self, bound: Iterable[BoundTensor]) -> None:
         self._blocks: dict[str, dict[tuple[str, ...], dict[tuple[int, ...], tuple[str, Block]]]] = {}
+        self.twice: list[tuple[str, str, str]] = []
         for tensor in bound:
             name, variables, point = tensor.name, tensor.variables, tensor.point
             for block in tensor.blocks:
@@ -183,7 +187,13 @@ class BlockIndex:
                 groups = self._blocks[key]
                 if variables not in groups:
                     groups[variables] = {}
+                if point in groups[variables]:
+                    self.twice.append((key, groups[variables][point][0], name))
                 groups[variables][point] = (name, block)
+
+    def __iter__(self) -> Iterator[str]:
+        """The canonical tensors, by their patterns."""
+        return iter(self._blocks)
 
     def variables(self, canonical: str) -> list[tuple[str, ...]]:
         """The sets of variables that stored names of this canonical tensor hold."""

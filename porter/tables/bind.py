@@ -113,6 +113,24 @@ class Sizes:
             raise MalformedError(f"`{condition.text}` differs along the stacked {', '.join(free)}")
         return values.pop() if values else False
 
+    def points(
+        self, variables: Sequence[str], at: Mapping[str, int] | None = None
+    ) -> Iterator[tuple[int, ...]]:
+        """All values of index variables, the last one fastest; those in `at` are held."""
+        at = at or {}
+        if not any(variable in self.varying for variable in variables):
+            yield from itertools.product(
+                *((at[v],) if v in at else range(self.size(v, {})) for v in variables)
+            )
+            return
+        first, rest = variables[0], variables[1:]
+        for value in (at[first],) if first in at else range(self.size(first, at)):
+            if not rest:
+                yield (value,)
+                continue
+            for tail in self.points(rest, {**at, first: value}):
+                yield (value, *tail)
+
     def value(self, expression: Expression) -> Any:
         """What an expression over the hyperparameters gives. Raises MalformedError."""
         return self._value(expression, {})
@@ -175,7 +193,7 @@ def _bind_rule(rule: Rule, canonical: Canonical, sizes: Sizes) -> Iterator[Bound
     layout: BoundLayout | None = None
     blocks: tuple[Block, ...] = ()
     padding = 0
-    for point in _points(variables, sizes):
+    for point in sizes.points(variables):
         if layout is None or varies:
             fixed = dict(zip(variables, point, strict=True))
             if not _exists(rule, canonical, sizes, fixed):
@@ -231,19 +249,6 @@ def _varies(rule: Rule, canonical: Canonical, sizes: Sizes, axes: Sequence[str])
     return any(axis in sizes.varying for axis in axes) or any(
         condition is not None and condition.names & held for condition in conditions
     )
-
-
-def _points(
-    variables: Sequence[str], sizes: Sizes, at: Mapping[str, int] | None = None
-) -> Iterator[tuple[int, ...]]:
-    if not any(variable in sizes.varying for variable in variables):
-        yield from itertools.product(*(range(sizes.size(variable, {})) for variable in variables))
-        return
-    first, rest = variables[0], variables[1:]
-    at = at or {}
-    for value in range(sizes.size(first, at)):
-        for tail in _points(rest, sizes, {**at, first: value}):
-            yield (value, *tail)
 
 
 def _exists(rule: Rule, canonical: Canonical, sizes: Sizes, fixed: Mapping[str, int]) -> bool:
