@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from functools import partial
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +18,11 @@ from porter.api.opening import open_source
 from porter.containers.base import StoredTensor
 from porter.containers.orbax.orbax_arrays import exported
 from porter.containers.paths import locate
-from porter.errors import DifferenceError, MalformedError, UnsupportedError
-from porter.execution.checks import padding_error
+from porter.errors import MalformedError, UnsupportedError
+from porter.execution.checks import run_checks
+from porter.execution.open_files import SourceFile
 from porter.layout import elements
-from porter.planning.plan import COMPUTE, Copy, Plan
+from porter.planning.plan import COMPUTE, Copy, Plan, checked
 
 if TYPE_CHECKING:
     import torch
@@ -85,21 +86,19 @@ class _Loader:
         self.plan = plan
         self._arrays = arrays
         self._files: dict[str, torch.Tensor] = {}
-        self._open = partial(self._map, root)
+        self._root = root
 
     def check(self) -> None:
-        """Tied copies that are both stored must be equal. Raises DifferenceError."""
-        for check in self.plan.checks:
-            kept, dropped = (
-                self._source(self.plan.source_by_name[name]) for name in (check.kept, check.dropped)
-            )
-            same = self.torch.equal(kept.view(self.torch.uint8), dropped.view(self.torch.uint8))
-            if not same:
-                raise DifferenceError(f"{check.dropped} differs from {check.kept}", cause=check.reason)
-        for padding in self.plan.cropped:
-            stored = self._source(self.plan.source_by_name[padding.tensor])
-            if stored.flatten()[-padding.elements :].any():
-                raise padding_error(padding.tensor, padding.elements // stored[0].numel())
+        """What the plan has to see before a weight is left out. Raises DifferenceError."""
+        named = {name for check in self.plan.checks for name in checked(check)}
+        named |= {scales for name in named if (scales := self.plan.source_by_name[name].scales)}
+        with ExitStack() as stack:
+            files = {}
+            for file in {self.plan.source_by_name[name].file for name in named}:
+                path = self._arrays.get(file) or locate(self._root, file)
+                files[file] = SourceFile(path, file, path.stat().st_size)
+                stack.callback(files[file].close)
+            run_checks(self.plan, files)
 
     def tensor(self, target: StoredTensor, copies: Sequence[Copy]) -> torch.Tensor:
         """One target tensor: a view where one source range is all of it, else a copy."""
@@ -107,7 +106,7 @@ class _Loader:
             view = self._view(target, copies[0])
             if view is not None:
                 return view
-        # Rows that no copy fills are padding.
+        # What no copy fills are the plan's zeros.
         made = self.torch.zeros(target.shape, dtype=self._dtype(target))
         for copy in copies:
             values = self._values(copy)
@@ -137,7 +136,7 @@ class _Loader:
         return values
 
     def _source(self, tensor: StoredTensor) -> torch.Tensor:
-        raw = self._open(tensor.file)[tensor.offset : tensor.offset + tensor.nbytes]
+        raw = self._map(tensor.file)[tensor.offset : tensor.offset + tensor.nbytes]
         if len(raw) != tensor.nbytes:
             raise MalformedError(f"{tensor.file} ends inside {tensor.name!r}")
         if tensor.scales is not None:
@@ -169,9 +168,9 @@ class _Loader:
         found: torch.dtype = getattr(self.torch, name)
         return found
 
-    def _map(self, root: Path, file: str) -> torch.Tensor:
+    def _map(self, file: str) -> torch.Tensor:
         if file not in self._files:
-            path = self._arrays.get(file) or locate(root, file)
+            path = self._arrays.get(file) or locate(self._root, file)
             self._files[file] = self.torch.from_file(
                 str(path), shared=False, size=path.stat().st_size, dtype=self.torch.uint8
             )

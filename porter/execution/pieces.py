@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from porter.containers.base import StoredTensor
+from porter.execution.checks import by_bytes
 from porter.execution.open_files import WeightFile
 from porter.layout.copies import elements
-from porter.planning.plan import EXTENT, Plan
+from porter.planning.plan import EXTENT, EqualCheck, Plan, ZeroCheck
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,24 @@ def pieces_of(
 def waiting_tensors(plan: Plan) -> list[StoredTensor]:
     """Source tensors that have to be whole before they can be moved or checked, and their scales."""
     names = {copy.source for copy in plan.copies if copy.copy_class != EXTENT}
-    names |= {padding.tensor for padding in plan.cropped}
+    plain = plain_checks(plan)
+    for check in plan.checks:
+        if isinstance(check, ZeroCheck):
+            names.add(check.tensor)
+        elif check not in plain:
+            names |= {check.kept, check.dropped}
     names |= {scales for name in names if (scales := plan.source_by_name[name].scales)}
     return [tensor for tensor in plan.sources if tensor.name in names]
+
+
+def plain_checks(plan: Plan) -> list[EqualCheck]:
+    """Checks for equal bytes of whole tensors: a hash of either, as it passes by, decides them."""
+    found = plan.source_by_name
+    return [
+        check
+        for check in plan.checks
+        if isinstance(check, EqualCheck) and by_bytes(check, found[check.kept], found[check.dropped])
+    ]
 
 
 def chunks(size: int, chunk: int, pieces: Sequence[Piece]) -> list[tuple[int, int]]:

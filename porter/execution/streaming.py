@@ -29,12 +29,12 @@ from porter.containers.base import OutputFile, StoredTensor
 from porter.containers.torch import torch_zip
 from porter.errors import DifferenceError
 from porter.execution.buffers import Buffers
-from porter.execution.checks import run_checks
+from porter.execution.checks import difference, run_checks
 from porter.execution.classes import run_move
 from porter.execution.crc import joined
 from porter.execution.kernels.move import Move
 from porter.execution.open_files import RangeWriter, SourceFile, WeightFile, range_crc
-from porter.execution.pieces import Piece, chunks, overlapping, pieces_of, waiting_tensors
+from porter.execution.pieces import Piece, chunks, overlapping, pieces_of, plain_checks, waiting_tensors
 from porter.execution.run_options import ExecutionOptions
 from porter.execution.stream_journal import Chunks, StreamJournal
 from porter.execution.system import start_writeback
@@ -269,7 +269,7 @@ class Stream:
 
     def _watch(self, name: str) -> list[tuple[StoredTensor, Any]]:
         """Tensors of this file that a check compares, each with the hash of what has come of it."""
-        named = {tensor for check in self.plan.checks for tensor in (check.kept, check.dropped)}
+        named = {tensor for check in plain_checks(self.plan) for tensor in (check.kept, check.dropped)}
         found = []
         for tensor in self.plan.sources:
             if tensor.name in named and tensor.file == name:
@@ -278,14 +278,10 @@ class Stream:
         return found
 
     def _check_equal(self) -> None:
-        for check in self.plan.checks:
+        for check in plain_checks(self.plan):
             one, two = self._watched[check.kept], self._watched[check.dropped]
             if one.digest() != two.digest():
-                raise DifferenceError(
-                    f"{check.kept!r} and {check.dropped!r} have to be equal ({check.reason})",
-                    cause="their bytes differ",
-                    hint="--tied write keeps both",
-                )
+                raise difference(check, "their bytes differ")
 
     def _finish_spooled(self, spools: Mapping[str, WeightFile]) -> None:
         """Runs what could not be written as it came, from the sparse files."""
@@ -296,13 +292,15 @@ class Stream:
                 files[name] = SourceFile(path, name, spool.size)
                 stack.callback(files[name].close)
             if spools:
-                run_checks(replace(self.plan, checks=()), files)
+                plain = plain_checks(self.plan)
+                left = tuple(check for check in self.plan.checks if check not in plain)
+                run_checks(replace(self.plan, checks=left), files)
             for copy in self.plan.copies:
                 if copy.copy_class != EXTENT:
                     self._move(copy, files)
-        for padding in self.plan.padding:
-            target = self.plan.target_by_name[padding.tensor]
-            self.writers[target.file].count(target.dtype.nbytes(padding.elements))
+        for zeros in self.plan.zeros:
+            target = self.plan.target_by_name[zeros.target]
+            self.writers[target.file].count(target.dtype.nbytes(elements(zeros.loops)))
 
     def _move(self, copy: Copy, files: Mapping[str, SourceFile]) -> None:
         source, target = self.plan.source_by_name[copy.source], self.plan.target_by_name[copy.target]

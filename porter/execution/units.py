@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from porter.containers.base import OutputFile, StoredTensor
+from porter.errors import UnsupportedError
 from porter.execution.kernels.boxes import Box
-from porter.layout.copies import Loop, coalesce, elements
-from porter.planning.plan import COMPUTE, EXTENT, TILE, Copy
+from porter.layout.copies import Loop, coalesce, elements, run_length
+from porter.planning.plan import COMPUTE, EXTENT, TILE, Copy, Zeros
 
 # Bytes. What is lost when a run is killed, and what the disk is asked to begin with at once.
 RANGE = 64 << 20
@@ -68,6 +69,14 @@ def divide(
             units.append(Unit(tensor.name, start, end - rest, tensor.nbytes - rest - finished, parts))
         units.extend(_zeros(tensor, padding.get(tensor.name, 0)))
     return units
+
+
+def trailing(zeros: Zeros, tensor: StoredTensor) -> int:
+    """How many elements at the tensor's end are zeros. Raises UnsupportedError for zeros elsewhere."""
+    count = elements(zeros.loops)
+    if run_length(zeros.loops) != count or zeros.offset + count != tensor.elements:
+        raise UnsupportedError(f"{tensor.name}: zeros between weights cannot be written")
+    return count
 
 
 def _zeros(tensor: StoredTensor, padding: int) -> Iterator[Unit]:

@@ -28,7 +28,7 @@ from porter.execution.kernels.move import Move
 from porter.execution.open_files import RangeWriter, SourceFile, WeightFile, range_crc, write_zeros
 from porter.execution.run_options import ALWAYS, NEVER, ExecutionOptions
 from porter.execution.shared import share
-from porter.execution.units import Unit, divide
+from porter.execution.units import Unit, divide, trailing
 from porter.planning.plan import Copy, Plan
 
 # What surrounds the data, by container.
@@ -84,7 +84,7 @@ def write_weights(
         shared = share(plan, file, copies, sources, writer, options.reflink)
         if not shared.nbytes:
             writer.reserve()
-        padding = {part.tensor: part.elements for part in plan.padding}
+        padding = {part.target: trailing(part, plan.target_by_name[part.target]) for part in plan.zeros}
         units = divide(file, copies, shared.copies, padding)
         # Blocks that are shared are not read, and a torch file's own checksums, which stand before its
         # data, are known last: such files are hashed only by reading them once more.

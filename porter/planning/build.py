@@ -19,12 +19,12 @@ from porter.errors import UnsupportedError, UsageError
 from porter.planning.coverage import BlockIndex, Covered, cover
 from porter.planning.join import Join
 from porter.planning.outputs import place_tensors, side_files
-from porter.planning.plan import Copy, Padding, Plan, SideFile
+from porter.planning.plan import Check, Copy, Plan, SideFile, Zeros, checked
 from porter.planning.plan_options import Options
-from porter.planning.proof import check_carried_once, check_filled, cropped_rows
+from porter.planning.proof import check_carried_once, check_filled, left_out
 from porter.planning.sharing import residues
 from porter.planning.summary import plan_notes, summarise
-from porter.planning.ties import only_ties, shared_storage, tie_checks, ties_in_force, untie
+from porter.planning.ties import either, only_ties, shared_storage, tie_checks, ties_in_force, untie
 from porter.recognition.identify import Identity
 from porter.tables.bind import BoundTensor, Sizes, bind_dialect
 from porter.tables.model import Canonical, Dialect
@@ -47,7 +47,7 @@ def build_plan(
         checkpoint,
         identity,
         source_bound,
-        optional=[tensor.name for tensor in source_bound if only_ties(tensor, ties)],
+        ties=ties,
         allow_unmapped=options.allow_unmapped,
         text_only=options.text_only,
     )
@@ -63,7 +63,8 @@ def build_plan(
         check_filled(bound, filling)
         tensors[bound.name] = (dtype, bound.shape)
         copies.extend(filling)
-    checks = () if untied else tie_checks(covered, source_bound, ties)
+    present = [covered.bound[name] for name in covered.tensors]
+    checks = [] if untied else tie_checks(join, present, identity.dialect, target)
 
     torch = _writes_torch(options) or target.files.container == torch_zip.CONTAINER
     shared = shared_storage(target_bound, copies, target_ties) if torch else {}
@@ -79,9 +80,9 @@ def build_plan(
         sides, notes = side_files(checkpoint, identity, target, hyperparameters, tensors, shapes)
     # After the config, whose error says more: a weight that has no place has a hyperparameter that has none.
     check_carried_once(join.index, BlockIndex(target_bound), join.alias, join.sizes, target)
-    cropped, loose = cropped_rows(covered, options)
-    used = {copy.source for copy in copies} | {c.kept for c in checks} | {c.dropped for c in checks}
-    used |= {part.tensor for part in cropped}
+    zero_checks, loose = left_out(covered, options)
+    every: tuple[Check, ...] = (*checks, *zero_checks)
+    used = {copy.source for copy in copies} | {name for check in every for name in checked(check)}
     stored = {tensor.name: tensor for tensor in covered.tensors.values()}
     used |= {tensor.scales for name, tensor in stored.items() if tensor.scales and name in used}
     return Plan(
@@ -100,14 +101,17 @@ def build_plan(
         source_sizes=checkpoint.sizes,
         files=files,
         copies=tuple(copies),
-        checks=checks,
+        checks=every,
         side_files=(*index, *sides),
         summary=summarise(checkpoint, covered, copies, tensors, target_ties, omitted, target_bound),
         notes=(*identity.notes, *plan_notes(identity, copies, covered), *loose, *notes),
         rules={bound.name: f"{bound.rule.where}" for bound in target_bound},
         layouts={bound.name: str(bound.rule.layout) for bound in target_bound},
-        padding=tuple(Padding(bound.name, bound.padding) for bound in target_bound if bound.padding),
-        cropped=cropped,
+        zeros=tuple(
+            Zeros(bound.name, filler.offset, filler.loops, str(bound.rule.where))
+            for bound in target_bound
+            for filler in bound.fillers
+        ),
     )
 
 
@@ -136,8 +140,10 @@ def _target_tensors(
 def _join(covered: Covered, sizes: Sizes, ties: Mapping[str, str], *, keep_own: bool) -> Join:
     """A tied tensor is read from what it is tied to; when untying, from its own copy where it has one."""
     present = [covered.bound[name] for name in covered.tensors]
-    own = {block.canonical for tensor in present for block in tensor.blocks} if keep_own else set()
-    alias = {name: other for name, other in ties.items() if name not in own}
+    held = {block.canonical for tensor in present for block in tensor.blocks}
+    alias = either(ties, held)
+    if keep_own:
+        alias = {name: other for name, other in alias.items() if name not in held}
     return Join(
         index=BlockIndex(present),
         rules={tensor.name: tensor.rule for tensor in present},

@@ -40,11 +40,11 @@ def cover(
     identity: Identity,
     bound: Sequence[BoundTensor],
     *,
-    optional: Iterable[str] = (),
+    ties: Mapping[str, str],
     allow_unmapped: Sequence[str] = (),
     text_only: bool = False,
 ) -> Covered:
-    """Match a checkpoint against its bound table. `optional` are stored names that may be missing.
+    """Match a checkpoint against its bound table. Of tensors that are tied (`ties`), either may be missing.
 
     With `text_only` tensors of parts beyond the language model are left out; without, they are an error.
     """
@@ -72,7 +72,7 @@ def cover(
         raise _not_text(beyond, identity)
     _check_unmapped(unmapped, identity)
     if len(present) < len(expected):
-        _check_missing(set(expected) - set(present) - set(optional), expected, checkpoint)
+        _check_missing(_missing(present, expected, ties), expected, checkpoint)
     _check_shapes(present, expected)
     bare = [
         f"{tensor.name} (expected {expected[name].scales})"
@@ -135,6 +135,16 @@ def _check_unmapped(unmapped: list[str], identity: Identity) -> None:
         cause=cause,
         hint="drop them knowingly with --allow-unmapped GLOB, or map them with --map FILE.toml",
     )
+
+
+def _missing(
+    present: Mapping[str, StoredTensor], expected: Mapping[str, BoundTensor], ties: Mapping[str, str]
+) -> set[str]:
+    """What is not there and is tied to nothing that is. Of a pair, the one that owns the weight is missed."""
+    held = {block.canonical for name in present for block in expected[name].blocks}
+    free = {other for name, other in ties.items() if name in held} | ties.keys()
+    absent = expected.keys() - present.keys()
+    return {name for name in absent if not all(block.canonical in free for block in expected[name].blocks)}
 
 
 def _check_missing(missing: set[str], expected: Mapping[str, BoundTensor], checkpoint: Checkpoint) -> None:

@@ -30,7 +30,7 @@ def convert(
     dtype: Annotated[str, typer.Option("--dtype", help="keep, bfloat16, float16 or float32.")] = "keep",
     tied: Annotated[
         str | None,
-        typer.Option("--tied", help="write or omit tied weights. Default: as the target's framework does."),
+        typer.Option("--tied", help="Tied weights: write, omit or untie. Default: as the target does."),
     ] = None,
     max_shard_size: Annotated[
         str | None,
