@@ -23,6 +23,7 @@ from porter.execution.checks import run_checks
 from porter.execution.open_files import SourceFile
 from porter.layout import elements
 from porter.planning.plan import COMPUTE, Copy, Plan, checked
+from porter.planning.plan_options import PlanOptions
 
 if TYPE_CHECKING:
     import torch
@@ -42,12 +43,18 @@ def load_state_dict(
     Tied weights are there under both names and share their memory. `dtype` is keep, bfloat16, float16 or
     float32. Raises PorterError as `porter.convert` does; nothing is written.
     """
-    identity = open_source(source, maps=maps, config=config).identified()
+    wanted = PlanOptions(
+        dtype=dtype,
+        maps=maps,  # type: ignore[arg-type]  # made a tuple there
+        config=config,
+        weights_only=True,
+    )
+    identity = open_source(source, maps=wanted.maps, config=wanted.config).identified()
     as_ = as_ or identity.dialect.name
     ties = identity.family.dialect(as_).config.fields.get("tie_embeddings")
     # Sharing costs no memory; but where the framework ties in code, it has no name for the second copy.
     tied = None if ties is not None and ties.has_fixed else "write"
-    prepared = prepare(source, to=as_, dtype=dtype, tied=tied, maps=maps, config=config, weights_only=True)
+    prepared = prepare(source, wanted, to=as_, tied=tied)
     plan = prepared.plan
     root = prepared.opened.checkpoint.root
     # What is mapped stays readable when its file is gone.

@@ -17,7 +17,7 @@ LEAST_MEMORY = 8 << 20
 
 
 @dataclass(frozen=True)
-class ExecutionOptions:
+class RunOptions:
     """`reflink` shares blocks with the source, `digest` hashes weight files on the way: auto|always|never.
 
     `resume` keeps a journal and goes on where an earlier run was stopped. `max_memory` is in bytes, for
@@ -39,6 +39,9 @@ class ExecutionOptions:
                 hint=f"at least {LEAST_MEMORY >> 20}MiB",
             )
 
+
+# The name that the executors still know it by.
+ExecutionOptions = RunOptions
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 1 << 10, "MI": 1 << 20, "GI": 1 << 30}
 

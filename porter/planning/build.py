@@ -15,12 +15,12 @@ from porter.containers.base import StoredTensor
 from porter.containers.checkpoint import Checkpoint
 from porter.containers.torch import torch_zip
 from porter.dtypes import Dtype
-from porter.errors import UnsupportedError, UsageError
+from porter.errors import UnsupportedError
 from porter.planning.coverage import BlockIndex, Covered, cover
 from porter.planning.join import Join
 from porter.planning.outputs import place_tensors, side_files
 from porter.planning.plan import Check, Copy, Plan, SideFile, Zeros, checked
-from porter.planning.plan_options import Options
+from porter.planning.plan_options import PlanOptions
 from porter.planning.proof import check_carried_once, check_filled, left_out
 from porter.planning.sharing import residues
 from porter.planning.summary import plan_notes, summarise
@@ -31,10 +31,10 @@ from porter.tables.model import Canonical, Dialect
 
 
 def build_plan(
-    checkpoint: Checkpoint, identity: Identity, target: Dialect, options: Options | None = None
+    checkpoint: Checkpoint, identity: Identity, target: Dialect, options: PlanOptions | None = None
 ) -> Plan:
     """Prove and plan a conversion. Raises PorterError with the exit code of what is wrong."""
-    options = options or Options()
+    options = options or PlanOptions()
     canonical = identity.family.canonical
     if not target.files.writable or target.files.weights is None:
         raise UnsupportedError(
@@ -66,7 +66,7 @@ def build_plan(
     present = [covered.bound[name] for name in covered.tensors]
     checks = [] if untied else tie_checks(join, present, identity.dialect, target)
 
-    torch = _writes_torch(options) or target.files.container == torch_zip.CONTAINER
+    torch = options.container == "pth" or target.files.container == torch_zip.CONTAINER
     shared = shared_storage(target_bound, copies, target_ties) if torch else {}
     copies = [copy for copy in copies if copy.target not in shared]
     places = residues(copies, checkpoint.tensors)
@@ -115,18 +115,12 @@ def build_plan(
     )
 
 
-def _writes_torch(options: Options) -> bool:
-    if options.container not in (None, "safetensors", "pth"):
-        raise UsageError(f"unknown container {options.container!r}", hint="safetensors or pth")
-    return options.container == "pth"
-
-
 def _target_tensors(
     target: Dialect,
     canonical: Canonical,
     hyperparameters: Mapping[str, Any],
     ties: Mapping[str, str],
-    options: Options,
+    options: PlanOptions,
 ) -> tuple[list[BoundTensor], list[BoundTensor]]:
     kept, omitted = [], []
     for tensor in bind_dialect(target, canonical, hyperparameters):
@@ -153,12 +147,12 @@ def _join(covered: Covered, sizes: Sizes, ties: Mapping[str, str], *, keep_own: 
     )
 
 
-def _dtype(name: str, options: Options, sources: Sequence[StoredTensor]) -> Dtype:
-    if options.dtype is None and len(sources) == 1 and not sources[0].dtype.quantised:
+def _dtype(name: str, options: PlanOptions, sources: Sequence[StoredTensor]) -> Dtype:
+    if options.kept_dtype is None and len(sources) == 1 and not sources[0].dtype.quantised:
         return sources[0].dtype
     dtypes = sorted({tensor.dtype.name: tensor.dtype for tensor in sources}.values(), key=lambda d: d.name)
-    if options.dtype is not None and all(dtype.kind in ("float", "quantised") for dtype in dtypes):
-        return options.dtype
+    if options.kept_dtype is not None and all(dtype.kind in ("float", "quantised") for dtype in dtypes):
+        return options.kept_dtype
     quantised = next((tensor for tensor in sources if tensor.dtype.quantised), None)
     if quantised is not None:
         raise UnsupportedError(

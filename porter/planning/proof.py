@@ -11,7 +11,7 @@ from porter.errors import UnsupportedError
 from porter.layout import elements, run_length
 from porter.planning.coverage import BlockIndex, Covered
 from porter.planning.plan import Copy, ZeroCheck
-from porter.planning.plan_options import Options
+from porter.planning.plan_options import PlanOptions
 from porter.tables.bind import BoundTensor, Filler, Sizes
 from porter.tables.model import ZEROS, Dialect
 from porter.tables.patterns import Pattern
@@ -86,7 +86,7 @@ def _twice(canonical: str, one: str, other: str, what: str) -> UnsupportedError:
     )
 
 
-def left_out(covered: Covered, options: Options) -> tuple[list[ZeroCheck], list[str]]:
+def left_out(covered: Covered, options: PlanOptions) -> tuple[list[ZeroCheck], list[str]]:
     """Stored elements that belong to no weight: those that must be zeros, and notes on all of them.
 
     Those that a table says may hold anything, and those of tensors that `--allow-unmapped` names, are left

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
-from porter.errors import UnsupportedError, UsageError
+from porter.errors import UnsupportedError
 from porter.planning.join import Join
 from porter.planning.plan import Copy, EqualCheck
-from porter.planning.plan_options import Options
+from porter.planning.plan_options import PlanOptions
 from porter.tables.bind import BoundTensor
 from porter.tables.model import Canonical, Dialect
 
@@ -24,15 +24,13 @@ def only_ties(tensor: BoundTensor, ties: Mapping[str, str]) -> bool:
 
 
 def untie(
-    hyperparameters: Mapping[str, Any], target: Dialect, ties: Mapping[str, str], options: Options
+    hyperparameters: Mapping[str, Any], target: Dialect, ties: Mapping[str, str], options: PlanOptions
 ) -> tuple[dict[str, Any], bool]:
     """The target's hyperparameters, and whether tied tensors become independent there.
 
     `--tied untie` says so; so does `--tied write` into a dialect that leaves tied tensors out.
     """
     found = dict(hyperparameters)
-    if options.tied not in (None, "write", "omit", "untie"):
-        raise UsageError(f"--tied must be write, omit or untie, not {options.tied!r}")
     leaves_out = any(rule.when_tied == "omit" for rule in target.rules)
     if ties and (options.tied == "untie" or (options.tied == "write" and leaves_out)):
         if not _can_untie(target):

@@ -198,7 +198,6 @@ def test_one_memory_budget_holds_from_afar_too(hub, source: Path, tmp_path: Path
     code = """
 import threading
 import porter
-from porter.execution.run_options import ExecutionOptions
 from porter.execution.streaming import Stream
 from porter.sources.hub.hub_source import HubSource
 sizes, under_way, most, lock = [], [0], [0], threading.Lock()
@@ -210,7 +209,7 @@ def counted(self, file, start, view, stopped):
     with lock:
         under_way[0] -= len(view)
 HubSource.read = counted
-porter.convert("gemma-2b", sys.argv[1], to="litgpt", options=ExecutionOptions(max_memory=8 << 20))
+porter.convert("gemma-2b", sys.argv[1], to="litgpt", run_options=porter.RunOptions(max_memory=8 << 20))
 emit({"largest": max(sizes), "most": most[0]})
 """
     found = hub.python(code, str(tmp_path / "out"))
