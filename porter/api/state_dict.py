@@ -45,7 +45,7 @@ def load_state_dict(
     """
     wanted = PlanOptions(
         dtype=dtype,
-        maps=maps,  # type: ignore[arg-type]  # made a tuple there
+        maps=maps,
         config=config,
         weights_only=True,
     )
