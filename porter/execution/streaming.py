@@ -29,13 +29,13 @@ from porter.errors import DifferenceError
 from porter.execution import units as division
 from porter.execution.buffers import Buffers
 from porter.execution.open_files import OpenFiles
-from porter.execution.run_options import ExecutionOptions
+from porter.execution.run_options import RunOptions
 from porter.execution.sinks.base import Range, Ranges, Sink
 from porter.execution.units import Unit
 from porter.execution.watch import Watch
 from porter.execution.writers import Tally, Writer, range_crc
 from porter.layout.copies import elements
-from porter.planning.plan import Plan
+from porter.planning.plan import Plan, checked
 from porter.sources.base import Source
 from porter.sources.overlay import OverlaySource
 
@@ -103,7 +103,7 @@ def stream(
     tallies: Mapping[str, Tally],
     kept: Mapping[str, Ranges],
     *,
-    options: ExecutionOptions,
+    options: RunOptions,
     watch: Watch,
 ) -> Iterator[Passed]:
     """Passes over all source files of a plan. The spools are there until the context ends.
@@ -129,7 +129,7 @@ class _Stream:
     files: OpenFiles
     sink: StreamSink
     tallies: Mapping[str, Tally]
-    options: ExecutionOptions
+    options: RunOptions
     watch: Watch
     pieces: dict[str, list[Piece]] = field(default_factory=dict)
     finished: dict[str, dict[Range, int | None]] = field(default_factory=dict)
@@ -160,8 +160,7 @@ class _Stream:
 
     def spool(self, units: Mapping[str, Sequence[Unit]], kept: Mapping[str, Ranges]) -> dict[str, str]:
         """Tensors that have to be whole before they are read: the spool's name by source file."""
-        wanted = {tensor for check in self.plan.checks for tensor in (check.kept, check.dropped)}
-        wanted |= {part.tensor for part in self.plan.cropped}
+        wanted = {tensor for check in self.plan.checks for tensor in checked(check)}
         for unit in (unit for several in units.values() for unit in several if not unit.extents):
             for part in unit.parts:
                 wanted |= {found.name for found in (part.source, part.scales) if found is not None}

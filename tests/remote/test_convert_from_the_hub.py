@@ -198,7 +198,7 @@ def test_one_memory_budget_holds_from_afar_too(hub, source: Path, tmp_path: Path
     code = """
 import threading
 import porter
-from porter.execution.run_options import ExecutionOptions
+from porter.execution.run_options import RunOptions
 from porter.sources.hub.hub_source import HubFile
 sizes, under_way, most, lock = [], [0], [0], threading.Lock()
 plain = HubFile.read
@@ -210,7 +210,7 @@ def counted(self, views, offset):
     with lock:
         under_way[0] -= size
 HubFile.read = counted
-porter.convert("gemma-2b", sys.argv[1], to="litgpt", options=ExecutionOptions(max_memory=8 << 20))
+porter.convert("gemma-2b", sys.argv[1], to="litgpt", run_options=RunOptions(max_memory=8 << 20))
 emit({"largest": max(sizes), "most": most[0]})
 """
     found = hub.python(code, str(tmp_path / "out"))
