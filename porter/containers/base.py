@@ -42,13 +42,17 @@ class StoredTensor(NamedTuple):
 
 @dataclass(frozen=True)
 class Header:
-    """What one weight file's header says: its tensors in file order, free metadata, its size in bytes."""
+    """What one weight file's header says: its tensors in file order, free metadata, its size in bytes.
+
+    `notes` are what a user should know of how the file was read.
+    """
 
     container: str
     file: str
     size: int
     tensors: tuple[StoredTensor, ...]
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from fnmatch import fnmatchcase
 
 from porter.containers.base import StoredTensor
 from porter.containers.checkpoint import Checkpoint
+from porter.containers.orbax import orbax_tree
+from porter.containers.storage_kinds import find_kind, whole_numbers
 from porter.dtypes import SCALED_I8
 from porter.errors import MalformedError, UnsupportedError
 from porter.recognition.identify import Identity, NameMatcher
@@ -25,7 +27,8 @@ _LISTED = 12
 class Covered:
     """The source tensors by the table's names, those left aside, and where each canonical tensor lies.
 
-    `beyond` are tensors of parts that the family has no words for, left out because that was asked for.
+    `beyond` are tensors of parts that the family has no words for, left out because that was asked for;
+    `state` is a trainer's own, left out unasked and said.
     """
 
     tensors: Mapping[str, StoredTensor]
@@ -33,6 +36,7 @@ class Covered:
     dropped: tuple[str, ...]
     bound: Mapping[str, BoundTensor]
     beyond: tuple[str, ...] = ()
+    state: tuple[str, ...] = ()
 
 
 def cover(
@@ -52,7 +56,7 @@ def cover(
     factors = {tensor.scales: tensor.name for tensor in bound if tensor.scales is not None}
     present: dict[str, StoredTensor] = {}
     scales: dict[str, StoredTensor] = {}
-    ignored, dropped, unmapped, beyond = [], [], [], []
+    ignored, dropped, unmapped, beyond, state = [], [], [], [], []
     matcher = NameMatcher(identity.dialect)
     for name, tensor in checkpoint.tensors.items():
         spelled = identity.names.get(name)
@@ -64,6 +68,8 @@ def cover(
             beyond.append(name)
         elif matcher.ignored(name):
             ignored.append(name)
+        elif checkpoint.container == orbax_tree.CONTAINER and orbax_tree.is_state(tensor):
+            state.append(name)
         elif any(fnmatchcase(name, glob) for glob in allow_unmapped):
             dropped.append(name)
         else:
@@ -71,6 +77,7 @@ def cover(
     if beyond and not text_only:
         raise _not_text(beyond, identity)
     _check_unmapped(unmapped, identity)
+    _check_floats(present, expected, checkpoint)
     if len(present) < len(expected):
         _check_missing(set(expected) - set(present) - set(optional), expected, checkpoint)
     _check_shapes(present, expected)
@@ -86,7 +93,26 @@ def cover(
             hint="is the checkpoint complete?",
         )
     scaled = {**present, **{name: _scaled(present.get(name), tensor) for name, tensor in scales.items()}}
-    return Covered(scaled, tuple(ignored), tuple(dropped), expected, tuple(beyond))
+    return Covered(scaled, tuple(ignored), tuple(dropped), expected, tuple(beyond), tuple(state))
+
+
+def _check_floats(
+    present: Mapping[str, StoredTensor], expected: Mapping[str, BoundTensor], checkpoint: Checkpoint
+) -> None:
+    """A weight is a float, or quantised in a way that says so; whole numbers alone mean nothing."""
+    wrong = [
+        f"{tensor.name} is {tensor.dtype.name}"
+        for name, tensor in present.items()
+        if tensor.dtype.kind not in ("float", "quantised")
+        and not (expected[name].scales is not None and tensor.dtype.name == "I8")
+    ]
+    if wrong:
+        kind = whole_numbers(checkpoint.tensors)
+        raise UnsupportedError(
+            f"{checkpoint.label} stores {count(len(wrong), 'weight')} in whole numbers; they look {kind.what}",
+            cause=listed(wrong),
+            hint=kind.hint,
+        )
 
 
 def _scaled(tensor: StoredTensor | None, scales: StoredTensor) -> StoredTensor:
@@ -123,6 +149,10 @@ def _not_text(beyond: list[str], identity: Identity) -> UnsupportedError:
 def _check_unmapped(unmapped: list[str], identity: Identity) -> None:
     if not unmapped:
         return
+    if kind := find_kind(unmapped):
+        raise UnsupportedError(
+            f"these weights are {kind.what}", cause=f"found {listed(unmapped)}", hint=kind.hint
+        )
     beyond = [name for name in unmapped if name in identity.names]
     cause = listed(unmapped)
     if beyond:
@@ -133,7 +163,9 @@ def _check_unmapped(unmapped: list[str], identity: Identity) -> None:
         f"{count(len(unmapped), 'tensor')} of the source {'is' if len(unmapped) == 1 else 'are'} not mapped "
         f"by {identity.family.name}/{identity.dialect.name}",
         cause=cause,
-        hint="drop them knowingly with --allow-unmapped GLOB, or map them with --map FILE.toml",
+        hint="is the config the one that belongs to these weights?"
+        if beyond
+        else "drop them knowingly with --allow-unmapped GLOB, or map them with --map FILE.toml",
     )
 
 

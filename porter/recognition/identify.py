@@ -14,6 +14,7 @@ from typing import Any
 from porter.config.raw import get, raw_config
 from porter.config.read import ConfigReader, Shapes
 from porter.containers.checkpoint import Checkpoint
+from porter.containers.storage_kinds import lone_adapter
 from porter.errors import MalformedError, UnsupportedError
 from porter.recognition.infer import infer, missing_rules
 from porter.tables.catalogue import Family
@@ -94,6 +95,12 @@ def identify(
 
     `config` is used in place of the checkpoint's own config file; `dialect` limits the search.
     """
+    if adapter := lone_adapter(checkpoint.tensors):
+        raise UnsupportedError(
+            f"{checkpoint.label} is no whole model: its tensors are {adapter.what}",
+            cause=f"found only tensors such as {_some(checkpoint.tensors)}",
+            hint=adapter.hint,
+        )
     best: tuple[tuple[int, bool, int], _Candidate, dict[str, str]] | None = None
     rivals: list[str] = []
     for candidate in _candidates(checkpoint, families, config):
@@ -180,6 +187,7 @@ def _read(checkpoint: Checkpoint, found: _Candidate, names: Mapping[str, str]) -
     shapes = _shapes(checkpoint, names)
     reader = found.reader(found.words, found.raw, shapes, checkpoint.label)
     values = reader.read()
+    read = tuple(note for header in checkpoint.headers for note in header.notes)
     notes: tuple[str, ...] = ()
     if found.words is not found.dialect:
         # What only the tensors say, such as how many rows are padding.
@@ -202,7 +210,7 @@ def _read(checkpoint: Checkpoint, found: _Candidate, names: Mapping[str, str]) -
         found.raw,
         names,
         tuple(reader.unknown_fields()),
-        notes,
+        (*read, *notes),
         found.words if found.words is not found.dialect else None,
     )
 

@@ -106,6 +106,69 @@ def test_an_untied_head_has_no_place_in_frameworks_that_tie(write, dialect):
         porter.plan(source, to=dialect)
 
 
+def in_int8(tensors, factors=".SCB"):
+    """Matrices as bitsandbytes stores them: whole numbers, and a factor for each row beside them."""
+    made = dict(tensors)
+    for name, tensor in tensors.items():
+        if "_proj" in name:
+            largest = np.abs(tensor).max(axis=1)
+            made[name] = np.round(tensor / largest[:, None] * 127).astype(np.int8)
+            if factors:
+                made[name.removesuffix(".weight") + factors] = largest
+    return made
+
+
+@pytest.mark.parametrize("dtype", ["keep", "float32"])
+@pytest.mark.parametrize(
+    ("factors", "allowed", "words"),
+    [
+        (".SCB", (), "quantised to int8 by bitsandbytes"),
+        (".SCB", ("*.SCB",), "quantised to int8 by bitsandbytes"),
+        (None, (), "quantised to int8, as bitsandbytes does it, without its scales"),
+        (".weight_scale", ("*_scale",), "FP8 or integers with scales"),
+    ],
+)
+def test_whole_numbers_are_no_weights(write, dtype, factors, allowed, words):
+    source = write(in_int8(weights(), factors), config())
+    with pytest.raises(UnsupportedError, match=words) as caught:
+        porter.plan(source, to="hf", dtype=dtype, allow_unmapped=allowed)
+    assert "allow-unmapped" not in caught.value.hint
+    assert caught.value.exit_code == 5
+
+
+@pytest.mark.parametrize(
+    ("beside", "words"),
+    [
+        ("model.layers.0.mlp.up_proj.weight.absmax", "4 bits by bitsandbytes"),
+        ("model.layers.0.mlp.up_proj.g_idx", "GPTQ"),
+        ("model.layers.0.mlp.up_proj.qzeros", "AWQ"),
+        ("model.layers.0.mlp.up_proj.weight_scale_inv", "FP8"),
+        ("model.layers.0.mlp.up_proj.weight_packed", "compressed-tensors"),
+        ("model.layers.0.mlp.up_proj.lora_A.default.weight", "not been merged"),
+    ],
+)
+def test_what_is_stored_otherwise_is_named_and_never_offered_to_be_dropped(write, beside, words):
+    source = write({**weights(), beside: np.ones((3, 2), np.float32)}, config())
+    with pytest.raises(UnsupportedError, match=words) as caught:
+        porter.plan(source, to="hf")
+    assert "allow-unmapped" not in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", "merge_and_unload"),
+        ("transformer.h.0.attn.qkv.lora_A", "litgpt merge_lora"),
+        ("_layer_checkpoint_dependencies/backbone/layers/x/lora_kernel_a", "enable_lora"),
+    ],
+)
+def test_a_lone_adapter_is_named_with_the_way_to_merge_it(write, name, way):
+    source = write({name: np.ones((3, 2), np.float32)}, config())
+    with pytest.raises(UnsupportedError, match="no whole model") as caught:
+        porter.plan(source, to="litgpt")
+    assert way in caught.value.hint
+
+
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod."])
 def test_what_wrappers_put_before_all_names_is_taken_off(write, tmp_path, prefix):
     wrapped = {prefix + name: tensor for name, tensor in weights().items()}

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from porter.containers.base import StoredTensor
-from porter.containers.orbax.orbax_tree import ARRAY
+from porter.containers.orbax.orbax_folders import DATABASE, array_folder, check_links
+from porter.containers.orbax.orbax_tree import ARRAY, stores_every_chunk
 from porter.errors import MalformedError, UnsupportedError
+
+_METADATA = ("/.zarray", "/zarr.json")
 
 # Bytes of an array read at a time, where its chunks are smaller.
 PIECE = 32 << 20
-
-_DATABASE = "manifest.ocdbt"
 
 
 def tensorstore() -> Any:
@@ -42,6 +43,16 @@ def database(base: Path) -> Any:
         return package.KvStore.open(_store(base)).result()
     except (ValueError, OSError) as error:
         raise MalformedError(f"{base.name} cannot be opened", cause=str(error)[:300]) from None
+
+
+def database_keys(base: Path) -> dict[str, bytes]:
+    """The keys of an OCDBT checkpoint: with their content where it is an array's metadata, else with b""."""
+    store = database(base)
+    try:
+        keys = [key.decode() for key in store.list().result()]
+        return {key: bytes(store[key]) if key.endswith(_METADATA) else b"" for key in keys}
+    except (ValueError, OSError, UnicodeDecodeError) as error:
+        raise MalformedError(f"{base.name} cannot be listed", cause=str(error)[:300]) from None
 
 
 @contextmanager
@@ -91,12 +102,15 @@ def _step(array: Any, tensor: StoredTensor) -> int:
 def _open(root: Path, tensor: StoredTensor) -> tuple[Any, int]:
     package = tensorstore()
     name = tensor.file.removeprefix(ARRAY)
-    folder, param = _split(root, name)
+    folder, param = array_folder(root, name)
+    check_links(root, folder)
+    # What was left out on purpose is the fill value to Orbax; what is lost is an error, as it is there.
+    filled = not stores_every_chunk(root, folder)
     base = root / folder
     store: dict[str, Any]
-    if (base / _DATABASE).is_file():
+    if (base / DATABASE).is_file():
         store = {**_store(base), "path": f"{param}/"}
-        changed = (base / _DATABASE).stat().st_mtime_ns
+        changed = (base / DATABASE).stat().st_mtime_ns
     else:
         store = _files(base / param)
         changed = max(path.stat().st_mtime_ns for path in (base / param).iterdir())
@@ -104,19 +118,11 @@ def _open(root: Path, tensor: StoredTensor) -> tuple[Any, int]:
     context = package.Context({"cache_pool": {"total_bytes_limit": 0}})
     for driver in ("zarr", "zarr3"):
         try:
-            spec = {"driver": driver, "kvstore": store}
+            spec = {"driver": driver, "kvstore": store, "fill_missing_data_reads": filled}
             return package.open(spec, open=True, read=True, context=context).result(), changed
         except ValueError as error:
             cause = str(error)
     raise MalformedError(f"{tensor.name} cannot be opened", cause=cause[:300])
-
-
-def _split(root: Path, name: str) -> tuple[str, str]:
-    """The checkpoint's folder within `root`, and the array's name in it."""
-    head, _, rest = name.partition("/")
-    if rest and any((root / head / mark).is_file() for mark in ("_METADATA", _DATABASE)):
-        return head, rest
-    return "", name
 
 
 def _store(base: Path) -> dict[str, Any]:
