@@ -137,8 +137,9 @@ class _Loader:
         return values
 
     def _source(self, tensor: StoredTensor) -> torch.Tensor:
-        raw = self._open(tensor.file)[tensor.offset : tensor.offset + tensor.nbytes]
-        if len(raw) != tensor.nbytes:
+        nbytes = tensor.nbytes if tensor.strides is None else tensor.dtype.nbytes(tensor.span)
+        raw = self._open(tensor.file)[tensor.offset : tensor.offset + nbytes]
+        if len(raw) != nbytes:
             raise MalformedError(f"{tensor.file} ends inside {tensor.name!r}")
         if tensor.scales is not None:
             factors = self._source(self.plan.source_by_name[tensor.scales]).float()
@@ -148,7 +149,9 @@ class _Loader:
             return self._dequantised(tensor, raw)
         if tensor.offset % tensor.dtype.itemsize:
             raw = raw.clone()
-        return raw.view(self._dtype(tensor)).view(tensor.shape)
+        values = raw.view(self._dtype(tensor))
+        # Of a view, the elements as they lie: copies count in its own strides.
+        return values.view(tensor.shape) if tensor.strides is None else values
 
     def _dequantised(self, tensor: StoredTensor, raw: torch.Tensor) -> torch.Tensor:
         try:

@@ -109,7 +109,7 @@ def _check_floats(
     if wrong:
         kind = whole_numbers(checkpoint.tensors)
         raise UnsupportedError(
-            f"{checkpoint.label} stores {count(len(wrong), 'weight')} in whole numbers; they look {kind.what}",
+            f"{count(len(wrong), 'weight')} of {checkpoint.label} in whole numbers; they look {kind.what}",
             cause=listed(wrong),
             hint=kind.hint,
         )
@@ -120,6 +120,10 @@ def _scaled(tensor: StoredTensor | None, scales: StoredTensor) -> StoredTensor:
     if tensor is None or tensor.dtype.name != "I8":
         found = "there is none" if tensor is None else f"{tensor.name} is {tensor.dtype.name}"
         raise MalformedError(f"{scales.name} has no whole numbers to scale", cause=found)
+    if tensor.strides is not None or scales.strides is not None:
+        raise UnsupportedError(
+            f"{tensor.name} is quantised and a strided view", hint="save it again after .contiguous()"
+        )
     if scales.shape != tensor.shape[:1] or scales.dtype.kind != "float":
         raise MalformedError(
             f"{scales.name} cannot scale the rows of {tensor.name}",

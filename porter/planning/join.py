@@ -104,7 +104,13 @@ class Join:
 
     def _copy(self, target: BoundTensor, dtype: Dtype, piece: _Piece) -> Copy:
         stored = self.stored[piece.name]
-        key = (id(piece.source.address), id(piece.block.address), stored.dtype.name, dtype.name)
+        key = (
+            id(piece.source.address),
+            id(piece.block.address),
+            stored.dtype.name,
+            dtype.name,
+            stored.strides,
+        )
         made = self._known.get(key)
         if made is None:
             made = self._made(target, dtype, piece, stored)
@@ -114,7 +120,10 @@ class Join:
 
     def _made(self, target: BoundTensor, dtype: Dtype, piece: _Piece, stored: StoredTensor) -> _Made:
         at = dict(zip(piece.variables, piece.point, strict=True))
-        source, into = piece.source.address.at(at), piece.block.address.at(at)
+        source, into = piece.source.address, piece.block.address.at(at)
+        if stored.strides is not None:
+            source = source.restrided(stored.shape, stored.strides)
+        source = source.at(at)
         sizes = self.sizes.sizes(list(source.strides), at)
         source_offset, target_offset, loops = strided_copy(source, into, sizes)
         operations = _operations(self.rules[piece.name], target.rule)
@@ -128,7 +137,7 @@ class Join:
         return not held and not any(axis in self.sizes.varying for axis in source)
 
     @cached_property
-    def _known(self) -> dict[tuple[int, int, str, str], _Made]:
+    def _known(self) -> dict[tuple[int, int, str, str, tuple[int, ...] | None], _Made]:
         return {}
 
     def _canonical(self, piece: _Piece) -> str:

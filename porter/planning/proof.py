@@ -55,6 +55,11 @@ def cropped_rows(covered: Covered, options: Options) -> tuple[tuple[Padding, ...
         padding = covered.bound[name].padding
         if not padding:
             continue
+        if tensor.strides is not None:
+            raise UnsupportedError(
+                f"{tensor.name} has rows to be left out and is a strided view",
+                hint="save it again after .contiguous()",
+            )
         rows = padding // (tensor.elements // tensor.shape[0])
         zero = covered.bound[name].rule.padding == "zero"
         zero = zero and not any(fnmatchcase(tensor.name, glob) for glob in options.allow_unmapped)

@@ -75,5 +75,14 @@ def tie_checks(
                     cause=f"{one.name} is {one.dtype.name}, {two.name} is {two.dtype.name}",
                     hint="if the head was trained on its own, untie it: --to hf --tied write",
                 )
+            for stored in (one, two):
+                if stored.strides is not None and (
+                    one.strides != two.strides or stored.span != stored.elements
+                ):
+                    raise UnsupportedError(
+                        f"{one.name} and {two.name} have to be equal, and are stored in two orders",
+                        cause=f"{stored.name} is a strided view: {list(stored.strides)}",
+                        hint="save them again after .contiguous()",
+                    )
             checks.append(EqualCheck(one.name, two.name, "tied embeddings"))
     return tuple(checks)

@@ -1,8 +1,8 @@
 """From a torch file's unpickled value to its state dict, and from that to tensors with extents.
 
 A state dict stands at the top of the file or under one of `WRAPPERS`; what else the file holds (optimizer
-states, hyperparameters) is left alone. Tensors that are not the plain bytes of one row-major block are
-refused by name: a transposed view has no extent.
+states, hyperparameters) is left alone. A transposed, sliced or expanded view is
+known by its strides.
 
 Where: Lightning's `state_dict`, LitGPT's and fairseq's `model`, Google's Gemma `model_state_dict`,
 DeepSpeed's `module`. Prefixes: `torch.compile` and `DistributedDataParallel` name what they wrap.
@@ -127,25 +127,21 @@ def place_tensor(name: str, tensor: Tensor, entries: Mapping[str, Entry], file: 
             f"{what} is a conjugated or negated view",
             hint="save it again after .resolve_conj().resolve_neg()",
         )
-    if not _row_major(tensor):
-        raise UnsupportedError(
-            f"{what} is a strided view",
-            cause=f"expected row-major data, found the shape {list(tensor.shape)} with the strides "
-            f"{list(tensor.strides)}",
-            hint="save it again after .contiguous()",
-        )
     # Zeros are left out, or a dim of 0 would hide an overflow in the others.
     if math.prod(dim for dim in tensor.shape if dim) > _MAX_ELEMENTS:
         raise MalformedError(f"{what} is malformed", cause=f"expected less than 2^63 elements, found the "
                              f"shape {list(tensor.shape)}")  # fmt: skip
     begin = tensor.offset * dtype.itemsize
-    end = begin + math.prod(tensor.shape) * dtype.itemsize
+    stored = StoredTensor(name, dtype, tensor.shape, file, entry.offset + begin)
+    if not _row_major(tensor):
+        stored = stored._replace(strides=tensor.strides)
+    end = begin + stored.span * dtype.itemsize
     if end > entry.size:
         raise MalformedError(
             f"{what} is malformed",
             cause=f"expected its bytes {begin} to {end} in {entry.name!r}, found {entry.size} bytes there",
         )
-    return StoredTensor(name, dtype, tensor.shape, file, entry.offset + begin)
+    return stored
 
 
 def _row_major(tensor: Tensor) -> bool:

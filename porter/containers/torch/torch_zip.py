@@ -1,9 +1,10 @@
 """Torch files (`.pth`, `.bin`, `.pt`, `.ckpt`): the tensors of a zip that torch.save wrote, as file extents.
 
 Promised: nothing is imported or executed that the file names, torch is not needed, and no weight is read.
-Every tensor that is returned is one row-major block inside a stored entry of the archive; two names may
-share a block, which is how torch keeps ties. Not promised: that the zip's checksums of weights are right
-(torch does not check them either), and files in torch's formats from before 1.6.
+Every tensor that is returned lies inside a stored entry of the archive, row-major or, where it was saved as
+a view, with its strides; two names may share their bytes, which is how torch keeps ties. Not promised: that
+the zip's checksums of weights are right (torch does not check them either), and files in torch's formats from
+before 1.6.
 
 Format: torch's `serialization.py` and `caffe2/serialize/inline_container.cc` (2.13).
 """
@@ -52,7 +53,7 @@ def read_header(path: Path, file: str) -> Header:
     `metadata` may hold "torch.wrapped_under" (the key of the state dict), "torch.prefix" (a wrapper's prefix
     that was taken off all names), and "torch.foreign" (classes and functions that the pickle names and that
     were not looked up). Raises MalformedError for a file that is broken or unsafe, UnsupportedError for
-    views without an extent, other byte orders, compressed entries and formats from before torch 1.6.
+    negated views, other byte orders, compressed entries and formats from before torch 1.6.
     """
     return _strip([_read_raw(path, file)])[0]
 

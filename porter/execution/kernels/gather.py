@@ -95,7 +95,8 @@ def _read_runs(move: Move, pieces: Iterator[Run], raw: memoryview, start: int, i
 def _from_map(move: Move, into: Box, raw: memoryview, dtype: np.dtype[Any]) -> None:
     """Runs too short to be read alone, too far apart to be read together: the kernel maps their pages."""
     item = dtype.itemsize
-    source = memoryview(move.reader.map)[move.source.offset : move.source.offset + move.source.nbytes]
+    first = move.source.offset
+    source = memoryview(move.reader.map)[first : first + move.source.span * item]
     for part in cut_by_source_span(into, max(1, SOURCE_SPAN // item)):
         held = _view(raw, dtype, part, [loop.target_stride for loop in part.loops], part.target)
         held[...] = _view(source, dtype, part, [loop.source_stride for loop in part.loops], part.source)
