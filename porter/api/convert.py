@@ -65,13 +65,15 @@ def plan(
     source_dialect: str | None = None,
     container: str | None = None,
     text_only: bool = False,
+    key: str | None = None,
 ) -> Plan:
     """Prove and plan a conversion from headers and configs alone; nothing is written.
 
     `to` is a dialect (`litgpt`, `hf`, or one of your own tables in `maps`). `dtype` is keep, bfloat16,
     float16 or float32. `tied` is write or omit (default: as the target's table says). `text_only` takes the
     language model out of a checkpoint that holds other parts as well. `container` is pth
-    for a torch zip, where the target reads one. Raises PorterError.
+    for a torch zip, where the target reads one. `key` names the state dict to take from a torch file that
+    holds several. Raises PorterError.
     """
     return prepare(
         source,
@@ -85,6 +87,7 @@ def plan(
         source_dialect=source_dialect,
         container=container,
         text_only=text_only,
+        key=key,
     ).plan
 
 
@@ -102,6 +105,7 @@ def prepare(
     weights_only: bool = False,
     container: str | None = None,
     text_only: bool = False,
+    key: str | None = None,
 ) -> Prepared:
     """As `plan`, with the opened source and the target's table."""
     with _no_collection():
@@ -120,6 +124,7 @@ def prepare(
             maps,
             config,
             source_dialect,
+            key,
         )
 
 
@@ -130,10 +135,11 @@ def _prepare(
     maps: Sequence[Path],
     config: Path | None,
     source_dialect: str | None,
+    key: str | None,
 ) -> Prepared:
     # A state dict needs the files themselves; all else can be planned, and moved, from afar.
     remote = None if options.weights_only else "bytes"
-    opened = open_source(source, maps=maps, config=config, dialect=source_dialect, remote=remote)
+    opened = open_source(source, maps=maps, config=config, dialect=source_dialect, remote=remote, key=key)
     identity = opened.identified()
     target = identity.family.dialect(name)
     return Prepared(opened, target, build_plan(opened.checkpoint, identity, target, options))
@@ -153,6 +159,7 @@ def convert(
     source_dialect: str | None = None,
     container: str | None = None,
     text_only: bool = False,
+    key: str | None = None,
     target_model: str | None = None,
     force: bool = False,
     options: ExecutionOptions | None = None,
@@ -175,6 +182,7 @@ def convert(
         source_dialect=source_dialect,
         container=container,
         text_only=text_only,
+        key=key,
     )
     if target_model is not None:
         check_target_model(prepared, target_model)

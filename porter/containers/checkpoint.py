@@ -13,8 +13,8 @@ from typing import Any
 
 from porter.containers.base import Header, StoredTensor
 from porter.containers.paths import locate
-from porter.containers.torch.torch_state import common_prefix
-from porter.errors import MalformedError, UnsupportedError
+from porter.containers.torch.torch_state import unwrapped
+from porter.errors import MalformedError, UnsupportedError, UsageError
 from porter.sources.local import Location
 
 # Weight files of containers that are known but not read; named so that the error can say what they are.
@@ -41,13 +41,16 @@ class Checkpoint:
     def tensors(self) -> dict[str, StoredTensor]:
         """All tensors by name, in file order.
 
-        Names lose what `torch.compile` and data-parallel wrappers put before them, where all have it.
+        Names lose what `torch.compile`, FSDP and data-parallel wrappers put into them.
         """
         tensors = [tensor for header in self.headers for tensor in header.tensors]
-        prefix = common_prefix(tensor.name for tensor in tensors)
-        if prefix:
-            tensors = [tensor._replace(name=tensor.name.removeprefix(prefix)) for tensor in tensors]
-        return {tensor.name: tensor for tensor in tensors}
+        bare = unwrapped(tensor.name for tensor in tensors)
+        return {
+            bare[tensor.name]: tensor
+            if bare[tensor.name] == tensor.name
+            else tensor._replace(name=bare[tensor.name])
+            for tensor in tensors
+        }
 
     @property
     def metadata(self) -> Mapping[str, Any]:
@@ -60,16 +63,22 @@ class Checkpoint:
         return {header.file: header.size for header in self.headers}
 
 
-def open_checkpoint(location: Location) -> Checkpoint:
-    """Read the headers of a checkpoint's weight files.
+def open_checkpoint(location: Location, key: str | None = None) -> Checkpoint:
+    """Read the headers of a checkpoint's weight files; `key` names a torch file's state dict.
 
     Raises UnsupportedError for containers that are not read, MalformedError for broken ones and for
     directories that hold no weights.
     """
     from porter.containers.keras import hdf5
     from porter.containers.keras import keras_files as keras
+    from porter.containers.torch import torch_zip
 
-    headers = _headers(location)
+    headers = _headers(location, key)
+    if key is not None and headers[0].container != torch_zip.CONTAINER:
+        raise UsageError(
+            f"--key names a state dict of a torch file, and {location.label} is none",
+            cause=f"it is {headers[0].container}",
+        )
     weights = {header.file for header in headers}
     files = {
         path.name: path
@@ -96,7 +105,7 @@ def _readable(root: Path, path: Path) -> bool:
     return True
 
 
-def _headers(location: Location) -> tuple[Header, ...]:
+def _headers(location: Location, key: str | None) -> tuple[Header, ...]:
     from porter.containers.gguf import gguf_header as gguf
     from porter.containers.keras import keras_files as keras
     from porter.containers.orbax import orbax_tree as orbax
@@ -112,7 +121,7 @@ def _headers(location: Location) -> tuple[Header, ...]:
         if path.suffix == ".gguf":
             return (gguf.read_header(path, location.file),)
         if path.suffix in torch_zip.SUFFIXES:
-            return (torch_zip.read_header(path, location.file),)
+            return (torch_zip.read_header(path, location.file, key),)
         if keras.is_keras(path.name):
             return keras.read_file(root, location.file)
         raise _unsupported(path)
@@ -132,7 +141,7 @@ def _headers(location: Location) -> tuple[Header, ...]:
     if orbax.holds_orbax(root):
         return orbax.read_directory(root)
     if any(path.suffix in torch_zip.SUFFIXES for path in root.iterdir() if path.is_file()):
-        return tuple(torch_zip.read_checkpoint_headers(root))
+        return tuple(torch_zip.read_checkpoint_headers(root, key))
     for path in sorted(root.iterdir()):
         if path.suffix in _OTHER_CONTAINERS and path.is_file():
             raise _unsupported(path)

@@ -57,14 +57,14 @@ def cover(
     present: dict[str, StoredTensor] = {}
     scales: dict[str, StoredTensor] = {}
     ignored, dropped, unmapped, beyond, state = [], [], [], [], []
-    matcher = NameMatcher(identity.dialect)
+    matcher = NameMatcher(identity.dialect, identity.wrapper)
     for name, tensor in checkpoint.tensors.items():
         spelled = identity.names.get(name)
         if spelled in expected:
             present[spelled] = tensor
         elif spelled in factors:
             scales[factors[spelled]] = tensor
-        elif any(fnmatchcase(name, glob) for glob in identity.dialect.beyond):
+        elif any(fnmatchcase(matcher.bare(name), glob) for glob in identity.dialect.beyond):
             beyond.append(name)
         elif matcher.ignored(name):
             ignored.append(name)
@@ -187,6 +187,14 @@ def _check_missing(missing: set[str], expected: Mapping[str, BoundTensor], check
 
 
 def _check_shapes(present: Mapping[str, StoredTensor], expected: Mapping[str, BoundTensor]) -> None:
+    empty = [tensor.name for tensor in present.values() if 0 in tensor.shape]
+    if empty:
+        raise MalformedError(
+            f"{count(len(empty), 'tensor')} without elements, as ZeRO-3 leaves them on each rank",
+            cause=listed(empty),
+            hint="gather the weights, in the directory that DeepSpeed saved: `python zero_to_fp32.py . OUT`; "
+            "or train with stage3_gather_16bit_weights_on_model_save",
+        )
     wrong = [
         f"{tensor.name} in {tensor.file}: expected {list(expected[name].shape)}, found {list(tensor.shape)} "
         f"(layout {expected[name].rule.layout}, {expected[name].rule.where})"

@@ -143,7 +143,10 @@ def test_what_is_no_plain_tensor_is_unsupported(tmp_path, value):
         read(saved(tmp_path / "m.pth", {"odd": value}))
 
 
-@pytest.mark.parametrize("wrapper", ["model", "state_dict", "model_state_dict", "module", "model.module"])
+@pytest.mark.parametrize(
+    "wrapper",
+    ["model", "state_dict", "model_state_dict", "module", "model.module", "net", "params", "weights", "ema"],
+)
 def test_the_state_dict_may_be_wrapped(tmp_path, wrapper):
     value = SMALL
     for key in reversed(wrapper.split(".")):
@@ -154,24 +157,36 @@ def test_the_state_dict_may_be_wrapped(tmp_path, wrapper):
 
 
 @pytest.mark.parametrize(
-    ("prefix", "stripped"),
+    ("prefix", "kept"),
     [
-        ("_orig_mod.", "_orig_mod."),
-        ("module.", "module."),
-        ("module._orig_mod.", "module._orig_mod."),
-        ("_orig_mod.module.", "_orig_mod.module."),
-        ("model.", None),
-        ("module", None),
+        ("_orig_mod.", ""),
+        ("module.", ""),
+        ("module._orig_mod.", ""),
+        ("_orig_mod.module.", ""),
+        ("_forward_module.module.", ""),
+        ("model.", "model."),
+        ("module", "module"),
     ],
 )
-def test_wrappers_prefixes_are_taken_off_when_all_names_have_them(tmp_path, prefix, stripped):
+def test_what_wrappers_put_before_all_names_is_taken_off(tmp_path, prefix, kept):
     state = {prefix + name: tensor for name, tensor in SMALL.items()}
-    header, found = read(saved(tmp_path / "m.pth", state))
-    kept = "" if stripped else prefix
+    _, found = read(saved(tmp_path / "m.pth", state))
     assert set(found) == {kept + name for name in SMALL}
-    assert header.metadata.get("torch.prefix") == stripped
-    _, found = read(saved(tmp_path / "m.pth", {**state, "extra": torch.ones(1)}))
-    assert set(found) == {*state, "extra"}
+    if prefix == "module.":
+        _, found = read(saved(tmp_path / "m.pth", {**state, "extra": torch.ones(1)}))
+        assert set(found) == {*state, "extra"}
+
+
+def test_what_wrappers_put_into_names_is_taken_out(tmp_path):
+    state = {
+        "h.0._checkpoint_wrapped_module.w": torch.ones(1),
+        "h._fsdp_wrapped_module.1._orig_mod.w": torch.ones(2),
+        "not_orig_mod.w": torch.ones(3),
+    }
+    _, found = read(saved(tmp_path / "m.pth", state))
+    assert set(found) == {"h.0.w", "h.1.w", "not_orig_mod.w"}
+    with pytest.raises(MalformedError, match="two tensors are called"):
+        read(saved(tmp_path / "m.pth", {**state, "h.0.w": torch.ones(1)}))
 
 
 def test_a_training_checkpoint_beside_whose_weights_lie_other_objects(tmp_path):
