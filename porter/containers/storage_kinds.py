@@ -31,23 +31,23 @@ class StorageKind:
 
 _DEQUANTISE = "load it with transformers, call model.dequantize() and save_pretrained(), and port that"
 
-_PEFT = StorageKind(
+PEFT_LORA = StorageKind(
     "a LoRA adapter's, or of a model whose adapter has not been merged (PEFT)",
     "merge it first: peft's merge_and_unload(), then save_pretrained(), and port that",
     (".lora_A.", ".lora_B.", ".lora_embedding_A", ".lora_magnitude_vector", ".base_layer."),
 )
-_LITGPT = StorageKind(
+LITGPT_LORA = StorageKind(
     "a LoRA adapter's (LitGPT)",
     "merge it first: litgpt merge_lora DIRECTORY, and port the lit_model.pth that it makes",
     ("lora_A", "lora_B"),
 )
-_KERAS = StorageKind(
+KERAS_LORA = StorageKind(
     "a LoRA adapter's (Keras)",
     "in KerasHub: load the preset, backbone.enable_lora(rank), backbone.load_lora_weights(file), then "
     "save_to_preset(DIRECTORY), and port that",
     ("lora_kernel_a", "lora_kernel_b", "lora_embeddings_a", "lora_embeddings_b", "/lora/"),
 )
-ADAPTERS = (_PEFT, _LITGPT, _KERAS)
+ADAPTERS = (PEFT_LORA, LITGPT_LORA, KERAS_LORA)
 
 _QUANTISED = (
     StorageKind(

@@ -173,7 +173,7 @@ def test_a_chunk_that_is_a_link_out_is_refused(tmp_path, root, tensorstore):
 @pytest.mark.parametrize("driver", ["zarr", "zarr3"])
 def test_arrays_come_through_tensorstore(root, tensorstore, monkeypatch, database, chunks, driver):
     # Small pieces, so that there are several.
-    monkeypatch.setattr("porter.containers.orbax.orbax_arrays.PIECE", 64)
+    monkeypatch.setattr("porter.containers.array_files.PIECE", 64)
     written(tensorstore, root, "a.w", values(), database=database, chunks=chunks, driver=driver)
     written(tensorstore, root, "b/c.scale", values((7,)), database=database, driver=driver)
     found = {header.tensors[0].name: header for header in read_directory(root)}

@@ -203,3 +203,30 @@ def test_an_adapter_is_no_model(tmp_path, whole):
         with pytest.raises(UnsupportedError, match="is an adapter") as caught:
             porter.inspect(source)
         assert "merge" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "options", [{"compression": "gzip", "shuffle": True}, {"chunks": True, "fletcher32": True}]
+)
+def test_keras_weights_that_were_saved_again_compressed(write, tmp_path, options):
+    import h5py
+
+    porter.convert(write(weights(), config()), tmp_path / "keras", to="keras", dtype="float32")
+    file = tmp_path / "keras" / "model.weights.h5"
+    file.rename(tmp_path / "before.h5")
+    with h5py.File(tmp_path / "before.h5") as before, h5py.File(file, "w") as after:
+
+        def again(name, item):
+            if isinstance(item, h5py.Dataset):
+                after.create_dataset(name, data=item[...], **options).attrs.update(item.attrs)
+
+        before.visititems(again)
+    porter.convert(tmp_path / "keras", tmp_path / "back", to="hf")
+    assert same(load_file(tmp_path / "back" / "model.safetensors"), weights())
+    with h5py.File(file, "a") as changed:
+        name = "layers/rms_normalization/vars/0"
+        del changed[name]
+        changed.create_dataset(name, (D,), "<f4", chunks=(D,))
+    with pytest.raises(porter.PorterError, match="not complete") as caught:
+        porter.convert(tmp_path / "keras", tmp_path / "other", to="hf")
+    assert caught.value.exit_code == 6

@@ -7,21 +7,17 @@ array's own chunks, so that each is decoded once; an array that is one chunk pas
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from porter.containers.array_files import ARRAY, rows_at_once
+from porter.containers.array_files import exported as exported
 from porter.containers.base import StoredTensor
 from porter.containers.orbax.orbax_folders import DATABASE, array_folder, check_links
-from porter.containers.orbax.orbax_tree import ARRAY, stores_every_chunk
+from porter.containers.orbax.orbax_tree import stores_every_chunk
 from porter.errors import MalformedError, UnsupportedError
 
 _METADATA = ("/.zarray", "/zarr.json")
-
-# Bytes of an array read at a time, where its chunks are smaller.
-PIECE = 32 << 20
 
 
 def tensorstore() -> Any:
@@ -55,22 +51,6 @@ def database_keys(base: Path) -> dict[str, bytes]:
         raise MalformedError(f"{base.name} cannot be listed", cause=str(error)[:300]) from None
 
 
-@contextmanager
-def exported(root: Path, tensors: Iterable[StoredTensor], beside: Path) -> Iterator[Mapping[str, Path]]:
-    """Plain files, in a directory in `beside` that goes afterwards, for those tensors that have none."""
-    wanted = [tensor for tensor in tensors if tensor.file.startswith(ARRAY)]
-    if not wanted:
-        yield {}
-        return
-    beside.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".porter-arrays-", dir=beside) as folder:
-        paths = {}
-        for number, tensor in enumerate(wanted):
-            paths[tensor.file] = Path(folder) / str(number)
-            export(root, tensor, paths[tensor.file])
-        yield paths
-
-
 def export(root: Path, tensor: StoredTensor, path: Path) -> None:
     """Write the array's elements, row-major, to a new file. Its time is the checkpoint's."""
     array, changed = _open(root, tensor)
@@ -83,20 +63,13 @@ def export(root: Path, tensor: StoredTensor, path: Path) -> None:
             if not tensor.shape:
                 stream.write(array.read(order="C").result().tobytes())
             else:
-                step = _step(array, tensor)
+                step = rows_at_once(tensor, int(array.chunk_layout.read_chunk.shape[0]))
                 for start in range(0, tensor.shape[0], step):
                     piece = array[start : min(start + step, tensor.shape[0])].read(order="C").result()
                     stream.write(piece.tobytes())
         except (ValueError, OSError) as error:
             raise MalformedError(f"{tensor.name} cannot be read", cause=str(error)[:300]) from None
     os.utime(path, ns=(changed, changed))
-
-
-def _step(array: Any, tensor: StoredTensor) -> int:
-    """Outermost rows that are read at once: whole chunks of them."""
-    rows = max(1, int(array.chunk_layout.read_chunk.shape[0]))
-    row = max(1, tensor.nbytes // max(1, tensor.shape[0]))
-    return max(rows, PIECE // row // rows * rows)
 
 
 def _open(root: Path, tensor: StoredTensor) -> tuple[Any, int]:

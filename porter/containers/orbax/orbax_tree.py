@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from porter.containers.array_files import ARRAY as ARRAY
 from porter.containers.base import Header, StoredTensor
 from porter.containers.orbax.orbax_folders import DATABASE, TREE, find_folder, stored_keys
 from porter.containers.orbax.orbax_folders import holds_orbax as holds_orbax
@@ -30,9 +31,6 @@ from porter.dtypes import DTYPES, Dtype
 from porter.errors import MalformedError, UnsupportedError
 
 CONTAINER = "orbax"
-
-# Before the name of an array whose bytes are no range of a file.
-ARRAY = "array:"
 
 _ZARR, _ZARR3 = ".zarray", "zarr.json"
 
