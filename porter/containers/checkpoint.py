@@ -106,7 +106,7 @@ def _readable(root: Path, path: Path) -> bool:
 
 
 def _headers(location: Location, key: str | None) -> tuple[Header, ...]:
-    from porter.containers.gguf import gguf_header as gguf
+    from porter.containers.gguf import gguf_split as gguf
     from porter.containers.keras import keras_files as keras
     from porter.containers.orbax import orbax_tree as orbax
     from porter.containers.safetensors import shards as safetensors
@@ -119,7 +119,7 @@ def _headers(location: Location, key: str | None) -> tuple[Header, ...]:
         if path.suffix == ".safetensors":
             return (safetensors.read_header(path, location.file),)
         if path.suffix == ".gguf":
-            return (gguf.read_header(path, location.file),)
+            return gguf.read_file(root, location.file)
         if path.suffix in torch_zip.SUFFIXES:
             return (torch_zip.read_header(path, location.file, key),)
         if keras.is_keras(path.name):
@@ -127,15 +127,8 @@ def _headers(location: Location, key: str | None) -> tuple[Header, ...]:
         raise _unsupported(path)
     if any(root.glob("*.safetensors")) or any(root.glob("*.safetensors.index.json")):
         return tuple(safetensors.read_checkpoint_headers(root))
-    models = sorted(root.glob("*.gguf"))
-    if len(models) == 1:
-        return (gguf.read_header(models[0], models[0].name),)
-    if models:
-        raise UnsupportedError(
-            f"{root} holds {len(models)} GGUF files",
-            cause=", ".join(path.name for path in models[:5]),
-            hint="name the file that you mean",
-        )
+    if models := sorted(path.name for path in root.glob("*.gguf")):
+        return gguf.read_directory(root, models)
     if keras.holds_keras(root):
         return keras.read_directory(root)
     if orbax.holds_orbax(root):
