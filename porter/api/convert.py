@@ -15,6 +15,7 @@ from porter.api.opening import Opened, open_source
 from porter.dtypes import dtype_spoken
 from porter.errors import UsageError
 from porter.execution.run_options import ExecutionOptions
+from porter.execution.watch import Watch
 from porter.planning.build import build_plan
 from porter.planning.plan import Plan
 from porter.planning.plan_options import Options
@@ -23,7 +24,7 @@ from porter.tables.catalogue import load_user_table
 from porter.tables.model import Dialect
 
 if TYPE_CHECKING:
-    from porter.sources.hub.hub_source import HubSource
+    from porter.execution.executor import Result
 
 RECEIPT = "porter-receipt.json"
 
@@ -186,7 +187,7 @@ def convert(
     )
     if target_model is not None:
         check_target_model(prepared, target_model)
-    return run(prepared, out, force=force, options=options, progress=progress)
+    return run(prepared, out, force=force, options=options, watch=Watch(progress))
 
 
 def check_target_model(prepared: Prepared, spec: str) -> int:
@@ -202,33 +203,26 @@ def run(
     *,
     force: bool = False,
     options: ExecutionOptions | None = None,
-    progress: Callable[[str, int], None] | None = None,
-    moving: Callable[[str], None] | None = None,
-    notice: Callable[[str], None] | None = None,
+    watch: Watch | None = None,
 ) -> Conversion:
     """Run a prepared plan and publish its directory.
 
-    `options` say how: sharing blocks, digests, resuming, memory. What `progress`, `moving` and `notice`
-    are told is described at `porter.execution.run.execute`.
+    `options` say how: sharing blocks, digests, resuming, memory; `watch` is told how it goes.
     """
-    from porter.execution.run import execute
+    from porter.execution.publish import publish_plan
 
     destination = Path(out) if out is not None else default_out(prepared)
-    if prepared.opened.stream is not None:
-        return _run_remote(
-            prepared, prepared.opened.stream, destination, force, options, progress, moving, notice
-        )
-    result = execute(
+    checkpoint = prepared.opened.checkpoint
+    assert checkpoint.source is not None, "a plan that is run has a source"
+    result = publish_plan(
         prepared.plan,
-        prepared.opened.checkpoint.root,
+        checkpoint.source,
         destination,
         force=force,
-        inside=prepared.opened.checkpoint.single,
+        inside=checkpoint.single,
         options=options,
-        progress=progress,
-        moving=moving,
-        notice=notice,
-        receipt=lambda digests: receipt(prepared, digests),
+        watch=watch,
+        receipt=lambda made: receipt(prepared, made),
     )
     return Conversion(
         prepared.plan,
@@ -237,37 +231,6 @@ def run(
         dict(result.sizes),
         dict(result.digests),
         dict(result.shared),
-    )
-
-
-def _run_remote(
-    prepared: Prepared,
-    stream: HubSource,
-    destination: Path,
-    force: bool,
-    options: ExecutionOptions | None,
-    progress: Callable[[str, int], None] | None,
-    moving: Callable[[str], None] | None,
-    notice: Callable[[str], None] | None,
-) -> Conversion:
-    from porter.execution.remote import execute_remote
-
-    result = execute_remote(
-        prepared.plan,
-        stream,
-        prepared.opened.checkpoint.root,
-        destination,
-        force=force,
-        options=options,
-        progress=progress,
-        moving=moving,
-        notice=notice,
-        receipt=lambda digests, verified: receipt(
-            prepared, digests, {name: stream.sha256(name) for name in verified}
-        ),
-    )
-    return Conversion(
-        prepared.plan, prepared.opened.source, destination, dict(result.sizes), dict(result.digests)
     )
 
 
@@ -282,16 +245,13 @@ def default_out(prepared: Prepared) -> Path:
     return here / f"{checkpoint.label.rsplit('/', 1)[-1]}-{prepared.target.name}"
 
 
-def receipt(
-    prepared: Prepared, digests: Mapping[str, str | None], verified: Mapping[str, str | None] | None = None
-) -> bytes:
-    """What was converted from what, by which plan and tables; digests where the bytes passed by.
-
-    `verified` are the source files whose published sha256 was found to be right.
-    """
+def receipt(prepared: Prepared, result: Result) -> bytes:
+    """What was converted from what, by which plan and tables; digests where the bytes passed by."""
     from porter import __version__
 
-    made, known = prepared.plan, verified or {}
+    made, source = prepared.plan, prepared.opened.checkpoint.source
+    published = source.files() if source is not None else {}
+    known = {name: published[name].digest for name in result.verified}
     content: dict[str, Any] = {
         "schema": 1,
         "plan": made.hash,
@@ -308,7 +268,7 @@ def receipt(
                 for name, size in made.source_sizes.items()
             },
         },
-        "files": {name: {"sha256": digest} for name, digest in digests.items()},
+        "files": {name: {"sha256": digest} for name, digest in result.digests.items()},
         "notes": list(made.notes),
     }
     return (json.dumps(content, indent=2) + "\n").encode()

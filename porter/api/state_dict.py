@@ -17,11 +17,11 @@ from porter.api.convert import prepare
 from porter.api.opening import open_source
 from porter.containers.base import StoredTensor
 from porter.containers.orbax.orbax_arrays import exported
-from porter.containers.paths import locate
 from porter.errors import DifferenceError, MalformedError, UnsupportedError
 from porter.execution.checks import padding_error
 from porter.layout import elements
 from porter.planning.plan import COMPUTE, Copy, Plan
+from porter.sources.paths import locate
 
 if TYPE_CHECKING:
     import torch

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from porter.containers.base import Header, StoredTensor
-from porter.containers.paths import locate
 from porter.containers.torch.torch_state import unwrapped
 from porter.errors import MalformedError, UnsupportedError, UsageError
+from porter.sources.base import Source
 from porter.sources.local import Location
+from porter.sources.local_files import LocalSource
+from porter.sources.paths import locate
 
 # Weight files of containers that are known but not read; named so that the error can say what they are.
 _OTHER_CONTAINERS = {
@@ -27,7 +29,8 @@ _OTHER_CONTAINERS = {
 class Checkpoint:
     """`files` are the names and paths of everything in the directory that is no weight file.
 
-    `single` says that one weight file was named, and not the directory around it.
+    `single` says that one weight file was named, and not the directory around it. `source` is where the
+    bytes are read, as it was before the headers were; None where only headers are to be had.
     """
 
     root: Path
@@ -36,6 +39,7 @@ class Checkpoint:
     headers: tuple[Header, ...]
     files: Mapping[str, Path]
     single: bool = False
+    source: Source | None = None
 
     @cached_property
     def tensors(self) -> dict[str, StoredTensor]:
@@ -73,6 +77,8 @@ def open_checkpoint(location: Location, key: str | None = None) -> Checkpoint:
     from porter.containers.keras import keras_files as keras
     from porter.containers.torch import torch_zip
 
+    # What a file was is recorded before anything is read of it, so that no change goes unnoticed.
+    source = LocalSource(location.root, location.label, only=location.file)
     headers = _headers(location, key)
     if key is not None and headers[0].container != torch_zip.CONTAINER:
         raise UsageError(
@@ -87,9 +93,8 @@ def open_checkpoint(location: Location, key: str | None = None) -> Checkpoint:
     }
     if headers[0].container == hdf5.CONTAINER and (location.root / keras.TOKENIZER).is_file():
         files[keras.TOKENIZER] = locate(location.root, keras.TOKENIZER)
-    return Checkpoint(
-        location.root, location.label, headers[0].container, headers, files, location.file is not None
-    )
+    single = location.file is not None
+    return Checkpoint(location.root, location.label, headers[0].container, headers, files, single, source)
 
 
 # Small files that may be read or copied: configs, tokenizers, templates.

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from porter.containers.base import StoredTensor
 from porter.errors import DifferenceError
-from porter.execution.open_files import SourceFile
 from porter.planning.plan import EqualCheck, Padding, Plan
+from porter.sources.base import SourceFile
 
 # Bytes read from each side at a time.
 BUFFER = 1 << 20

@@ -17,12 +17,14 @@ import pickle, resource, sys
 from pathlib import Path
 import torch
 from porter.execution.run_options import ExecutionOptions
-from porter.execution.run import execute
+from porter.execution.publish import publish_plan
+from porter.sources.local_files import LocalSource
 root = Path(sys.argv[1])
 torch.empty(2, 3).t().contiguous().float()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 plan = pickle.loads((root / "plan").read_bytes())
-execute(plan, root / "source", root / "out", options=ExecutionOptions(max_memory=int(sys.argv[2])))
+options = ExecutionOptions(max_memory=int(sys.argv[2]))
+publish_plan(plan, LocalSource(root / "source"), root / "out", options=options)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 """
 

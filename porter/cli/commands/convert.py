@@ -138,6 +138,7 @@ def convert(
         return
     output.say(f"plan     {summary(plan)}")
     from porter.cli.progress import progress
+    from porter.execution.watch import Watch
 
     try:
         with progress("convert", plan) as watch:
@@ -146,9 +147,7 @@ def convert(
                 out,
                 force=force,
                 options=options,
-                progress=watch,
-                moving=watch.moving,
-                notice=output.note,
+                watch=Watch(watch, watch.moving, output.note),
             )
     except KeyboardInterrupt as stopped:
         if kept := getattr(stopped, "kept", 0):

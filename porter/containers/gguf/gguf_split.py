@@ -15,8 +15,8 @@ from typing import Any
 
 from porter.containers.base import Header
 from porter.containers.gguf.gguf_header import read_header
-from porter.containers.paths import locate
 from porter.errors import MalformedError, UnsupportedError
+from porter.sources.paths import locate
 
 _PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<total>\d{5})\.gguf")
 

@@ -28,6 +28,7 @@ from porter.containers.storage_kinds import KERAS_LORA
 from porter.containers.window import Window
 from porter.dtypes import DTYPES, Dtype
 from porter.errors import MalformedError, PorterError, UnsupportedError
+from porter.sources.paths import CONTROL
 
 CONTAINER = "hdf5"
 
@@ -39,7 +40,6 @@ MAX_DEPTH = 32
 BF16_ATTRIBUTE, BF16_WORD = "dtype", "bfloat16"
 
 _STATE = re.compile(r"(^|/)optimizer/|/seed_generator/")
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _STATE_INTEGERS = {("i", 4): "I32", ("i", 8): "I64", ("u", 4): "U32", ("u", 8): "U64"}
 # Ranks and sizes are unsigned 64-bit numbers in the format; torch has no larger tensors.
 _MAX_ELEMENTS = 2**63 - 1
@@ -132,7 +132,7 @@ def _walk(h5py: Any, root: Any, file: str) -> Iterator[tuple[str, Any]]:
         inner: list[tuple[str, Any, int]] = []
         for key in group:
             name = f"{path}/{key}" if path else key
-            if _CONTROL.search(key):
+            if CONTROL.search(key):
                 _refuse(file, "expected a name without control characters", name)
             link = group.get(key, getlink=True)
             if not isinstance(link, h5py.HardLink):

@@ -14,9 +14,9 @@ from typing import Any
 
 from porter.containers.array_files import HDF5, rows_at_once
 from porter.containers.base import StoredTensor
-from porter.containers.paths import locate
 from porter.containers.window import Window
 from porter.errors import MalformedError, UnsupportedError
+from porter.sources.paths import locate
 
 # HDF5's numbers: deflate (gzip), shuffle, fletcher32; and h5py's own lzf.
 _FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}

@@ -18,9 +18,9 @@ from typing import Any, NoReturn
 
 from porter.containers.base import Header
 from porter.containers.keras import hdf5
-from porter.containers.paths import locate, unsafe_path
 from porter.containers.torch.torch_zip_entries import Entry, pread, read_entries
 from porter.errors import MalformedError, UnsupportedError
+from porter.sources.paths import locate, unsafe_path
 
 WEIGHTS, INDEX, METADATA, CONFIG = "model.weights.h5", "model.weights.json", "metadata.json", "config.json"
 TOKENIZER = "assets/tokenizer/vocabulary.spm"

@@ -11,8 +11,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from porter.containers.paths import locate
 from porter.errors import MalformedError, UsageError
+from porter.sources.paths import locate
 
 TREE, DATABASE = "_METADATA", "manifest.ocdbt"
 

@@ -25,10 +25,10 @@ from porter.containers.base import Header, StoredTensor
 from porter.containers.orbax.orbax_folders import DATABASE, TREE, find_folder, stored_keys
 from porter.containers.orbax.orbax_folders import holds_orbax as holds_orbax
 from porter.containers.orbax.zarr_chunks import chunk_key, missing_chunks
-from porter.containers.paths import locate
 from porter.containers.safetensors.safetensors_header import check_name
 from porter.dtypes import DTYPES, Dtype
 from porter.errors import MalformedError, UnsupportedError
+from porter.sources.paths import locate
 
 CONTAINER = "orbax"
 

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from porter.containers.base import Header
-from porter.containers.paths import locate
 from porter.containers.safetensors.safetensors_header import check_name, some
 from porter.containers.safetensors.shards import check_index, check_shards_exist, holders_of, read_index
 from porter.containers.torch.torch_pickle import MAX_PICKLE, unpickle
 from porter.containers.torch.torch_state import find_state, place_tensor, unwrapped
 from porter.containers.torch.torch_zip_entries import LOCAL_MAGIC, Entry, pread, read_entries, refuse
 from porter.errors import PorterError, UnsupportedError, UsageError
+from porter.sources.paths import locate
 
 CONTAINER = "torch"
 SUFFIXES = (".pth", ".bin", ".pt", ".ckpt")

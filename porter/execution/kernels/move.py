@@ -8,10 +8,11 @@ from porter.containers.base import StoredTensor
 from porter.errors import MalformedError, PorterError
 from porter.execution.buffers import Buffers
 from porter.execution.kernels.boxes import Box
-from porter.execution.open_files import RangeWriter, SourceFile
 from porter.execution.run_options import MAX_MEMORY
+from porter.execution.writers import RangeWriter
 from porter.layout.copies import coalesce
 from porter.planning.plan import COMPUTE, Copy
+from porter.sources.base import SourceFile
 
 
 @dataclass(frozen=True)
