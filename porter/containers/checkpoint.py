@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from porter.containers.base import Header, StoredTensor
+from porter.containers.storage_kinds import adapter_file
 from porter.containers.torch.torch_state import unwrapped
 from porter.errors import MalformedError, UnsupportedError, UsageError
 from porter.sources.base import Source
@@ -151,14 +152,14 @@ def _headers(location: Location, key: str | None) -> tuple[Header, ...]:
 
 
 def _refuse_adapter(location: Location) -> None:
-    """An adapter (PEFT's names) is a change to a model and not a model."""
+    """An adapter, by its file's name, is a change to a model and not a model."""
     names = [location.file] if location.file else [path.name for path in location.root.iterdir()]
-    weights = [name for name in names if Path(name).suffix in (".safetensors", ".bin", ".gguf", ".pth")]
-    if weights and all(name.startswith("adapter_model.") for name in weights):
+    if (found := adapter_file(names)) is not None:
+        file, kind = found
         raise UnsupportedError(
             f"{location.label} is an adapter, not a whole model",
-            cause=f"found {weights[0]}, which holds changes to the weights of another checkpoint",
-            hint="merge it first: peft's merge_and_unload(), then save_pretrained(), and convert that",
+            cause=f"found {file}, which holds changes to the weights of another checkpoint",
+            hint=kind.hint,
         )
 
 

@@ -47,7 +47,20 @@ KERAS_LORA = StorageKind(
     "save_to_preset(DIRECTORY), and port that",
     ("lora_kernel_a", "lora_kernel_b", "lora_embeddings_a", "lora_embeddings_b", "/lora/"),
 )
-ADAPTERS = (PEFT_LORA, LITGPT_LORA, KERAS_LORA)
+LITGPT_ADAPTER = StorageKind(
+    "a LLaMA-Adapter's (LitGPT)",
+    "it adds to what attention computes and cannot be merged: train with `litgpt finetune_lora`, merge that",
+    (".adapter_wte.", ".gating_factor"),
+)
+ADAPTERS = (PEFT_LORA, LITGPT_LORA, LITGPT_ADAPTER, KERAS_LORA)
+
+# What holds weights by its name; LitGPT puts words of its own behind `.pth`.
+# fmt: off
+_WEIGHT_SUFFIXES = (
+    ".safetensors", ".bin", ".gguf", ".pth", ".pt", ".ckpt", ".h5", ".keras",
+    ".lora", ".adapter", ".adapter_v2",
+)
+# fmt: on
 
 _QUANTISED = (
     StorageKind(
@@ -78,6 +91,24 @@ def find_kind(names: Iterable[str]) -> StorageKind | None:
         if any(part in name for name in known for part in kind.parts):
             return kind
     return None
+
+
+def adapter_file(files: Iterable[str]) -> tuple[str, StorageKind] | None:
+    """The file of an adapter and its kind, where files hold weights and all of them are an adapter's."""
+    kinds = {name: _file_kind(name) for name in files if name.endswith(_WEIGHT_SUFFIXES)}
+    if not kinds or None in kinds.values():
+        return None
+    return next(((name, kind) for name, kind in kinds.items() if kind is not None), None)
+
+
+def _file_kind(name: str) -> StorageKind | None:
+    if name.startswith("adapter_model."):
+        return PEFT_LORA
+    if name.endswith(".lora.h5"):
+        return KERAS_LORA
+    if name.endswith((".pth.adapter", ".pth.adapter_v2")):
+        return LITGPT_ADAPTER
+    return LITGPT_LORA if name.endswith(".pth.lora") else None
 
 
 def lone_adapter(names: Iterable[str]) -> StorageKind | None:

@@ -167,10 +167,28 @@ def _check_unmapped(unmapped: list[str], identity: Identity) -> None:
         f"{count(len(unmapped), 'tensor')} of the source {'is' if len(unmapped) == 1 else 'are'} not mapped "
         f"by {identity.family.name}/{identity.dialect.name}",
         cause=cause,
-        hint="is the config the one that belongs to these weights?"
-        if beyond
-        else "drop them knowingly with --allow-unmapped GLOB, or map them with --map FILE.toml",
+        hint=_way_out(unmapped, beyond, identity),
     )
+
+
+def _way_out(unmapped: Sequence[str], beyond: Sequence[str], identity: Identity) -> str:
+    """What to do about tensors without a rule; to drop them only where no more is known of them."""
+    if beyond:
+        return "is the config the one that belongs to these weights?"
+    if any(_within(name, identity.names) for name in unmapped):
+        return (
+            "they belong to modules that the model computes with; is it of another family? A table of your own "
+            "can say where they go: --map FILE.toml"
+        )
+    return "drop them knowingly with --allow-unmapped GLOB, or map them with --map FILE.toml"
+
+
+def _within(name: str, known: Iterable[str]) -> bool:
+    """Whether a tensor is of a module, or of a layer, that others are known of: then it is no extra."""
+    parts = name.replace("/", ".").split(".")
+    depth = next((at + 1 for at, part in enumerate(parts[:-1]) if part.isdecimal()), len(parts) - 1)
+    start = ".".join(parts[:depth]) + "."
+    return depth > 0 and any(other.replace("/", ".").startswith(start) for other in known)
 
 
 def _check_missing(missing: set[str], expected: Mapping[str, BoundTensor], checkpoint: Checkpoint) -> None:

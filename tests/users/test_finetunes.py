@@ -206,6 +206,31 @@ def test_an_adapter_is_no_model(tmp_path, whole):
 
 
 @pytest.mark.parametrize(
+    ("file", "way"),
+    [
+        ("lit_model.pth.lora", "litgpt merge_lora"),
+        ("lit_model.pth.adapter_v2", "cannot be merged"),
+        ("adapter_model.safetensors", "merge_and_unload"),
+        ("model.lora.h5", "load_lora_weights"),
+    ],
+)
+def test_an_adapters_file_is_named_with_the_way_to_merge_it(write, tmp_path, file, way):
+    """Alone, and as the only weights of a directory; not beside a whole model."""
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / file).write_bytes(b"PK\x03\x04")
+    (folder / "config.json").write_text(json.dumps(config()))
+    for place in (folder, folder / file):
+        with pytest.raises(UnsupportedError, match="is an adapter, not a whole model") as caught:
+            porter.inspect(place)
+        assert way in caught.value.hint
+        assert file in caught.value.cause
+    whole = write(weights(), config())
+    (whole / "lit_model.pth.lora").write_bytes(b"PK\x03\x04")
+    assert porter.inspect(whole).dialect == "hf"
+
+
+@pytest.mark.parametrize(
     "options", [{"compression": "gzip", "shuffle": True}, {"chunks": True, "fletcher32": True}]
 )
 def test_keras_weights_that_were_saved_again_compressed(write, tmp_path, options):
