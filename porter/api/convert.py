@@ -65,7 +65,12 @@ def prepare(source: str | Path | None, options: PlanOptions | None = None, **cho
     # A state dict needs the files themselves; all else can be planned, and moved, from afar.
     remote = None if options.weights_only else "bytes"
     opened = open_source(
-        source, maps=options.maps, config=options.config, dialect=options.source_dialect, remote=remote
+        source,
+        maps=options.maps,
+        config=options.config,
+        dialect=options.source_dialect,
+        remote=remote,
+        key=options.key,
     )
     identity = opened.identified()
     target = identity.family.dialect(name)

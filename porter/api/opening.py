@@ -43,17 +43,19 @@ def open_source(
     config: Path | None = None,
     dialect: str | None = None,
     remote: str | None = None,
+    key: str | None = None,
 ) -> Opened:
     """Open a checkpoint (default: `default_source`) and find out what it is.
 
     A path always wins over a name on the Hub. What a name stands for is taken from the Hub's cache; only
-    with `remote` may it be read over the network: its "headers", or its "bytes" too.
+    with `remote` may it be read over the network: its "headers", or its "bytes" too. `key` names a state dict
+    of a torch file that holds several.
     """
     where = default_source() if source is None else source
     families = load_families(maps)
     if config is not None and not config.is_file():
         raise UsageError(f"there is no config at {config}")
-    checkpoint = _open(where, remote)
+    checkpoint = _open(where, remote, key)
     try:
         identity = identify(checkpoint, families, config=config, dialect=dialect)
     except PorterError as error:
@@ -61,10 +63,10 @@ def open_source(
     return Opened(str(where), checkpoint, families, identity, None)
 
 
-def _open(source: str | Path, remote: str | None) -> Checkpoint:
+def _open(source: str | Path, remote: str | None, key: str | None) -> Checkpoint:
     if isinstance(source, str) and (there := kaggle.parse(source)) is not None:
         if (copy := kaggle.cached(there)) is not None:
-            return open_checkpoint(locate(copy[1]))
+            return open_checkpoint(locate(copy[1]), key)
         raise UsageError(
             f"{source} has not been downloaded",
             cause=f"{there.label} is not, or not completely, in {kaggle.cache_root()}",
@@ -72,12 +74,12 @@ def _open(source: str | Path, remote: str | None) -> Checkpoint:
         )
     found = find_source(source)
     if not isinstance(found, HubReference):
-        return open_checkpoint(locate(found))
+        return open_checkpoint(locate(found), key)
     from porter.sources.hub.repository import cached_snapshot, is_offline
 
     snapshot = cached_snapshot(found)
     if snapshot is not None:
-        return open_checkpoint(Location(snapshot, None, found.repo))
+        return open_checkpoint(Location(snapshot, None, found.repo), key)
     if remote is not None and not (remote == "bytes" and is_offline()):
         from porter.containers.hub_headers import open_remote, open_stream
 

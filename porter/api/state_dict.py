@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from porter.api.convert import prepare
 from porter.api.opening import open_source
-from porter.containers.orbax.orbax_arrays import exported
+from porter.containers.array_files import exported
 from porter.planning.plan_options import PlanOptions
 from porter.sources.local_files import LocalSource
 from porter.sources.overlay import OverlaySource
@@ -27,21 +27,24 @@ def load_state_dict(
     device: str | torch.device = "cpu",
     maps: Sequence[Path] = (),
     config: Path | None = None,
+    key: str | None = None,
 ) -> Mapping[str, torch.Tensor]:
     """A checkpoint's state dict in the dialect `as_` (default: its own), for `load_state_dict(assign=True)`.
 
     Each tensor is made when it is first asked for: renamed and split ones are views of the mapped source,
     fused, cast, dequantised and operated-on ones are made in memory. Mappings are private: writing to a
-    tensor changes the process's own page and never the file. Tied weights are there under both names and share
-    their memory. `dtype` is keep, bfloat16, float16 or float32. Raises PorterError as `porter.convert` does; nothing is written.
+    tensor changes the process's own page and never the file. Tied weights are there under both names and
+    share their memory. `dtype` is keep, bfloat16, float16 or float32; `key` names a state dict of a torch
+    file that holds several. Raises PorterError as `porter.convert` does; nothing is written.
     """
     wanted = PlanOptions(
         dtype=dtype,
         maps=maps,
         config=config,
         weights_only=True,
+        key=key,
     )
-    identity = open_source(source, maps=wanted.maps, config=wanted.config).identified()
+    identity = open_source(source, maps=wanted.maps, config=wanted.config, key=key).identified()
     as_ = as_ or identity.dialect.name
     ties = identity.family.dialect(as_).config.fields.get("tie_embeddings")
     # Sharing costs no memory; but where the framework ties in code, it has no name for the second copy.

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from porter.containers.orbax.orbax_tree import ARRAY
+from porter.containers.array_files import ARRAY
 from porter.errors import PorterError, UnsupportedError
 from porter.execution.checks import run_checks
 from porter.execution.file_run import FileRun

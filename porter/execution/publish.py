@@ -7,8 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from porter.containers.orbax.orbax_arrays import exported
-from porter.containers.orbax.orbax_tree import ARRAY
+from porter.containers.array_files import ARRAY, exported
 from porter.errors import PorterError
 from porter.execution.executor import Result, execute
 from porter.execution.run_options import RunOptions

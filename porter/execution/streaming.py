@@ -172,7 +172,7 @@ class _Stream:
             names[file] = f".spool-{number}"
             writer = self.sink.scratch(names[file], size)
             for tensor in tensors:
-                end = tensor.offset + tensor.nbytes
+                end = tensor.offset + tensor.dtype.nbytes(tensor.span)
                 for start in range(tensor.offset, end, division.RANGE):
                     stop = min(start + division.RANGE, end)
                     delivery = Delivery(writer, start, stop, stop - start, {file})

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from porter.containers.base import StoredTensor
 from porter.dtypes import Dtype
 from porter.errors import UnsupportedError
-from porter.layout import Loop, run_length, strided_copy
+from porter.layout import AddressMap, Loop, run_length, strided_copy
 from porter.planning.coverage import BlockIndex, Entries
 from porter.planning.plan import COMPUTE, EXTENT, RUNS, TILE, Copy, EqualCheck, Operation
 from porter.tables.bind import Block, BoundTensor, Sizes
@@ -105,7 +105,8 @@ class Join:
         checks = []
         for piece in self._pieces(tensor, block):
             at = dict(zip(piece.variables, piece.point, strict=True))
-            source, into = piece.source.address.at(at), block.address.at(at)
+            source = _as_it_lies(piece.source.address, self.stored[piece.name]).at(at)
+            into = _as_it_lies(block.address, self.stored[tensor.name]).at(at)
             kept, dropped, loops = strided_copy(source, into, self.sizes.sizes(list(source.strides), at))
             operations = self.rules[piece.name].operations, tensor.rule.operations
             one, two = (() if operations[0] == operations[1] else undo(own) for own in operations)
@@ -115,7 +116,13 @@ class Join:
 
     def _copy(self, target: BoundTensor, dtype: Dtype, piece: _Piece) -> Copy:
         stored = self.stored[piece.name]
-        key = (id(piece.source.address), id(piece.block.address), stored.dtype.name, dtype.name)
+        key = (
+            id(piece.source.address),
+            id(piece.block.address),
+            stored.dtype.name,
+            dtype.name,
+            stored.strides,
+        )
         made = self._known.get(key)
         if made is None:
             made = self._made(target, dtype, piece, stored)
@@ -125,7 +132,8 @@ class Join:
 
     def _made(self, target: BoundTensor, dtype: Dtype, piece: _Piece, stored: StoredTensor) -> _Made:
         at = dict(zip(piece.variables, piece.point, strict=True))
-        source, into = piece.source.address.at(at), piece.block.address.at(at)
+        source = _as_it_lies(piece.source.address, stored).at(at)
+        into = piece.block.address.at(at)
         sizes = self.sizes.sizes(list(source.strides), at)
         source_offset, target_offset, loops = strided_copy(source, into, sizes)
         operations = _operations(self.rules[piece.name], target.rule)
@@ -139,7 +147,7 @@ class Join:
         return not held and not any(axis in self.sizes.varying for axis in source)
 
     @cached_property
-    def _known(self) -> dict[tuple[int, int, str, str], _Made]:
+    def _known(self) -> dict[tuple[int, int, str, str, tuple[int, ...] | None], _Made]:
         return {}
 
     def _canonical(self, piece: _Piece) -> str:
@@ -193,3 +201,8 @@ def copy_class(
     if not loops or (len(loops) == 1 and loops[0].source_stride == loops[0].target_stride == 1):
         return EXTENT
     return RUNS if run_length(loops) > 1 else TILE
+
+
+def _as_it_lies(address: AddressMap, stored: StoredTensor) -> AddressMap:
+    """The map of a stored tensor, which may be a strided view."""
+    return address if stored.strides is None else address.restrided(stored.shape, stored.strides)

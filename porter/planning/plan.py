@@ -198,8 +198,9 @@ class Plan:
 
 
 def _row(tensor: StoredTensor) -> tuple[object, ...]:
-    name, dtype, shape, file, offset, scales = tensor
-    return name, dtype.name, shape, file, offset, scales
+    name, dtype, shape, file, offset, scales, strides = tensor
+    row = (name, dtype.name, shape, file, offset, scales)
+    return row if strides is None else (*row, strides)
 
 
 def plan_to_json(plan: Plan) -> dict[str, Any]:
@@ -273,4 +274,5 @@ def _tensor_to_json(tensor: StoredTensor) -> dict[str, Any]:
         "file": tensor.file,
         "offset": tensor.offset,
         **({"scales": tensor.scales} if tensor.scales else {}),
+        **({"strides": list(tensor.strides)} if tensor.strides is not None else {}),
     }

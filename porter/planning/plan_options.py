@@ -25,8 +25,8 @@ class PlanOptions:
     `allow_unmapped` are shell patterns of tensors that are dropped knowingly. `maps` are files with tables
     of your own, `config` stands in for the source's, `source_dialect` says which one the source is in.
     `container` is safetensors or pth (default: as the target's table says). `text_only` takes the language
-    model out of a larger one. With `weights_only` no config and no tokenizer is ported. A lone pattern or
-    path may stand for a list of one.
+    model out of a larger one. `key` names the state dict to take from a torch file that holds several. With
+    `weights_only` no config and no tokenizer is ported. A lone pattern or path may stand for a list of one.
     """
 
     to: str | None = None
@@ -40,6 +40,7 @@ class PlanOptions:
     container: WeightContainer | None = None
     text_only: bool = False
     weights_only: bool = False
+    key: str | None = None
 
     def __post_init__(self) -> None:
         set_ = object.__setattr__

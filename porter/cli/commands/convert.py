@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from porter.cli import output
-from porter.cli.commands.inspect import ConfigOption, MapOption
+from porter.cli.commands.inspect import ConfigOption, KeyOption, MapOption
 from porter.errors import UsageError
 
 
@@ -57,6 +57,7 @@ def convert(
     ] = None,
     map: MapOption = [],  # noqa: B006
     config: ConfigOption = None,
+    key: KeyOption = None,
     allow_unmapped: Annotated[
         list[str],
         typer.Option("--allow-unmapped", metavar="GLOB", help="Drop these tensors; may be repeated."),
@@ -114,6 +115,7 @@ def convert(
         source_dialect=source_dialect,
         container=container,  # type: ignore[arg-type]
         text_only=text_only,
+        key=key,
     )
     prepared = api.prepare(source, wanted)
     plan = prepared.plan

@@ -34,7 +34,7 @@ def move_runs(move: Move) -> None:
     buffer = move.buffers.take("gathered", min(BUFFER, dtype.nbytes(box.elements)))
     start, filled = write_at, 0
     loops = coalesce(byte_loops(dtype, box.loops))
-    end = move.source.offset + move.source.nbytes
+    end = move.source.offset + dtype.nbytes(move.source.span)
     long = run_length(loops) >= LONG_RUN
     fill = _read_each(move.reader) if long else _Window(move.reader, move.buffers, end).fill
     for run in runs(loops, read_at, write_at):
