@@ -177,8 +177,8 @@ def _way_out(unmapped: Sequence[str], beyond: Sequence[str], identity: Identity)
         return "is the config the one that belongs to these weights?"
     if any(_within(name, identity.names) for name in unmapped):
         return (
-            "they belong to modules that the model computes with; is it of another family? A table of your own "
-            "can say where they go: --map FILE.toml"
+            "they belong to modules that the model computes with; is it of another family? A table of your "
+            "own can say where they go: --map FILE.toml"
         )
     return "drop them knowingly with --allow-unmapped GLOB, or map them with --map FILE.toml"
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from porter.containers.base import StoredTensor
 from porter.dtypes import Dtype
 from porter.errors import UnsupportedError
-from porter.layout import Loop, run_length, strided_copy
+from porter.layout import AddressMap, Loop, run_length, strided_copy
 from porter.planning.coverage import BlockIndex, Entries
 from porter.planning.plan import COMPUTE, EXTENT, RUNS, TILE, Copy, Operation
 from porter.tables.bind import Block, BoundTensor, Sizes
@@ -120,10 +120,7 @@ class Join:
 
     def _made(self, target: BoundTensor, dtype: Dtype, piece: _Piece, stored: StoredTensor) -> _Made:
         at = dict(zip(piece.variables, piece.point, strict=True))
-        source, into = piece.source.address, piece.block.address.at(at)
-        if stored.strides is not None:
-            source = source.restrided(stored.shape, stored.strides)
-        source = source.at(at)
+        source, into = as_stored(piece.source.address, stored).at(at), piece.block.address.at(at)
         sizes = self.sizes.sizes(list(source.strides), at)
         source_offset, target_offset, loops = strided_copy(source, into, sizes)
         operations = _operations(self.rules[piece.name], target.rule)
@@ -152,6 +149,11 @@ class Join:
     @cached_property
     def _patterns(self) -> dict[str, Pattern]:
         return {}
+
+
+def as_stored(address: AddressMap, stored: StoredTensor) -> AddressMap:
+    """A source's address map, where its tensor lies by strides of its own."""
+    return address if stored.strides is None else address.restrided(stored.shape, stored.strides)
 
 
 class _Piece(NamedTuple):
