@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from porter.api.opening import Opened, open_source
-from porter.dtypes import dtype_spoken
 from porter.errors import UsageError
-from porter.execution.run_options import ExecutionOptions
+from porter.execution.run_options import RunOptions
 from porter.execution.watch import Watch
 from porter.planning.build import build_plan
 from porter.planning.plan import Plan
-from porter.planning.plan_options import Options
+from porter.planning.plan_options import PlanOptions
 from porter.planning.summary import grade
 from porter.tables.catalogue import load_user_table
 from porter.tables.model import Dialect
@@ -53,94 +50,28 @@ class Prepared:
     plan: Plan
 
 
-def plan(
-    source: str | Path | None = None,
-    *,
-    to: str | None = None,
-    dtype: str = "keep",
-    tied: str | None = None,
-    max_shard_size: str | int | None = None,
-    allow_unmapped: Sequence[str] = (),
-    maps: Sequence[Path] = (),
-    config: Path | None = None,
-    source_dialect: str | None = None,
-    container: str | None = None,
-    text_only: bool = False,
-    key: str | None = None,
-) -> Plan:
+def plan(source: str | Path | None = None, options: PlanOptions | None = None, **chosen: Any) -> Plan:
     """Prove and plan a conversion from headers and configs alone; nothing is written.
 
-    `to` is a dialect (`litgpt`, `hf`, or one of your own tables in `maps`). `dtype` is keep, bfloat16,
-    float16 or float32. `tied` is write or omit (default: as the target's table says). `text_only` takes the
-    language model out of a checkpoint that holds other parts as well. `container` is pth
-    for a torch zip, where the target reads one. `key` names the state dict to take from a torch file that
-    holds several. Raises PorterError.
+    What to make is said by a `PlanOptions`, or by its fields as keywords: `to="litgpt"`. Raises PorterError.
     """
-    return prepare(
-        source,
-        to=to,
-        dtype=dtype,
-        tied=tied,
-        max_shard_size=max_shard_size,
-        allow_unmapped=allow_unmapped,
-        maps=maps,
-        config=config,
-        source_dialect=source_dialect,
-        container=container,
-        text_only=text_only,
-        key=key,
-    ).plan
+    return prepare(source, options, **chosen).plan
 
 
-def prepare(
-    source: str | Path | None,
-    *,
-    to: str | None,
-    dtype: str = "keep",
-    tied: str | None = None,
-    max_shard_size: str | int | None = None,
-    allow_unmapped: Sequence[str] = (),
-    maps: Sequence[Path] = (),
-    config: Path | None = None,
-    source_dialect: str | None = None,
-    weights_only: bool = False,
-    container: str | None = None,
-    text_only: bool = False,
-    key: str | None = None,
-) -> Prepared:
+def prepare(source: str | Path | None, options: PlanOptions | None = None, **chosen: Any) -> Prepared:
     """As `plan`, with the opened source and the target's table."""
-    with _no_collection():
-        return _prepare(
-            source,
-            _target_name(to, maps),
-            Options(
-                None if dtype == "keep" else dtype_spoken(dtype),
-                tied,
-                max_shard_size,
-                tuple(allow_unmapped),
-                weights_only,
-                container,
-                text_only,
-            ),
-            maps,
-            config,
-            source_dialect,
-            key,
-        )
-
-
-def _prepare(
-    source: str | Path | None,
-    name: str,
-    options: Options,
-    maps: Sequence[Path],
-    config: Path | None,
-    source_dialect: str | None,
-    key: str | None,
-) -> Prepared:
+    options = replace(options, **chosen) if options is not None else PlanOptions(**chosen)
+    name = _target_name(options)
     # A state dict needs the files themselves; all else can be planned, and moved, from afar.
     remote = None if options.weights_only else "bytes"
-    opened = open_source(source, maps=maps, config=config, dialect=source_dialect, remote=remote, key=key)
+    opened = open_source(
+        source,
+        maps=options.maps,
+        config=options.config,
+        dialect=options.source_dialect,
+        remote=remote,
+        key=options.key,
+    )
     identity = opened.identified()
     target = identity.family.dialect(name)
     return Prepared(opened, target, build_plan(opened.checkpoint, identity, target, options))
@@ -149,45 +80,24 @@ def _prepare(
 def convert(
     source: str | Path | None = None,
     out: str | Path | None = None,
+    options: PlanOptions | None = None,
     *,
-    to: str | None = None,
-    dtype: str = "keep",
-    tied: str | None = None,
-    max_shard_size: str | int | None = None,
-    allow_unmapped: Sequence[str] = (),
-    maps: Sequence[Path] = (),
-    config: Path | None = None,
-    source_dialect: str | None = None,
-    container: str | None = None,
-    text_only: bool = False,
-    key: str | None = None,
+    run_options: RunOptions | None = None,
     target_model: str | None = None,
     force: bool = False,
-    options: ExecutionOptions | None = None,
     progress: Callable[[str, int], None] | None = None,
+    **chosen: Any,
 ) -> Conversion:
     """Convert a checkpoint into the directory `out`, all or nothing.
 
-    With `target_model` the live PyTorch module is asked first (see `porter.verification.live`). An
-    existing `out` is replaced only with `force`, and only if porter wrote it. Raises PorterError.
+    What to make is said by a `PlanOptions`, or by its fields as keywords; how, by `run_options`. With
+    `target_model` the live PyTorch module is asked first (see `porter.verification.live`). An existing `out`
+    is replaced only with `force`, and only if porter wrote it. Raises PorterError.
     """
-    prepared = prepare(
-        source,
-        to=to,
-        dtype=dtype,
-        tied=tied,
-        max_shard_size=max_shard_size,
-        allow_unmapped=allow_unmapped,
-        maps=maps,
-        config=config,
-        source_dialect=source_dialect,
-        container=container,
-        text_only=text_only,
-        key=key,
-    )
+    prepared = prepare(source, options, **chosen)
     if target_model is not None:
         check_target_model(prepared, target_model)
-    return run(prepared, out, force=force, options=options, watch=Watch(progress))
+    return run(prepared, out, force=force, options=run_options, watch=Watch(progress))
 
 
 def check_target_model(prepared: Prepared, spec: str) -> int:
@@ -202,7 +112,7 @@ def run(
     out: str | Path | None = None,
     *,
     force: bool = False,
-    options: ExecutionOptions | None = None,
+    options: RunOptions | None = None,
     watch: Watch | None = None,
 ) -> Conversion:
     """Run a prepared plan and publish its directory.
@@ -274,22 +184,9 @@ def receipt(prepared: Prepared, result: Result) -> bytes:
     return (json.dumps(content, indent=2) + "\n").encode()
 
 
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Planning makes millions of small values and no cycles: the collector would only walk them, again and
-    again (two thirds of the time for 100,000 tensors)."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-def _target_name(to: str | None, maps: Sequence[Path]) -> str:
-    if to is not None:
-        return to
-    if maps:
-        return load_user_table(maps[-1]).name
+def _target_name(options: PlanOptions) -> str:
+    if options.to is not None:
+        return options.to
+    if options.maps:
+        return load_user_table(options.maps[-1]).name
     raise UsageError("no target was named", hint="--to litgpt or --to hf")

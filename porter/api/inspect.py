@@ -8,10 +8,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from porter.api.opening import open_source
-from porter.dtypes import dtype_named
 from porter.planning.build import build_plan
 from porter.planning.plan import Plan
-from porter.planning.plan_options import Options
+from porter.planning.plan_options import PlanOptions
 from porter.recognition.inspection import Inspection, describe
 
 
@@ -50,7 +49,7 @@ def inspect_as(
     opened = open_source(source, maps=maps, config=config, remote="headers", key=key)
     identity = opened.identified()
     quantised = any(tensor.dtype.quantised for tensor in opened.checkpoint.tensors.values())
-    options = Options(dtype=dtype_named("F32") if quantised else None, weights_only=True)
+    options = PlanOptions(dtype="float32" if quantised else "keep", weights_only=True)
     plan = build_plan(opened.checkpoint, identity, identity.family.dialect(dialect), options)
     if filter is None:
         return plan

@@ -21,7 +21,7 @@ from porter.errors import PorterError, UnsupportedError
 from porter.execution.checks import run_checks
 from porter.execution.file_run import FileRun
 from porter.execution.open_files import OpenFiles
-from porter.execution.run_options import ALWAYS, ExecutionOptions
+from porter.execution.run_options import ALWAYS, RunOptions
 from porter.execution.sinks.base import Sink
 from porter.execution.streaming import StreamSink, stream
 from porter.execution.units import copies_by_target, file_units
@@ -59,7 +59,7 @@ def execute(
     plan: Plan,
     source: Source,
     sink: Sink,
-    options: ExecutionOptions | None = None,
+    options: RunOptions | None = None,
     watch: Watch | None = None,
     receipt: Callable[[Result], bytes] | None = None,
 ) -> Result:
@@ -70,7 +70,7 @@ def execute(
     failed check, UnsupportedError for what cannot be computed, PorterError when the system refuses to read
     or write. After an error the sink has published nothing.
     """
-    options, watch = options or ExecutionOptions(), watch or Watch()
+    options, watch = options or RunOptions(), watch or Watch()
     _check_names(plan)
     if not source.near and options.reflink == ALWAYS:
         raise UnsupportedError(

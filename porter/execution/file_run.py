@@ -17,7 +17,7 @@ from porter.execution.buffers import Buffers
 from porter.execution.crc import joined
 from porter.execution.digests import LAG, Digest
 from porter.execution.frames import frame, frame_bytes, wants_sums
-from porter.execution.run_options import ALWAYS, NEVER, ExecutionOptions
+from porter.execution.run_options import ALWAYS, NEVER, RunOptions
 from porter.execution.run_unit import run_unit
 from porter.execution.shared import share
 from porter.execution.sinks.base import Range, Ranges, Sink
@@ -51,7 +51,7 @@ class FileRun:
     sink: Sink
     writer: Writer
     tally: Tally
-    options: ExecutionOptions
+    options: RunOptions
     watch: Watch
     finished: dict[Range, int | None] = field(default_factory=dict)
 

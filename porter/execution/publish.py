@@ -11,7 +11,7 @@ from porter.containers.orbax.orbax_arrays import exported
 from porter.containers.orbax.orbax_tree import ARRAY
 from porter.errors import PorterError
 from porter.execution.executor import Result, execute
-from porter.execution.run_options import ExecutionOptions
+from porter.execution.run_options import RunOptions
 from porter.execution.sinks.directory import DirectorySink
 from porter.execution.staging import check_output
 from porter.execution.watch import Watch
@@ -28,7 +28,7 @@ def publish_plan(
     *,
     force: bool = False,
     inside: bool = False,
-    options: ExecutionOptions | None = None,
+    options: RunOptions | None = None,
     watch: Watch | None = None,
     receipt: Callable[[Result], bytes] | None = None,
 ) -> Result:
@@ -38,7 +38,7 @@ def publish_plan(
     directory. Raises UsageError for an `out` that is in the way, and as `execute` does; Interrupted when the
     user has interrupted and the work can be resumed. After an error `out` is as it was before.
     """
-    options, watch = options or ExecutionOptions(), watch or Watch()
+    options, watch = options or RunOptions(), watch or Watch()
     try:
         with ExitStack() as stack:
             root: Path | None = getattr(source, "root", None)

@@ -26,15 +26,16 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from porter.errors import DifferenceError
+from porter.execution import units as division
 from porter.execution.buffers import Buffers
 from porter.execution.open_files import OpenFiles
-from porter.execution.run_options import ExecutionOptions
+from porter.execution.run_options import RunOptions
 from porter.execution.sinks.base import Range, Ranges, Sink
-from porter.execution.units import RANGE, Unit
+from porter.execution.units import Unit
 from porter.execution.watch import Watch
 from porter.execution.writers import Tally, Writer, range_crc
 from porter.layout.copies import elements
-from porter.planning.plan import Plan
+from porter.planning.plan import Plan, checked
 from porter.sources.base import Source
 from porter.sources.overlay import OverlaySource
 
@@ -102,7 +103,7 @@ def stream(
     tallies: Mapping[str, Tally],
     kept: Mapping[str, Ranges],
     *,
-    options: ExecutionOptions,
+    options: RunOptions,
     watch: Watch,
 ) -> Iterator[Passed]:
     """Passes over all source files of a plan. The spools are there until the context ends.
@@ -128,7 +129,7 @@ class _Stream:
     files: OpenFiles
     sink: StreamSink
     tallies: Mapping[str, Tally]
-    options: ExecutionOptions
+    options: RunOptions
     watch: Watch
     pieces: dict[str, list[Piece]] = field(default_factory=dict)
     finished: dict[str, dict[Range, int | None]] = field(default_factory=dict)
@@ -159,8 +160,7 @@ class _Stream:
 
     def spool(self, units: Mapping[str, Sequence[Unit]], kept: Mapping[str, Ranges]) -> dict[str, str]:
         """Tensors that have to be whole before they are read: the spool's name by source file."""
-        wanted = {tensor for check in self.plan.checks for tensor in (check.kept, check.dropped)}
-        wanted |= {part.tensor for part in self.plan.cropped}
+        wanted = {tensor for check in self.plan.checks for tensor in checked(check)}
         for unit in (unit for several in units.values() for unit in several if not unit.extents):
             for part in unit.parts:
                 wanted |= {found.name for found in (part.source, part.scales) if found is not None}
@@ -173,8 +173,8 @@ class _Stream:
             writer = self.sink.scratch(names[file], size)
             for tensor in tensors:
                 end = tensor.offset + tensor.nbytes
-                for start in range(tensor.offset, end, RANGE):
-                    stop = min(start + RANGE, end)
+                for start in range(tensor.offset, end, division.RANGE):
+                    stop = min(start + division.RANGE, end)
                     delivery = Delivery(writer, start, stop, stop - start, {file})
                     self._believe(delivery, kept.get(names[file], {}))
                     self._add(file, start, stop - start, start, delivery)
@@ -280,22 +280,23 @@ class _Stream:
         return view
 
     def _bring(self, name: str, start: int, view: memoryview, pieces: Sequence[Piece]) -> None:
-        """One chunk: read back where all that is wanted of it is there already, else fetched and written."""
+        """One chunk: what an earlier run has written is read back, the rest is fetched and written."""
         if self._stopped.is_set():
             return
-        if (
-            pieces
-            and all(piece.delivery.kept for piece in pieces)
-            and self._read_back(name, start, view, pieces)
-        ):
-            return
-        self.files[name].read([view], start)
-        for piece in pieces:
-            low, high = max(start, piece.start), min(start + len(view), piece.stop)
-            delivery = piece.delivery
-            delivery.writer.write(piece.to + low - piece.start, view[low - start : high - start])
-            if not delivery.kept:
-                self._count(delivery, high - low)
+        stop = start + len(view)
+        kept = [piece for piece in pieces if piece.delivery.kept]
+        there = self._read_back(name, start, view, kept)
+        fresh = pieces
+        if there is not None:
+            fresh = [piece for piece in pieces if not piece.delivery.kept]
+        wanted = [(start, stop)] if name in self._whole else [_within(piece, start, stop) for piece in pieces]
+        for low, high in without(_joined(wanted), there or []):
+            self.files[name].read([view[low - start : high - start]], low)
+        for piece in fresh:
+            low, high = _within(piece, start, stop)
+            piece.delivery.writer.write(piece.to + low - piece.start, view[low - start : high - start])
+            if not piece.delivery.kept:
+                self._count(piece.delivery, high - low)
 
     def _count(self, delivery: Delivery, nbytes: int) -> None:
         if delivery.writer.name in self.tallies:
@@ -319,27 +320,53 @@ class _Stream:
             crc = None if delivery.sources <= self._whole else range_crc(delivery.writer, *range_)
             self.sink.note(delivery.writer, *range_, crc)
 
-    def _read_back(self, name: str, start: int, view: memoryview, pieces: Sequence[Piece]) -> bool:
-        """A chunk that an earlier run has written, from its places; False where two of them disagree.
-
-        What no place holds is fetched, where a digest needs it.
+    def _read_back(
+        self, name: str, start: int, view: memoryview, kept: Sequence[Piece]
+    ) -> list[tuple[int, int]] | None:
+        """Fills a chunk with what stands in the places of its pieces: the ranges of the source file that it
+        has then. None where two places do not hold the same.
         """
-        stop, at = start + len(view), start
-        for piece in pieces:
-            low, high = max(start, piece.start), min(stop, piece.stop)
-            if at < low and name in self._whole:
-                self.files[name].read([view[at - start : low - start]], at)
+        have: list[tuple[int, int]] = []
+        for piece in kept:
+            low, high = _within(piece, start, start + len(view))
             found = memoryview(bytearray(high - low))
             piece.delivery.writer.read(found, piece.to + low - piece.start)
-            same = max(low, min(at, high))
-            if found[: same - low] != view[low - start : same - start]:
-                self.watch.notice(f"{name}: a chunk does not stand twice as it came; it is fetched again")
-                return False
-            view[same - start : high - start] = found[same - low :]
-            at = max(at, high)
-        if at < stop and name in self._whole:
-            self.files[name].read([view[at - start :]], at)
-        return True
+            for first, last in have:
+                first, last = max(first, low), min(last, high)
+                if first < last and found[first - low : last - low] != view[first - start : last - start]:
+                    self.watch.notice(f"{name}: what came does not stand twice alike; it is fetched again")
+                    return None
+            view[low - start : high - start] = found
+            have = _joined([*have, (low, high)])
+        return have
+
+
+def _within(piece: Piece, start: int, stop: int) -> tuple[int, int]:
+    return max(start, piece.start), min(stop, piece.stop)
+
+
+def _joined(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same bytes as ranges in order that do not touch."""
+    found: list[tuple[int, int]] = []
+    for start, stop in sorted(ranges):
+        if found and start <= found[-1][1]:
+            found[-1] = found[-1][0], max(found[-1][1], stop)
+        elif start < stop:
+            found.append((start, stop))
+    return found
+
+
+def without(ranges: Sequence[tuple[int, int]], taken: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """What is left of `ranges` without `taken`; both are in order and do not touch."""
+    for start, stop in ranges:
+        for low, high in taken:
+            if high <= start or low >= stop:
+                continue
+            if start < low:
+                yield start, low
+            start = high
+        if start < stop:
+            yield start, stop
 
 
 def _place(piece: Piece) -> tuple[int, int]:
@@ -347,9 +374,5 @@ def _place(piece: Piece) -> tuple[int, int]:
 
 
 def _covered(pieces: Sequence[Piece]) -> int:
-    """Bytes of a source file that are in some piece; pieces are in order of their start and may overlap."""
-    total = at = 0
-    for piece in pieces:
-        total += max(0, piece.stop - max(at, piece.start))
-        at = max(at, piece.stop)
-    return total
+    """Bytes of a source file that are in some piece."""
+    return sum(stop - start for start, stop in _joined([(piece.start, piece.stop) for piece in pieces]))

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from porter.containers.base import OutputFile, StoredTensor
 from porter.errors import PorterError
 from porter.execution.kernels.boxes import Box, clip_to_target
-from porter.layout.copies import Loop, coalesce
+from porter.layout.copies import coalesce
 from porter.planning.plan import COMPUTE, EXTENT, TILE, Copy, Plan
 
 # Bytes. What is lost when a run is killed, and what the disk is asked to begin with at once.
@@ -66,11 +66,9 @@ def copies_by_target(plan: Plan) -> dict[str, list[Copy]]:
     found: dict[str, list[Copy]] = {}
     for copy in plan.copies:
         found.setdefault(copy.target, []).append(copy)
-    for padding in plan.padding:
-        target = plan.target_by_name[padding.tensor]
-        loops = (Loop(padding.elements, 1, 1),)
-        at = target.elements - padding.elements
-        found.setdefault(target.name, []).append(Copy("", "", target.name, 0, at, loops, "zeros"))
+    for zeros in plan.zeros:
+        nothing = Copy("zeros", "", zeros.target, 0, zeros.offset, zeros.loops, "zeros")
+        found.setdefault(zeros.target, []).append(nothing)
     return found
 
 

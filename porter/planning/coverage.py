@@ -6,7 +6,7 @@ fault are listed, not only the first.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -44,11 +44,11 @@ def cover(
     identity: Identity,
     bound: Sequence[BoundTensor],
     *,
-    optional: Iterable[str] = (),
+    ties: Mapping[str, str],
     allow_unmapped: Sequence[str] = (),
     text_only: bool = False,
 ) -> Covered:
-    """Match a checkpoint against its bound table. `optional` are stored names that may be missing.
+    """Match a checkpoint against its bound table. Of tensors that are tied (`ties`), either may be missing.
 
     With `text_only` tensors of parts beyond the language model are left out; without, they are an error.
     """
@@ -79,7 +79,7 @@ def cover(
     _check_unmapped(unmapped, identity)
     _check_floats(present, expected, checkpoint)
     if len(present) < len(expected):
-        _check_missing(set(expected) - set(present) - set(optional), expected, checkpoint)
+        _check_missing(_missing(present, expected, ties), expected, checkpoint)
     _check_shapes(present, expected)
     bare = [
         f"{tensor.name} (expected {expected[name].scales})"
@@ -191,6 +191,16 @@ def _within(name: str, known: Iterable[str]) -> bool:
     return depth > 0 and any(other.replace("/", ".").startswith(start) for other in known)
 
 
+def _missing(
+    present: Mapping[str, StoredTensor], expected: Mapping[str, BoundTensor], ties: Mapping[str, str]
+) -> set[str]:
+    """What is not there and is tied to nothing that is. Of a pair, the one that owns the weight is missed."""
+    held = {block.canonical for name in present for block in expected[name].blocks}
+    free = {other for name, other in ties.items() if name in held} | ties.keys()
+    absent = expected.keys() - present.keys()
+    return {name for name in absent if not all(block.canonical in free for block in expected[name].blocks)}
+
+
 def _check_missing(missing: set[str], expected: Mapping[str, BoundTensor], checkpoint: Checkpoint) -> None:
     if not missing:
         return
@@ -232,10 +242,14 @@ Entries = Mapping[tuple[int, ...], tuple[str, Block]]
 
 
 class BlockIndex:
-    """Where each canonical tensor lies: looked up by its name and the variables that are held fixed."""
+    """Where each canonical tensor lies: looked up by its name and the variables that are held fixed.
+
+    `twice` are those that two stored tensors of one name pattern would hold: (canonical, stored names).
+    """
 
     def __init__(self, bound: Iterable[BoundTensor]) -> None:
         self._blocks: dict[str, dict[tuple[str, ...], dict[tuple[int, ...], tuple[str, Block]]]] = {}
+        self.twice: list[tuple[str, str, str]] = []
         for tensor in bound:
             name, variables, point = tensor.name, tensor.variables, tensor.point
             for block in tensor.blocks:
@@ -245,7 +259,13 @@ class BlockIndex:
                 groups = self._blocks[key]
                 if variables not in groups:
                     groups[variables] = {}
+                if point in groups[variables]:
+                    self.twice.append((key, groups[variables][point][0], name))
                 groups[variables][point] = (name, block)
+
+    def __iter__(self) -> Iterator[str]:
+        """The canonical tensors, by their patterns."""
+        return iter(self._blocks)
 
     def variables(self, canonical: str) -> list[tuple[str, ...]]:
         """The sets of variables that stored names of this canonical tensor hold."""

@@ -7,7 +7,6 @@ piece both sides are address maps over the same remaining axes, and that is one 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +17,7 @@ from porter.dtypes import Dtype
 from porter.errors import UnsupportedError
 from porter.layout import AddressMap, Loop, run_length, strided_copy
 from porter.planning.coverage import BlockIndex, Entries
-from porter.planning.plan import COMPUTE, EXTENT, RUNS, TILE, Copy, Operation
+from porter.planning.plan import COMPUTE, EXTENT, RUNS, TILE, Copy, EqualCheck, Operation
 from porter.tables.bind import Block, BoundTensor, Sizes
 from porter.tables.model import Rule
 from porter.tables.patterns import Pattern
@@ -99,8 +98,21 @@ class Join:
         if not free:
             return ((target.variables, target.point),)
         names = (*target.variables, *free)
-        points = itertools.product(*(range(self.sizes.size(v, target.fixed)) for v in free))
-        return ((names, (*target.point, *point)) for point in points)
+        return ((names, (*target.point, *point)) for point in self.sizes.points(free, target.fixed))
+
+    def equal(self, tensor: BoundTensor, block: Block, reason: str, hint: str) -> list[EqualCheck]:
+        """What shows that a block of a stored tensor has the values of what `alias` reads in its place."""
+        checks = []
+        for piece in self._pieces(tensor, block):
+            at = dict(zip(piece.variables, piece.point, strict=True))
+            held, own = self.stored[piece.name], self.stored[tensor.name]
+            source = as_stored(piece.source.address, held).at(at)
+            into = as_stored(block.address, own).at(at)
+            kept, dropped, loops = strided_copy(source, into, self.sizes.sizes(list(source.strides), at))
+            operations = self.rules[piece.name].operations, tensor.rule.operations
+            one, two = (() if operations[0] == operations[1] else undo(each) for each in operations)
+            checks.append(EqualCheck(held.name, own.name, reason, kept, dropped, loops, one, two, hint))
+        return checks
 
     def _copy(self, target: BoundTensor, dtype: Dtype, piece: _Piece) -> Copy:
         stored = self.stored[piece.name]
@@ -174,10 +186,14 @@ def _operations(source: Rule, target: Rule) -> tuple[Operation, ...]:
     """Undo what the source's table folded in, then fold in what the target's does."""
     if source.operations == target.operations:
         return ()
-    undo = [
-        Operation(kind, -value if kind == "add" else 1 / value) for kind, value in reversed(source.operations)
-    ]
-    return (*undo, *(Operation(kind, value) for kind, value in target.operations))
+    return (*undo(source.operations), *(Operation(kind, value) for kind, value in target.operations))
+
+
+def undo(operations: tuple[tuple[str, float], ...]) -> tuple[Operation, ...]:
+    """What brings a stored value back to the canonical one: the inverses, in the opposite order."""
+    return tuple(
+        Operation(kind, -value if kind == "add" else 1 / value) for kind, value in reversed(operations)
+    )
 
 
 def copy_class(

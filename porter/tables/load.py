@@ -53,10 +53,11 @@ _DIALECT_KEYS = {
     "files",
     "targets",
     "beyond",
+    "axes",
 }
 _RULE_KEYS = {
     *("theirs", "ours", "layout", "add", "multiply", "when", "tied"),
-    *("also", "pad", "padding", "scale_by"),
+    *("also", "scale_by"),
 }
 _RULE_FORMS = {
     "theirs": '"the stored tensor\'s name"',
@@ -67,8 +68,6 @@ _RULE_FORMS = {
     "when": '"a condition"',
     "tied": '"write" or "omit"',
     "also": "a list of stored names",
-    "pad": 'a table such as { vocab = "padded_vocab_size" }',
-    "padding": '"zero" or "any"',
     "scale_by": '"the name of the stored factors"',
 }
 _TENSOR_KEYS = {"axes", "when", "tied"}
@@ -160,6 +159,7 @@ def load_dialect(path: Path, root: Path, canonical: Canonical) -> Dialect:
         path=path,
         digest=hashlib.sha256("".join(source.text for source in chain).encode()).hexdigest(),
         beyond=tuple(text for source in chain for text in _texts(source, "beyond")),
+        axes={name: _expression(str(size), where) for name, (size, where) in _merge(chain, "axes").items()},
     )
     check_dialect(dialect, canonical)
     return dialect
@@ -204,10 +204,12 @@ def _check_form(raw: Any, where: Where) -> None:
         fits = number if key in ("add", "multiply") else isinstance(value, str) or (key == "ours" and texts)
         if key == "also":
             fits = texts
-        elif key == "pad":
-            fits = isinstance(value, dict) and all(isinstance(size, str) for size in value.values())
         if not fits:
             raise TableError(where, f"`{key}` must be {_RULE_FORMS[key]}", cause=f"found {value!r}")
+        if key == "multiply" and value == 0:
+            raise TableError(
+                where, "`multiply = 0` leaves nothing of a weight", hint="what is it multiplied by?"
+            )
 
 
 def _rule(raw: Mapping[str, Any], where: Where, canonical: Canonical) -> Rule:
@@ -235,27 +237,23 @@ def _rule(raw: Mapping[str, Any], where: Where, canonical: Canonical) -> Rule:
         when_tied=tied,
         where=where,
         also=tuple(_pattern(text, where) for text in raw.get("also", ())),
-        pad={axis: _expression(size, where) for axis, size in raw.get("pad", {}).items()},
-        padding=_one_of(("zero", "any"), raw.get("padding", "zero"), "padding", where),
         scale_by=_pattern(raw["scale_by"], where) if "scale_by" in raw else None,
     )
 
 
-def _one_of(words: tuple[str, ...], value: str, key: str, where: Where) -> str:
-    if value not in words:
-        raise TableError(where, f"`{key}` must be {_RULE_FORMS[key]}, not {value!r}")
-    return value
-
-
 def _same_layout(ours: tuple[str, ...], canonical: Canonical, where: Where) -> Any:
-    """A rule without a layout stores one canonical tensor in the order of its axes."""
+    """A rule without a layout stores one canonical tensor in the order of its axes.
+
+    Finer axes that an axis is refined into stand for it as one dim, as they do in a layout that names it.
+    """
     if len(ours) != 1 or ours[0] not in canonical.tensors:
         raise TableError(
             where,
             "the rule has no `layout`",
             hint="only a rule for one known canonical tensor may leave it out",
         )
-    return parse_layout(" ".join(canonical.tensors[ours[0]].axes))
+    coarse = parse_layout(" ".join(canonical.tensors[ours[0]].stated or canonical.tensors[ours[0]].axes))
+    return coarse.refined(canonical.refine)
 
 
 def _canonical_tensor(
@@ -272,7 +270,7 @@ def _canonical_tensor(
     if len(set(axes)) != len(axes):
         raise TableError(where, f"the canonical tensor {name!r} names an axis twice")
     when = _expression(spec["when"], where) if "when" in spec else None
-    return CanonicalTensor(name, tuple(axes), when, spec.get("tied"), where)
+    return CanonicalTensor(name, tuple(axes), when, spec.get("tied"), where, tuple(str(spec["axes"]).split()))
 
 
 def _hyperparameter(name: str, value: Any, where: Where) -> Hyperparameter:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from porter.errors import MalformedError, PorterError, UnsupportedError
 from porter.execution import units
 from porter.execution.kernels import extents, gather, runs, tiles
-from porter.execution.run_options import ExecutionOptions
+from porter.execution.run_options import RunOptions
 from porter.execution.sinks.directory import FileWriter
 from porter.layout.copies import Loop, coalesce, run_length
 from porter.planning.plan import EXTENT, RUNS, TILE, Copy
@@ -147,7 +147,7 @@ def test_matrices_beyond_every_block_and_strip_are_turned(bench, item, shape, or
     bench.source("a", DTYPE[item], shape, source.tobytes())
     bench.target("b", DTYPE[item], expected.shape)
     bench.copies.append(Copy("a", "a", "b", 0, 0, loops, TILE))
-    _, found = bench.run(options=ExecutionOptions(max_memory=8 << 20))
+    _, found = bench.run(options=RunOptions(max_memory=8 << 20))
     assert found["b"] == expected.tobytes()
 
 

@@ -15,7 +15,7 @@ from porter.containers.safetensors.safetensors_writer import place
 from porter.execution import units
 from porter.execution.kernels import gather, tiles
 from porter.execution.publish import publish_plan
-from porter.execution.run_options import LEAST_MEMORY, ExecutionOptions
+from porter.execution.run_options import LEAST_MEMORY, RunOptions
 from porter.layout.copies import Loop, coalesce, run_length
 from porter.planning.plan import EXTENT, RUNS, TILE, Copy
 from porter.planning.sharing import residues
@@ -106,7 +106,7 @@ numbers = itertools.count()
     small=st.booleans(),
     aligned=st.booleans(),
     options=st.builds(
-        ExecutionOptions,
+        RunOptions,
         reflink=st.sampled_from(["auto", "never"]),
         digest=st.sampled_from(["auto", "always", "never"]),
         resume=st.booleans(),

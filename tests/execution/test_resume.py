@@ -16,7 +16,7 @@ from porter.errors import PorterError, UsageError
 from porter.execution import digests, file_run, journal, units, writers
 from porter.execution.leftovers import stage_name
 from porter.execution.publish import publish_plan
-from porter.execution.run_options import ExecutionOptions
+from porter.execution.run_options import RunOptions
 from porter.execution.sinks.directory import Interrupted
 from porter.execution.watch import Watch
 from porter.layout.copies import Loop
@@ -121,7 +121,7 @@ def test_digests_of_resumed_files_are_those_of_the_files(ready, monkeypatch, exp
     import hashlib
 
     stopped(ready, monkeypatch)
-    result, _ = ready.run(options=ExecutionOptions(digest=digest))
+    result, _ = ready.run(options=RunOptions(digest=digest))
     right = "sha256:" + hashlib.sha256(expected).hexdigest()
     assert result.digests["model.safetensors"] == (None if digest == "never" else right)
 
@@ -208,7 +208,7 @@ def test_a_changed_plan_starts_anew_and_says_so(ready, monkeypatch):
 
 def test_no_resume_starts_anew_and_keeps_no_journal(ready, monkeypatch, expected):
     stage = stopped(ready, monkeypatch)
-    _, said = resumed(ready, monkeypatch, expected, options=ExecutionOptions(resume=False))
+    _, said = resumed(ready, monkeypatch, expected, options=RunOptions(resume=False))
     assert any("as asked for" in text for text in said)
     assert not stage.exists()
 
@@ -262,7 +262,7 @@ def test_bytes_are_durable_before_they_are_noted(ready, monkeypatch):
 def test_a_hash_that_lags_is_given_up_or_waited_for(ready, monkeypatch, mode):
     monkeypatch.setattr(digests, "LAG", 1)
     monkeypatch.setattr(digests, "BUFFER", 1 << 10)
-    result, _ = ready.run(options=ExecutionOptions(digest=mode))
+    result, _ = ready.run(options=RunOptions(digest=mode))
     assert (result.digests["model.safetensors"] is None) == (mode == "auto")
 
 

@@ -13,7 +13,7 @@ from porter.containers.safetensors.safetensors_writer import place
 from porter.dtypes import DTYPES
 from porter.errors import UnsupportedError
 from porter.execution.publish import publish_plan
-from porter.execution.run_options import ExecutionOptions
+from porter.execution.run_options import RunOptions
 from porter.layout.copies import Loop
 from porter.planning.plan import EXTENT, TILE, Copy
 from porter.planning.sharing import BLOCK, residues, shareable_bytes, shared_range
@@ -56,7 +56,7 @@ def placed(bench):
 
 def found(bench, plan, name, **options):
     out = bench.root / name
-    result = publish_plan(plan, LocalSource(bench.source_root), out, options=ExecutionOptions(**options))
+    result = publish_plan(plan, LocalSource(bench.source_root), out, options=RunOptions(**options))
     raw = (out / "model.safetensors").read_bytes()
     return result, {t.name: raw[t.offset : t.offset + t.nbytes] for t in plan.targets()}
 
@@ -141,7 +141,7 @@ def test_another_file_system_is_copied_from_or_refused(sharing, tmp_path):
     result = publish_plan(plan, LocalSource(bench.source_root), tmp_path / "out")
     assert result.shared == {"model.safetensors": 0}
     with pytest.raises(UnsupportedError, match="cannot share blocks"):
-        always = ExecutionOptions(reflink="always")
+        always = RunOptions(reflink="always")
         publish_plan(plan, LocalSource(bench.source_root), tmp_path / "two", options=always)
 
 

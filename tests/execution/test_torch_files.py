@@ -11,7 +11,7 @@ from porter.containers.torch import torch_zip_writer
 from porter.dtypes import DTYPES
 from porter.execution import journal, units
 from porter.execution.publish import publish_plan
-from porter.execution.run_options import ExecutionOptions
+from porter.execution.run_options import RunOptions
 from porter.execution.sinks.directory import Interrupted
 from porter.layout.copies import Loop
 from porter.planning.plan import EXTENT, TILE, Copy
@@ -53,7 +53,7 @@ def check(path, bench):
 def test_checksums_are_true_and_torch_loads_it(ready, options):
     plan, bench = ready
     result = publish_plan(
-        plan, LocalSource(bench.source_root), bench.root / "out", options=ExecutionOptions(**options)
+        plan, LocalSource(bench.source_root), bench.root / "out", options=RunOptions(**options)
     )
     check(result.out / "lit_model.pth", bench)
     assert (result.digests["lit_model.pth"] is not None) == (options.get("digest") == "always")

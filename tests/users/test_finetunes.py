@@ -94,9 +94,59 @@ def test_an_untied_head_is_carried_as_its_own(write, tmp_path):
 
 def test_an_untied_head_that_the_config_calls_tied_is_an_error(write, tmp_path):
     source = write(weights(head=True), config(tie_word_embeddings=True))
-    with pytest.raises(DifferenceError, match="have to be equal"):
+    with pytest.raises(DifferenceError, match="have to be equal") as caught:
         porter.convert(source, tmp_path / "lit", to="litgpt")
     assert not (tmp_path / "lit").exists()
+    assert "--tied untie keeps both" in caught.value.hint
+    porter.convert(source, tmp_path / "lit", to="litgpt", tied="untie")
+    lit = load_file(tmp_path / "lit" / "lit_model.safetensors")
+    assert np.array_equal(lit["lm_head.weight"], weights(head=True)["lm_head.weight"])
+    porter.convert(tmp_path / "lit", tmp_path / "back", to="hf")
+    assert same(load_file(tmp_path / "back" / "model.safetensors"), weights(head=True))
+    assert json.loads((tmp_path / "back" / "config.json").read_text())["tie_word_embeddings"] is False
+
+
+def test_litgpt_trains_the_head_apart(write, tmp_path):
+    """LitGPT's finetune of what porter has ported: the config still says tied, and the head has moved."""
+    porter.convert(write(weights(), config()), tmp_path / "lit", to="litgpt")
+    file = tmp_path / "lit" / "lit_model.safetensors"
+    trained = {name: array.copy() for name, array in load_file(file).items()}
+    trained["lm_head.weight"] += 1
+    save_file(trained, file)
+    with pytest.raises(DifferenceError, match="LitGPT itself trains the two apart") as caught:
+        porter.convert(tmp_path / "lit", tmp_path / "out", to="hf")
+    assert "--tied untie" in caught.value.hint
+    porter.convert(tmp_path / "lit", tmp_path / "out", to="hf", tied="untie")
+    found = load_file(tmp_path / "out" / "model.safetensors")
+    assert np.array_equal(found["lm_head.weight"], trained["lm_head.weight"])
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["tie_word_embeddings"] is False
+
+
+@pytest.mark.parametrize("to", ["litgpt", "hf"])
+def test_the_head_alone_may_be_stored(write, tmp_path, to):
+    tensors = weights(head=True)
+    embed = tensors.pop("model.embed_tokens.weight")
+    porter.convert(write(tensors, config()), tmp_path / "out", to=to)
+    found = load_file(next((tmp_path / "out").glob("*.safetensors")))
+    names = {"litgpt": ("transformer.wte.weight", "lm_head.weight"), "hf": ("model.embed_tokens.weight",)}[to]
+    assert all(np.array_equal(found[name], tensors["lm_head.weight"]) for name in names)
+    assert not np.array_equal(embed, tensors["lm_head.weight"])
+
+
+@pytest.mark.parametrize("near", [0.0, 1e-3])
+def test_copies_of_two_dtypes_are_equal_by_value(write, tmp_path, near):
+    tensors = weights()
+    half = tensors["model.embed_tokens.weight"].astype(np.float16)
+    tensors["model.embed_tokens.weight"] = half
+    tensors["lm_head.weight"] = half.astype(np.float32) + np.float32(near)
+    source = write(tensors, config())
+    if near:
+        with pytest.raises(DifferenceError, match="against"):
+            porter.convert(source, tmp_path / "out", to="litgpt", dtype="float32")
+        return
+    porter.convert(source, tmp_path / "out", to="litgpt", dtype="float32")
+    found = load_file(tmp_path / "out" / "lit_model.safetensors")
+    assert np.array_equal(found["lm_head.weight"], half.astype(np.float32))
 
 
 @pytest.mark.parametrize("dialect", ["keras", "gemma_pytorch", "flax"])

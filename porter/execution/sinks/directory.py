@@ -18,7 +18,7 @@ from typing import Any, Self
 from porter.containers.base import OutputFile
 from porter.errors import PorterError
 from porter.execution.journal import Journal, read_journal
-from porter.execution.run_options import ExecutionOptions
+from porter.execution.run_options import RunOptions
 from porter.execution.sinks.base import Ranges
 from porter.execution.staging import Stage, publish, staging
 from porter.execution.watch import Watch
@@ -99,12 +99,12 @@ class DirectorySink:
         *,
         force: bool = False,
         far: bool = False,
-        options: ExecutionOptions | None = None,
+        options: RunOptions | None = None,
         watch: Watch | None = None,
     ) -> None:
         self._out, self._hash = out, plan_hash
         self._force, self._far = force, far
-        self._options, self._watch = options or ExecutionOptions(), watch or Watch()
+        self._options, self._watch = options or RunOptions(), watch or Watch()
         self._stack = ExitStack()
         self._writers: dict[str, FileWriter] = {}
         self._journal: Journal | None = None
