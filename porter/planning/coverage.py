@@ -171,24 +171,14 @@ def _check_unmapped(unmapped: list[str], identity: Identity) -> None:
     )
 
 
-def _missing(
-    present: Mapping[str, StoredTensor], expected: Mapping[str, BoundTensor], ties: Mapping[str, str]
-) -> set[str]:
-    """What is not there and is tied to nothing that is. Of a pair, the one that owns the weight is missed."""
-    held = {block.canonical for name in present for block in expected[name].blocks}
-    free = {other for name, other in ties.items() if name in held} | ties.keys()
-    absent = expected.keys() - present.keys()
-    return {name for name in absent if not all(block.canonical in free for block in expected[name].blocks)}
-
-
 def _way_out(unmapped: Sequence[str], beyond: Sequence[str], identity: Identity) -> str:
     """What to do about tensors without a rule; to drop them only where no more is known of them."""
     if beyond:
         return "is the config the one that belongs to these weights?"
     if any(_within(name, identity.names) for name in unmapped):
         return (
-            "they belong to modules that the model computes with; is it of another family? "
-            "A table of your own can say where they go: --map FILE.toml"
+            "they belong to modules that the model computes with; is it of another family? A table of your "
+            "own can say where they go: --map FILE.toml"
         )
     return "drop them knowingly with --allow-unmapped GLOB, or map them with --map FILE.toml"
 
@@ -199,6 +189,16 @@ def _within(name: str, known: Iterable[str]) -> bool:
     depth = next((at + 1 for at, part in enumerate(parts[:-1]) if part.isdecimal()), len(parts) - 1)
     start = ".".join(parts[:depth]) + "."
     return depth > 0 and any(other.replace("/", ".").startswith(start) for other in known)
+
+
+def _missing(
+    present: Mapping[str, StoredTensor], expected: Mapping[str, BoundTensor], ties: Mapping[str, str]
+) -> set[str]:
+    """What is not there and is tied to nothing that is. Of a pair, the one that owns the weight is missed."""
+    held = {block.canonical for name in present for block in expected[name].blocks}
+    free = {other for name, other in ties.items() if name in held} | ties.keys()
+    absent = expected.keys() - present.keys()
+    return {name for name in absent if not all(block.canonical in free for block in expected[name].blocks)}
 
 
 def _check_missing(missing: set[str], expected: Mapping[str, BoundTensor], checkpoint: Checkpoint) -> None:

@@ -105,13 +105,13 @@ class Join:
         checks = []
         for piece in self._pieces(tensor, block):
             at = dict(zip(piece.variables, piece.point, strict=True))
-            source = _as_it_lies(piece.source.address, self.stored[piece.name]).at(at)
-            into = _as_it_lies(block.address, self.stored[tensor.name]).at(at)
+            held, own = self.stored[piece.name], self.stored[tensor.name]
+            source = as_stored(piece.source.address, held).at(at)
+            into = as_stored(block.address, own).at(at)
             kept, dropped, loops = strided_copy(source, into, self.sizes.sizes(list(source.strides), at))
             operations = self.rules[piece.name].operations, tensor.rule.operations
-            one, two = (() if operations[0] == operations[1] else undo(own) for own in operations)
-            names = self.stored[piece.name].name, self.stored[tensor.name].name
-            checks.append(EqualCheck(*names, reason, kept, dropped, loops, one, two, hint))
+            one, two = (() if operations[0] == operations[1] else undo(each) for each in operations)
+            checks.append(EqualCheck(held.name, own.name, reason, kept, dropped, loops, one, two, hint))
         return checks
 
     def _copy(self, target: BoundTensor, dtype: Dtype, piece: _Piece) -> Copy:
@@ -132,8 +132,7 @@ class Join:
 
     def _made(self, target: BoundTensor, dtype: Dtype, piece: _Piece, stored: StoredTensor) -> _Made:
         at = dict(zip(piece.variables, piece.point, strict=True))
-        source = _as_it_lies(piece.source.address, stored).at(at)
-        into = piece.block.address.at(at)
+        source, into = as_stored(piece.source.address, stored).at(at), piece.block.address.at(at)
         sizes = self.sizes.sizes(list(source.strides), at)
         source_offset, target_offset, loops = strided_copy(source, into, sizes)
         operations = _operations(self.rules[piece.name], target.rule)
@@ -162,6 +161,11 @@ class Join:
     @cached_property
     def _patterns(self) -> dict[str, Pattern]:
         return {}
+
+
+def as_stored(address: AddressMap, stored: StoredTensor) -> AddressMap:
+    """A source's address map, where its tensor lies by strides of its own."""
+    return address if stored.strides is None else address.restrided(stored.shape, stored.strides)
 
 
 class _Piece(NamedTuple):
@@ -201,8 +205,3 @@ def copy_class(
     if not loops or (len(loops) == 1 and loops[0].source_stride == loops[0].target_stride == 1):
         return EXTENT
     return RUNS if run_length(loops) > 1 else TILE
-
-
-def _as_it_lies(address: AddressMap, stored: StoredTensor) -> AddressMap:
-    """The map of a stored tensor, which may be a strided view."""
-    return address if stored.strides is None else address.restrided(stored.shape, stored.strides)

@@ -39,6 +39,7 @@ class PlanOptions:
     source_dialect: str | None = None
     container: WeightContainer | None = None
     text_only: bool = False
+    key: str | None = None
     weights_only: bool = False
     key: str | None = None
 

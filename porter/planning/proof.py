@@ -94,16 +94,15 @@ def left_out(covered: Covered, options: PlanOptions) -> tuple[list[ZeroCheck], l
     """
     checked, notes = [], []
     for name, tensor in covered.tensors.items():
-        fillers = covered.bound[name].fillers
-        if fillers and tensor.strides is not None:
-            raise UnsupportedError(
-                f"{tensor.name} has elements to be left out and is a strided view",
-                hint="save it again after .contiguous()",
-            )
-        for filler in fillers:
+        for filler in covered.bound[name].fillers:
             zero = filler.kind == ZEROS
             zero = zero and not any(fnmatchcase(tensor.name, glob) for glob in options.allow_unmapped)
             what = _which(filler, tensor)
+            if zero and tensor.strides is not None:
+                raise UnsupportedError(
+                    f"{tensor.name} has rows to be left out and is a strided view",
+                    hint="save it again after .contiguous()",
+                )
             if zero:
                 checked.append(ZeroCheck(tensor.name, what, filler.offset, filler.loops))
             how = "which are checked to be zeros" if zero else "whatever they hold"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import porter
+from porter.api.convert import prepare
 from porter.containers.checkpoint import open_checkpoint
 from porter.errors import MalformedError, UnsupportedError
 from porter.sources.local import locate
@@ -138,3 +139,6 @@ def test_a_vision_tower_in_the_same_file_is_left_out_where_that_is_asked_for(tmp
     ) as caught:
         porter.plan(source, to="hf")
     assert "--text-only" in caught.value.hint
+    made = prepare(source, to="hf", weights_only=True, text_only=True).plan
+    assert made.summary.dropped == 2
+    assert any("v (1 tensor), mm (1 tensor)" in note for note in made.notes)

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 import porter
-from porter.errors import UnsupportedError
+from porter.errors import DifferenceError
 
 D, F, H, K, HEAD, VOCAB = 12, 7, 4, 2, 5, 23
 SHAPES = {
@@ -109,7 +109,7 @@ def test_a_state_dict_holds_the_same(source):
         assert torch.equal(found[name], state[name].to(dtype))
 
 
-def test_a_tie_of_two_orders_is_not_compared_as_bytes(tmp_path):
+def test_a_tie_of_two_orders_is_compared_by_value(tmp_path):
     folder = tmp_path / "tied"
     folder.mkdir()
     state = {name: torch.ones(shape) for name, shape in SHAPES.items()}
@@ -128,8 +128,15 @@ def test_a_tie_of_two_orders_is_not_compared_as_bytes(tmp_path):
         {**state, "model.embed_tokens.weight": embedding, "lm_head.weight": head},
         folder / "pytorch_model.bin",
     )
-    with pytest.raises(UnsupportedError, match="two orders"):
-        porter.convert(folder, tmp_path / "other", to="hf")
+    porter.convert(folder, tmp_path / "other", to="hf")
+    head = head.clone()
+    head[3, 4] += 1
+    torch.save(
+        {**state, "model.embed_tokens.weight": embedding, "lm_head.weight": head},
+        folder / "pytorch_model.bin",
+    )
+    with pytest.raises(DifferenceError, match="have to be equal"):
+        porter.convert(folder, tmp_path / "third", to="hf")
 
 
 def test_strides_are_told_in_the_plan(source):

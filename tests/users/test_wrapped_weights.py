@@ -142,9 +142,8 @@ def test_what_is_no_weight_is_passed_over(write, tmp_path):
     assert same(ported(write({**weights(), **beside}), tmp_path / "out"), weights())
     assert same(ported(write({"model": weights(), **beside}, "other"), tmp_path / "second"), weights())
 
-    class Tensors(dict):
-        pass
-
+    with pytest.raises(UnsupportedError, match="is a NumPy array"):
+        porter.inspect(write({**weights(), "model.norm.weight": np.ones(D, np.float32)}, "arrays"))
     with pytest.raises(MalformedError, match="not safe"):
         porter.inspect(write({**weights(), "model.norm.weight": _Evil()}, "evil"))
     assert not (tmp_path / "ran").exists()

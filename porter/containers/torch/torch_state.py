@@ -43,7 +43,9 @@ MARKERS = frozenset(("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_m
 
 # What people keep beside weights: numbers, devices, paths, arguments, dates. Never a weight.
 _HARMLESS = (
-    "numpy.",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.dtype",
     "torch.device",
     "pathlib.",
     "argparse.",
@@ -245,6 +247,12 @@ def _dtype(storage: Storage, word: str | None, what: str) -> Dtype:
 
 
 def _foreign(file: str, what: str, value: Inert) -> MalformedError | UnsupportedError:
+    if value.name in ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"):
+        return UnsupportedError(
+            f"{file}: {what} is a NumPy array",
+            cause="expected torch's tensors, whose bytes lie outside of the pickle",
+            hint="save it again with torch.from_numpy(array) in its place",
+        )
     if value.name == DTENSOR:
         return UnsupportedError(
             f"{file}: {what} is one rank's part of a distributed tensor",
