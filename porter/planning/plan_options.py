@@ -41,7 +41,6 @@ class PlanOptions:
     text_only: bool = False
     key: str | None = None
     weights_only: bool = False
-    key: str | None = None
 
     def __post_init__(self) -> None:
         set_ = object.__setattr__
