@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from porter.execution import system
 from porter.execution.open_files import WeightFile
 
 NAME = ".porter-journal"
@@ -100,7 +101,7 @@ class Journal:
             with self._lock:
                 pending, self._pending = self._pending, []
             for file in {id(file): file for file, *_ in pending}.values():
-                os.fdatasync(file.fd)
+                system.sync_data(file.fd)
             self._append([_entry(file.name, start, end, crc) for file, start, end, crc in pending])
             self.noted += sum(end - start for _, start, end, _ in pending)
 

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from porter.execution import system
+
 # The start of each chunk, and its CRC-32 if it has one.
 Chunks = Mapping[int, int | None]
 
@@ -56,7 +58,7 @@ class StreamJournal:
         if not fresh:
             return
         for fd in files:
-            os.fdatasync(fd)
+            system.sync_data(fd)
         self._stream.write(json.dumps([name, fresh]) + "\n")
         self._stream.flush()
         os.fsync(self._stream.fileno())
