@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 JOBS ?= 2
 
-.PHONY: demo test lint check clean
+.PHONY: demo test lint check fuzz drift clean
 
 demo: $(VENV)/.installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh demo
@@ -23,6 +23,12 @@ lint: $(VENV)/.tested
 
 check: $(VENV)/.tested
 	$(BIN)/python -m pytest -n $(JOBS)
+
+# Made-up families, in tens of thousands, through every way of running a plan.
+PLANS ?= 20000
+
+fuzz: $(VENV)/.tested
+	$(BIN)/python tests/generated/fuzz.py $(PLANS)
 
 # torch first and alone, so that no other requirement chooses its build.
 $(VENV)/.installed: pyproject.toml constraints.txt
