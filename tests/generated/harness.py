@@ -1,4 +1,4 @@
-"""One made-up family through porter: tables through its loader, headers to a plan, and the plan through a runner."""
+"""One made-up family through porter: tables by its loader, headers to a plan, the plan through a runner."""
 
 import shutil
 import tempfile

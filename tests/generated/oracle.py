@@ -16,7 +16,7 @@ ITEM = {"F32": 4, "F16": 2, "BF16": 2, "I32": 4, "U8": 1}
 
 @dataclass
 class Spots:
-    """Elements in their stored order: `leaf` is the block's number, -1 where no sum was met; -1 for no axis."""
+    """Elements in their stored order: `leaf` is the block's number, -1 outside of sums; -1 for no axis."""
 
     count: int
     leaf: np.ndarray

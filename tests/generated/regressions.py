@@ -1,8 +1,8 @@
-"""What made-up families have found: the seed, the runner, and what was wrong. A seed stays here when it is mended."""
+"""What made-up families have found: the seed and what was wrong. A seed stays when its fault is mended."""
 
-# Streaming from afar took for granted that no wanted piece of a source file overlaps another. A fused tensor of
-# which one part is an extent and another is turned or cast breaks that: wrong values, or a count that is off.
-# The last: a tied tensor alone in its file.
+# Streaming from afar took for granted that no wanted piece of a source file overlaps another. A fused tensor
+# of which one part is an extent and another is turned or cast breaks that: wrong values, or a count that is
+# off. The last: a tied tensor alone in its file.
 FAR = {
     8: "wrong values",
     26: "wrong values",

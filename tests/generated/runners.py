@@ -1,7 +1,7 @@
 """The ways in which a plan is run: each a source of some kind and a sink of some kind.
 
-A runner takes a plan, the directory with the source files and a directory of its own; it returns what was made:
-dtype, shape and bytes by name. A new way is one function and one entry of RUNNERS.
+A runner takes a plan, the directory with the source files and a directory of its own; it returns what was
+made: dtype, shape and bytes by name. A new way is one function and one entry of RUNNERS.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Hundreds of made-up families through every way of running a plan, against NumPy; thousands in `make fuzz`."""
+"""Hundreds of made-up families through every way of running a plan, against NumPy; `make fuzz` for more."""
 
 import sys
 from pathlib import Path
