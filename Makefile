@@ -21,6 +21,7 @@ lint: $(VENV)/.tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --platform darwin
 
 check: $(VENV)/.tested
 	$(BIN)/python -m pytest -n $(JOBS)
