@@ -21,14 +21,16 @@ def inspect(
     filter: str | None = None,
     maps: Sequence[Path] = (),
     config: Path | None = None,
+    source_dialect: str | None = None,
 ) -> Inspection:
     """Look at a checkpoint: a directory, a weight file, or a model on the Hub (`gemma-2b`, `hf://org/name`).
 
     Of a model on the Hub only headers and config are fetched, and nothing that the cache holds. `filter` is
-    a shell pattern that tensor names must match. No weight is read. Raises PorterError: 6 for a malformed
+    a shell pattern that tensor names must match; `source_dialect` says which checkpoint of a directory that
+    holds several, and what it is if it could be two. No weight is read. Raises PorterError: 6 for a malformed
     file, 5 for a container that is not read, 2 if there is nothing at `source`.
     """
-    opened = open_source(source, maps=maps, config=config, remote="headers")
+    opened = open_source(source, maps=maps, config=config, dialect=source_dialect, remote="headers")
     return describe(opened.source, opened.checkpoint, opened.identity, opened.reason, filter)
 
 
@@ -39,12 +41,13 @@ def inspect_as(
     filter: str | None = None,
     maps: Sequence[Path] = (),
     config: Path | None = None,
+    source_dialect: str | None = None,
 ) -> Plan:
     """A checkpoint's tensors under their names and shapes in another dialect: a plan of weights alone.
 
     Quantised tensors are shown as float32. `filter` is a shell pattern on the other dialect's names.
     """
-    opened = open_source(source, maps=maps, config=config, remote="headers")
+    opened = open_source(source, maps=maps, config=config, dialect=source_dialect, remote="headers")
     identity = opened.identified()
     quantised = any(tensor.dtype.quantised for tensor in opened.checkpoint.tensors.values())
     options = Options(dtype=dtype_named("F32") if quantised else None, weights_only=True)

@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from porter.containers.checkpoint import Checkpoint, open_checkpoint
+from porter.containers.orbax import orbax_tree as orbax
 from porter.errors import PorterError, UsageError
 from porter.recognition.identify import Identity, identify
 from porter.sources.kaggle import kaggle_models as kaggle
 from porter.sources.local import Location, locate
 from porter.sources.names import HubReference, find_source
+from porter.sources.weight_files import Wanted, weight_sets
 from porter.tables.catalogue import Family, load_families
 
 if TYPE_CHECKING:
     from porter.sources.hub.hub_source import HubSource
-
-# Files whose presence makes the current directory a checkpoint.
-_WEIGHTS = ("*.safetensors", "*.gguf", "*.pth", "*.bin", "*.weights.h5", "*.ckpt", "_METADATA")
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def open_source(
     families = load_families(maps)
     if config is not None and not config.is_file():
         raise UsageError(f"there is no config at {config}")
-    checkpoint, stream = _open(where, remote)
+    checkpoint, stream = _open(where, remote, _wanted(families, dialect))
     try:
         identity = identify(checkpoint, families, config=config, dialect=dialect)
     except PorterError as error:
@@ -69,10 +68,32 @@ def open_source(
     return Opened(str(where), checkpoint, families, identity, None, stream)
 
 
-def _open(source: str | Path, remote: str | None) -> tuple[Checkpoint, HubSource | None]:
+def _wanted(families: Mapping[str, Family], dialect: str | None) -> Wanted | None:
+    """What a dialect may be stored in, by the tables. Raises UsageError for a word that none of them has."""
+    if dialect is None:
+        return None
+    named = [family.dialects[dialect] for family in families.values() if dialect in family.dialects]
+    if not named:
+        known = sorted({name for family in families.values() for name in family.dialects})
+        raise UsageError(
+            f"there is no dialect called {dialect!r}",
+            cause=f"porter reads {', '.join(known)}",
+            hint="to choose among the files of a folder, name the file itself",
+        )
+    files = [table.files for table in named]
+    return Wanted(
+        dialect,
+        frozenset(container for item in files for container in item.readable),
+        frozenset(name for item in files for name in (item.weights, item.torch) if name is not None),
+    )
+
+
+def _open(
+    source: str | Path, remote: str | None, wanted: Wanted | None
+) -> tuple[Checkpoint, HubSource | None]:
     if isinstance(source, str) and (there := kaggle.parse(source)) is not None:
         if (copy := kaggle.cached(there)) is not None:
-            return open_checkpoint(locate(copy[1])), None
+            return open_checkpoint(locate(copy[1]), wanted), None
         raise UsageError(
             f"{source} has not been downloaded",
             cause=f"{there.label} is not, or not completely, in {kaggle.cache_root()}",
@@ -80,19 +101,19 @@ def _open(source: str | Path, remote: str | None) -> tuple[Checkpoint, HubSource
         )
     found = find_source(source)
     if not isinstance(found, HubReference):
-        return open_checkpoint(locate(found)), None
+        return open_checkpoint(locate(found), wanted), None
     from porter.sources.hub.repository import cached_snapshot, is_offline
 
     snapshot = cached_snapshot(found)
     if snapshot is not None:
-        return open_checkpoint(Location(snapshot, None, found.repo)), None
+        return open_checkpoint(Location(snapshot, None, found.repo), wanted), None
     if remote is not None and not (remote == "bytes" and is_offline()):
         from porter.containers.hub_headers import open_remote, open_stream
 
         if remote == "headers":
-            return open_remote(found), None
+            return open_remote(found, wanted=wanted), None
         try:
-            return open_stream(found)
+            return open_stream(found, wanted=wanted)
         except PorterError as error:
             if type(error) is PorterError:
                 # The network, not the request: say how to be independent of it.
@@ -108,7 +129,7 @@ def _open(source: str | Path, remote: str | None) -> tuple[Checkpoint, HubSource
 def default_source() -> Path:
     """The current directory if it is a checkpoint, else the model that was downloaded last."""
     here = Path.cwd()
-    if any(any(here.glob(pattern)) for pattern in _WEIGHTS):
+    if weight_sets(path.name for path in here.iterdir()) or orbax.holds_orbax(here):
         return here
     from porter.sources.hub.repository import last_downloaded
 

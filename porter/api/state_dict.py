@@ -35,18 +35,28 @@ def load_state_dict(
     device: str | torch.device = "cpu",
     maps: Sequence[Path] = (),
     config: Path | None = None,
+    source_dialect: str | None = None,
 ) -> dict[str, torch.Tensor]:
     """A checkpoint's state dict in the dialect `as_` (default: its own), for `load_state_dict(assign=True)`.
 
     Tied weights are there under both names and share their memory. `dtype` is keep, bfloat16, float16 or
     float32. Raises PorterError as `porter.convert` does; nothing is written.
     """
-    identity = open_source(source, maps=maps, config=config).identified()
+    identity = open_source(source, maps=maps, config=config, dialect=source_dialect).identified()
     as_ = as_ or identity.dialect.name
     ties = identity.family.dialect(as_).config.fields.get("tie_embeddings")
     # Sharing costs no memory; but where the framework ties in code, it has no name for the second copy.
     tied = None if ties is not None and ties.has_fixed else "write"
-    prepared = prepare(source, to=as_, dtype=dtype, tied=tied, maps=maps, config=config, weights_only=True)
+    prepared = prepare(
+        source,
+        to=as_,
+        dtype=dtype,
+        tied=tied,
+        maps=maps,
+        config=config,
+        source_dialect=source_dialect,
+        weights_only=True,
+    )
     plan = prepared.plan
     root = prepared.opened.checkpoint.root
     # What is mapped stays readable when its file is gone.

@@ -5,29 +5,42 @@ What family and dialect it is, is not decided here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from porter.containers.base import Header, StoredTensor
+from porter.containers.keras import hdf5
+from porter.containers.keras import keras_files as keras
+from porter.containers.orbax import orbax_tree as orbax
 from porter.containers.paths import locate
+from porter.containers.registry import container_of
+from porter.containers.safetensors.shards import check_shards_exist, holders_of, index_remarks, read_index
 from porter.containers.torch.torch_state import common_prefix
-from porter.errors import MalformedError, UnsupportedError
+from porter.containers.ungathered import refuse_adapter, refuse_ungathered
+from porter.errors import MalformedError, PorterError, UnsupportedError, UsageError
 from porter.sources.local import Location
-
-# Weight files of containers that are known but not read; named so that the error can say what they are.
-_OTHER_CONTAINERS = {
-    ".msgpack": "Flax msgpack",
-}
+from porter.sources.weight_files import (
+    INDEX,
+    KERAS_INDEX,
+    Wanted,
+    WeightSet,
+    check_whole,
+    choose,
+    container_by_suffix,
+    numbered_set,
+    weight_sets,
+)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """`files` are the names and paths of everything in the directory that is no weight file.
 
-    `single` says that one weight file was named, and not the directory around it.
+    `single` says that one weight file was named, and not the directory around it. `remarks` say what was
+    chosen among several, and where an index and its shards disagree.
     """
 
     root: Path
@@ -36,6 +49,7 @@ class Checkpoint:
     headers: tuple[Header, ...]
     files: Mapping[str, Path]
     single: bool = False
+    remarks: tuple[str, ...] = ()
 
     @cached_property
     def tensors(self) -> dict[str, StoredTensor]:
@@ -60,16 +74,14 @@ class Checkpoint:
         return {header.file: header.size for header in self.headers}
 
 
-def open_checkpoint(location: Location) -> Checkpoint:
+def open_checkpoint(location: Location, wanted: Wanted | None = None) -> Checkpoint:
     """Read the headers of a checkpoint's weight files.
 
-    Raises UnsupportedError for containers that are not read, MalformedError for broken ones and for
+    Of several checkpoints in a directory `wanted` says which dialect's is meant. Raises UsageError where that
+    is not clear, UnsupportedError for containers that are not read, MalformedError for broken ones and for
     directories that hold no weights.
     """
-    from porter.containers.keras import hdf5
-    from porter.containers.keras import keras_files as keras
-
-    headers = _headers(location)
+    headers, remarks = _headers(location, wanted)
     weights = {header.file for header in headers}
     files = {
         path.name: path
@@ -79,8 +91,19 @@ def open_checkpoint(location: Location) -> Checkpoint:
     if headers[0].container == hdf5.CONTAINER and (location.root / keras.TOKENIZER).is_file():
         files[keras.TOKENIZER] = locate(location.root, keras.TOKENIZER)
     return Checkpoint(
-        location.root, location.label, headers[0].container, headers, files, location.file is not None
+        location.root,
+        location.label,
+        headers[0].container,
+        headers,
+        files,
+        location.file is not None,
+        remarks,
     )
+
+
+def read_folder(root: Path, wanted: Wanted | None = None) -> tuple[Header, ...]:
+    """The headers of the checkpoint in a directory; raises as `open_checkpoint` does."""
+    return _headers(Location(root, None, root.name), wanted)[0]
 
 
 # Small files that may be read or copied: configs, tokenizers, templates.
@@ -96,67 +119,92 @@ def _readable(root: Path, path: Path) -> bool:
     return True
 
 
-def _headers(location: Location) -> tuple[Header, ...]:
-    from porter.containers.gguf import gguf_header as gguf
-    from porter.containers.keras import keras_files as keras
-    from porter.containers.orbax import orbax_tree as orbax
-    from porter.containers.safetensors import shards as safetensors
-    from porter.containers.torch import torch_zip
-
+def _headers(location: Location, wanted: Wanted | None) -> tuple[tuple[Header, ...], tuple[str, ...]]:
     root = location.root
-    _refuse_adapter(location)
+    names = _names(root)
+    refuse_adapter(location.label, [location.file] if location.file else names)
     if location.file is not None:
-        path = root / location.file
-        if path.suffix == ".safetensors":
-            return (safetensors.read_header(path, location.file),)
-        if path.suffix == ".gguf":
-            return (gguf.read_header(path, location.file),)
-        if path.suffix in torch_zip.SUFFIXES:
-            return (torch_zip.read_header(path, location.file),)
-        if keras.is_keras(path.name):
-            return keras.read_file(root, location.file)
-        raise _unsupported(path)
-    if any(root.glob("*.safetensors")) or any(root.glob("*.safetensors.index.json")):
-        return tuple(safetensors.read_checkpoint_headers(root))
-    models = sorted(root.glob("*.gguf"))
-    if len(models) == 1:
-        return (gguf.read_header(models[0], models[0].name),)
-    if models:
-        raise UnsupportedError(
-            f"{root} holds {len(models)} GGUF files",
-            cause=", ".join(path.name for path in models[:5]),
-            hint="name the file that you mean",
-        )
-    if keras.holds_keras(root):
-        return keras.read_directory(root)
+        if location.file.endswith(INDEX):
+            found = next(item for item in weight_sets([location.file, *names]) if item.index == location.file)
+            return _read(root, found)
+        return _read(root, _named(location.file, names))
+    sets = weight_sets(names)
     if orbax.holds_orbax(root):
-        return orbax.read_directory(root)
-    if any(path.suffix in torch_zip.SUFFIXES for path in root.iterdir() if path.is_file()):
-        return tuple(torch_zip.read_checkpoint_headers(root))
-    for path in sorted(root.iterdir()):
-        if path.suffix in _OTHER_CONTAINERS and path.is_file():
-            raise _unsupported(path)
-    raise MalformedError(
+        sets = (*sets, WeightSet("_METADATA", orbax.CONTAINER, ()))
+    if not sets:
+        refuse_ungathered(root)
+        raise _no_weights(root, names)
+    chosen, remarks = choose(sets, str(root), wanted)
+    headers, further = _read(root, chosen)
+    return headers, (*remarks, *further)
+
+
+def _names(root: Path) -> list[str]:
+    try:
+        return sorted(path.name for path in root.iterdir())
+    except OSError as error:
+        raise UsageError(f"{root} cannot be listed", cause=error.strerror) from error
+
+
+def _named(file: str, names: list[str]) -> WeightSet:
+    """What is read when one file is named: it alone, but all parts of a GGUF that is split."""
+    if file.endswith(".gguf"):
+        return numbered_set(file, names)
+    return WeightSet(file, container_by_suffix(file) or "", (file,))
+
+
+def _read(root: Path, chosen: WeightSet) -> tuple[tuple[Header, ...], tuple[str, ...]]:
+    if chosen.container == orbax.CONTAINER:
+        return orbax.read_directory(root), ()
+    if chosen.index == KERAS_INDEX or chosen.name == keras.WEIGHTS:
+        return keras.read_directory(root), ()
+    if chosen.index is None:
+        check_whole(chosen, root.name)
+        return _read_files(root, chosen.files), ()
+    weight_map = read_index(locate(root, chosen.index))
+    if chosen.files and not any(file in chosen.files for file in weight_map.values()):
+        weight_map = _resaved(weight_map, chosen.files)
+    files = sorted(set(weight_map.values()))
+    check_shards_exist(files, weight_map, root, chosen.index)
+    headers = _read_files(root, files)
+    # The index lists names as they are stored, with a wrapper's prefix.
+    stored = {
+        header.metadata.get("torch.prefix", "") + tensor.name: header.file
+        for header in headers
+        for tensor in header.tensors
+    }
+    return headers, index_remarks(weight_map, stored, chosen.index)
+
+
+def _resaved(weight_map: dict[str, str], files: tuple[str, ...]) -> dict[str, str]:
+    """An index whose shards were saved anew under another suffix, as LitGPT did."""
+    by_stem = {file.rpartition(".")[0]: file for file in files}
+    return {name: by_stem.get(file.rpartition(".")[0], file) for name, file in weight_map.items()}
+
+
+def _read_files(root: Path, files: Sequence[str]) -> tuple[Header, ...]:
+    found = {file: container_of(locate(root, file), file) for file in files}
+    first = found[files[0]]
+    for file, container in found.items():
+        if container is not first:
+            raise MalformedError(
+                f"the shards in {root.name} are files of different kinds",
+                cause=f"{files[0]} is {first.name}, {file} is {container.name}",
+            )
+    headers = first.read(root, files)
+    if len(headers) > 1:
+        holders_of(headers)
+    return headers
+
+
+def _no_weights(root: Path, names: Sequence[str]) -> PorterError:
+    if unread := [name for name in names if name.endswith(".msgpack")]:
+        return UnsupportedError(
+            f"cannot read {unread[0]}: Flax msgpack",
+            hint="porter reads safetensors, GGUF, torch, Keras and Orbax",
+        )
+    return MalformedError(
         f"{root} holds no weights",
         cause="no .safetensors, .gguf, .pth, .bin, .weights.h5 or .keras file, and no Orbax checkpoint",
         hint="give a checkpoint's directory, or its weight file",
-    )
-
-
-def _refuse_adapter(location: Location) -> None:
-    """An adapter (PEFT's names) is a change to a model and not a model."""
-    names = [location.file] if location.file else [path.name for path in location.root.iterdir()]
-    weights = [name for name in names if Path(name).suffix in (".safetensors", ".bin", ".gguf", ".pth")]
-    if weights and all(name.startswith("adapter_model.") for name in weights):
-        raise UnsupportedError(
-            f"{location.label} is an adapter, not a whole model",
-            cause=f"found {weights[0]}, which holds changes to the weights of another checkpoint",
-            hint="merge it first: peft's merge_and_unload(), then save_pretrained(), and convert that",
-        )
-
-
-def _unsupported(path: Path) -> UnsupportedError:
-    kind = _OTHER_CONTAINERS.get(path.suffix, "no container that porter knows")
-    return UnsupportedError(
-        f"cannot read {path.name}: {kind}", hint="porter reads safetensors, GGUF, torch, Keras and Orbax"
     )

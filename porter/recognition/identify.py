@@ -202,7 +202,7 @@ def _read(checkpoint: Checkpoint, found: _Candidate, names: Mapping[str, str]) -
         found.raw,
         names,
         tuple(reader.unknown_fields()),
-        notes,
+        (*checkpoint.remarks, *notes),
         found.words if found.words is not found.dialect else None,
     )
 

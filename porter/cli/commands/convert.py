@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from porter.cli import output
-from porter.cli.commands.inspect import ConfigOption, MapOption
+from porter.cli.commands.inspect import ConfigOption, MapOption, SourceDialectOption
 from porter.errors import UsageError
 
 
@@ -51,10 +51,7 @@ def convert(
             help="Ask a live module first: litgpt, porter, transformers, package.module:callable.",
         ),
     ] = None,
-    source_dialect: Annotated[
-        str | None,
-        typer.Option("--from", metavar="DIALECT", help="The source's dialect, if it could be two."),
-    ] = None,
+    source_dialect: SourceDialectOption = None,
     map: MapOption = [],  # noqa: B006
     config: ConfigOption = None,
     allow_unmapped: Annotated[
