@@ -7,14 +7,14 @@ import json
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from porter.api.arguments import as_dtype, as_list, as_paths, unused_patterns
 from porter.api.opening import Opened, open_source
-from porter.dtypes import dtype_spoken
-from porter.errors import UsageError
-from porter.execution.run_options import ExecutionOptions
+from porter.errors import UnsupportedError, UsageError
+from porter.execution.run_options import ALWAYS, ExecutionOptions
 from porter.planning.build import build_plan
 from porter.planning.plan import Plan
 from porter.planning.plan_options import Options
@@ -23,6 +23,8 @@ from porter.tables.catalogue import load_user_table
 from porter.tables.model import Dialect
 
 if TYPE_CHECKING:
+    import torch
+
     from porter.sources.hub.hub_source import HubSource
 
 RECEIPT = "porter-receipt.json"
@@ -56,12 +58,12 @@ def plan(
     source: str | Path | None = None,
     *,
     to: str | None = None,
-    dtype: str = "keep",
+    dtype: str | torch.dtype = "keep",
     tied: str | None = None,
     max_shard_size: str | int | None = None,
-    allow_unmapped: Sequence[str] = (),
-    maps: Sequence[Path] = (),
-    config: Path | None = None,
+    allow_unmapped: str | Sequence[str] = (),
+    maps: str | Path | Sequence[str | Path] = (),
+    config: str | Path | None = None,
     source_dialect: str | None = None,
     container: str | None = None,
     text_only: bool = False,
@@ -69,9 +71,9 @@ def plan(
     """Prove and plan a conversion from headers and configs alone; nothing is written.
 
     `to` is a dialect (`litgpt`, `hf`, or one of your own tables in `maps`). `dtype` is keep, bfloat16,
-    float16 or float32. `tied` is write or omit (default: as the target's table says). `text_only` takes the
-    language model out of a checkpoint that holds other parts as well. `container` is pth
-    for a torch zip, where the target reads one. Raises PorterError.
+    float16 or float32, or torch's own. `tied` is write or omit (default: as the target's table says).
+    `text_only` takes the language model out of a checkpoint that holds other parts as well. `container` is
+    pth for a torch zip, where the target reads one. Raises PorterError.
     """
     return prepare(
         source,
@@ -92,35 +94,30 @@ def prepare(
     source: str | Path | None,
     *,
     to: str | None,
-    dtype: str = "keep",
+    dtype: str | torch.dtype = "keep",
     tied: str | None = None,
     max_shard_size: str | int | None = None,
-    allow_unmapped: Sequence[str] = (),
-    maps: Sequence[Path] = (),
-    config: Path | None = None,
+    allow_unmapped: str | Sequence[str] = (),
+    maps: str | Path | Sequence[str | Path] = (),
+    config: str | Path | None = None,
     source_dialect: str | None = None,
     weights_only: bool = False,
     container: str | None = None,
     text_only: bool = False,
 ) -> Prepared:
     """As `plan`, with the opened source and the target's table."""
+    tables = as_paths(maps, "maps")
+    options = Options(
+        as_dtype(dtype),
+        tied,
+        max_shard_size,
+        as_list(allow_unmapped, "allow_unmapped"),
+        weights_only,
+        container,
+        text_only,
+    )
     with _no_collection():
-        return _prepare(
-            source,
-            _target_name(to, maps),
-            Options(
-                None if dtype == "keep" else dtype_spoken(dtype),
-                tied,
-                max_shard_size,
-                tuple(allow_unmapped),
-                weights_only,
-                container,
-                text_only,
-            ),
-            maps,
-            config,
-            source_dialect,
-        )
+        return _prepare(source, _target_name(to, tables), options, tables, config, source_dialect)
 
 
 def _prepare(
@@ -128,7 +125,7 @@ def _prepare(
     name: str,
     options: Options,
     maps: Sequence[Path],
-    config: Path | None,
+    config: str | Path | None,
     source_dialect: str | None,
 ) -> Prepared:
     # A state dict needs the files themselves; all else can be planned, and moved, from afar.
@@ -136,7 +133,21 @@ def _prepare(
     opened = open_source(source, maps=maps, config=config, dialect=source_dialect, remote=remote)
     identity = opened.identified()
     target = identity.family.dialect(name)
-    return Prepared(opened, target, build_plan(opened.checkpoint, identity, target, options))
+    _check_container(options.container, target)
+    made = build_plan(opened.checkpoint, identity, target, options)
+    if unused := unused_patterns(options.allow_unmapped, opened.checkpoint.tensors):
+        note = f"--allow-unmapped fits no tensor: {', '.join(map(repr, unused))}"
+        made = replace(made, notes=(*made.notes, note))
+    return Prepared(opened, target, made)
+
+
+def _check_container(container: str | None, target: Dialect) -> None:
+    """Raises UnsupportedError where the target's framework reads another container than the one asked for."""
+    own = target.files.container
+    if container == "safetensors" and own != "safetensors":
+        raise UnsupportedError(
+            f"{target.title} reads no safetensors", cause=f"it reads {own}", hint="leave out --container"
+        )
 
 
 def convert(
@@ -144,12 +155,12 @@ def convert(
     out: str | Path | None = None,
     *,
     to: str | None = None,
-    dtype: str = "keep",
+    dtype: str | torch.dtype = "keep",
     tied: str | None = None,
     max_shard_size: str | int | None = None,
-    allow_unmapped: Sequence[str] = (),
-    maps: Sequence[Path] = (),
-    config: Path | None = None,
+    allow_unmapped: str | Sequence[str] = (),
+    maps: str | Path | Sequence[str | Path] = (),
+    config: str | Path | None = None,
     source_dialect: str | None = None,
     container: str | None = None,
     text_only: bool = False,
@@ -205,7 +216,12 @@ def run(
     """
     from porter.execution.run import execute
 
-    destination = Path(out) if out is not None else default_out(prepared)
+    if options is not None and options.reflink == ALWAYS and prepared.opened.stream is not None:
+        raise UsageError(
+            "--reflink always cannot share blocks with a source that is not on this machine",
+            hint="porter download it first, or --keep-source, or leave out --reflink",
+        )
+    destination = Path(out).expanduser() if out is not None else default_out(prepared)
     if prepared.opened.stream is not None:
         return _run_remote(
             prepared, prepared.opened.stream, destination, force, options, progress, moving, notice

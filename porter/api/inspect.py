@@ -19,8 +19,8 @@ def inspect(
     source: str | Path | None = None,
     *,
     filter: str | None = None,
-    maps: Sequence[Path] = (),
-    config: Path | None = None,
+    maps: str | Path | Sequence[str | Path] = (),
+    config: str | Path | None = None,
     source_dialect: str | None = None,
 ) -> Inspection:
     """Look at a checkpoint: a directory, a weight file, or a model on the Hub (`gemma-2b`, `hf://org/name`).
@@ -39,8 +39,8 @@ def inspect_as(
     dialect: str,
     *,
     filter: str | None = None,
-    maps: Sequence[Path] = (),
-    config: Path | None = None,
+    maps: str | Path | Sequence[str | Path] = (),
+    config: str | Path | None = None,
     source_dialect: str | None = None,
 ) -> Plan:
     """A checkpoint's tensors under their names and shapes in another dialect: a plan of weights alone.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from porter.api.arguments import as_path, as_paths
 from porter.containers.checkpoint import Checkpoint, open_checkpoint
 from porter.containers.orbax import orbax_tree as orbax
 from porter.errors import PorterError, UsageError
@@ -46,8 +47,8 @@ class Opened:
 def open_source(
     source: str | Path | None,
     *,
-    maps: Sequence[Path] = (),
-    config: Path | None = None,
+    maps: str | Path | Sequence[str | Path] = (),
+    config: str | Path | None = None,
     dialect: str | None = None,
     remote: str | None = None,
 ) -> Opened:
@@ -57,15 +58,30 @@ def open_source(
     with `remote` may it be read over the network: its "headers", or its "bytes" too.
     """
     where = default_source() if source is None else source
-    families = load_families(maps)
-    if config is not None and not config.is_file():
-        raise UsageError(f"there is no config at {config}")
+    families = load_families(as_paths(maps, "maps"))
+    override = None if config is None else as_path(config, "config")
+    if override is not None and not override.is_file():
+        raise UsageError(f"there is no config at {override}")
     checkpoint, stream = _open(where, remote, _wanted(families, dialect))
     try:
-        identity = identify(checkpoint, families, config=config, dialect=dialect)
+        identity = identify(checkpoint, families, config=override, dialect=dialect)
+        if override is not None:
+            _check_used(override, identity)
     except PorterError as error:
         return Opened(str(where), checkpoint, families, None, error, stream)
     return Opened(str(where), checkpoint, families, identity, None, stream)
+
+
+def _check_used(config: Path, identity: Identity) -> None:
+    """Raises UsageError for a config that is not read, since the dialect's own is of another kind."""
+    words = identity.words or identity.dialect
+    file = words.config.file
+    if file is None or Path(file).suffix != config.suffix:
+        raise UsageError(
+            f"{config.name} is not read for {words.title}",
+            cause=f"its config is {file or 'in no file'}",
+            hint=f"name a file that ends in {Path(file).suffix}" if file and Path(file).suffix else None,
+        )
 
 
 def _wanted(families: Mapping[str, Family], dialect: str | None) -> Wanted | None:

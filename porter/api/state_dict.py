@@ -31,10 +31,10 @@ def load_state_dict(
     source: str | Path | None = None,
     as_: str | None = None,
     *,
-    dtype: str = "keep",
+    dtype: str | torch.dtype = "keep",
     device: str | torch.device = "cpu",
-    maps: Sequence[Path] = (),
-    config: Path | None = None,
+    maps: str | Path | Sequence[str | Path] = (),
+    config: str | Path | None = None,
     source_dialect: str | None = None,
 ) -> dict[str, torch.Tensor]:
     """A checkpoint's state dict in the dialect `as_` (default: its own), for `load_state_dict(assign=True)`.

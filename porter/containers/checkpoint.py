@@ -31,6 +31,7 @@ from porter.sources.weight_files import (
     choose,
     container_by_suffix,
     numbered_set,
+    some,
     weight_sets,
 )
 
@@ -160,7 +161,16 @@ def _read(root: Path, chosen: WeightSet) -> tuple[tuple[Header, ...], tuple[str,
         return keras.read_directory(root), ()
     if chosen.index is None:
         check_whole(chosen, root.name)
-        return _read_files(root, chosen.files), ()
+        try:
+            return _read_files(root, chosen.files), ()
+        except MalformedError as error:
+            if not chosen.counted:
+                raise
+            raise UsageError(
+                f"{root} holds more than one set of weights",
+                cause=f"{some(chosen.files)} are no shards of one model: {error.cause or error.message}",
+                hint="name the file that you mean",
+            ) from error
     weight_map = read_index(locate(root, chosen.index))
     if chosen.files and not any(file in chosen.files for file in weight_map.values()):
         weight_map = _resaved(weight_map, chosen.files)

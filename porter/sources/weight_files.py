@@ -64,7 +64,8 @@ class WeightSet:
 
     Where there is an `index`, it decides, and `files` are those that go with it by their names. `framework`
     is hf or litgpt where a framework looks for this name. `missing` are the shards that their numbers call
-    for and that are not there.
+    for and that are not there. `counted` says that the files are taken for shards by their numbers alone,
+    which do not say how many there are.
     """
 
     name: str
@@ -73,6 +74,7 @@ class WeightSet:
     index: str | None = None
     framework: str | None = None
     missing: tuple[str, ...] = ()
+    counted: bool = False
 
     @property
     def handle(self) -> str:
@@ -288,7 +290,7 @@ def _counted_sets(files: Sequence[str]) -> list[WeightSet]:
         numbers = sorted(moving[0])
         if numbers == list(range(numbers[0], numbers[0] + len(members))):
             container = container_by_suffix(members[0]) or ""
-            sets.append(WeightSet(_DIGITS.sub("*", members[0]), container, tuple(members)))
+            sets.append(WeightSet(_DIGITS.sub("*", members[0]), container, tuple(members), counted=True))
     return sets
 
 
