@@ -19,6 +19,7 @@ from porter.planning.build import build_plan
 from porter.planning.plan import Plan
 from porter.planning.plan_options import Options
 from porter.planning.summary import grade
+from porter.sources.weight_files import DOCUMENTS, fits, some
 from porter.tables.catalogue import load_user_table
 from porter.tables.model import Dialect
 
@@ -138,7 +139,34 @@ def _prepare(
     if unused := unused_patterns(options.allow_unmapped, opened.checkpoint.tensors):
         note = f"--allow-unmapped fits no tensor: {', '.join(map(repr, unused))}"
         made = replace(made, notes=(*made.notes, note))
+    if not options.weights_only and (left := _left_behind(opened, made)):
+        made = replace(made, notes=(*made.notes, f"not carried over: {some(left)}"))
     return Prepared(opened, target, made)
+
+
+# Files beside the weights that say how the weights are stored, or what was done to make them; a target has
+# its own, or none.
+_OWN = (
+    "*.index.json",
+    RECEIPT,
+    "metadata.json",
+    "model.weights.json",
+    "*_METADATA",
+    "manifest.ocdbt",
+    "*.md",
+)
+
+
+def _left_behind(opened: Opened, made: Plan) -> list[str]:
+    """Files of the source that are neither copied nor written anew under their name, nor its config."""
+    words = opened.identified().words or opened.identified().dialect
+    kept = {side.copied_from for side in made.side_files} | {side.name for side in made.side_files}
+    found = (*opened.checkpoint.files, *opened.checkpoint.others)
+    return sorted(
+        name
+        for name in found
+        if name not in kept and name != words.config.file and not fits(name, (*_OWN, *DOCUMENTS))
+    )
 
 
 def _check_container(container: str | None, target: Dialect) -> None:

@@ -16,13 +16,14 @@ from porter.containers.keras import hdf5
 from porter.containers.keras import keras_files as keras
 from porter.containers.orbax import orbax_tree as orbax
 from porter.containers.paths import locate
-from porter.containers.registry import container_of
+from porter.containers.registry import container_of, first_bytes, refuse_placeholder
 from porter.containers.safetensors.shards import check_shards_exist, holders_of, index_remarks, read_index
 from porter.containers.torch.torch_state import common_prefix
 from porter.containers.ungathered import refuse_adapter, refuse_ungathered
 from porter.errors import MalformedError, PorterError, UnsupportedError, UsageError
 from porter.sources.local import Location
 from porter.sources.weight_files import (
+    DOCUMENTS,
     INDEX,
     KERAS_INDEX,
     Wanted,
@@ -30,6 +31,7 @@ from porter.sources.weight_files import (
     check_whole,
     choose,
     container_by_suffix,
+    fits,
     numbered_set,
     some,
     weight_sets,
@@ -41,7 +43,8 @@ class Checkpoint:
     """`files` are the names and paths of everything in the directory that is no weight file.
 
     `single` says that one weight file was named, and not the directory around it. `remarks` say what was
-    chosen among several, and where an index and its shards disagree.
+    chosen among several, and where an index and its shards disagree. `others` are the names of further files
+    in the directory, of which porter knows nothing.
     """
 
     root: Path
@@ -51,6 +54,7 @@ class Checkpoint:
     files: Mapping[str, Path]
     single: bool = False
     remarks: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
     @cached_property
     def tensors(self) -> dict[str, StoredTensor]:
@@ -84,11 +88,14 @@ def open_checkpoint(location: Location, wanted: Wanted | None = None) -> Checkpo
     """
     headers, remarks = _headers(location, wanted)
     weights = {header.file for header in headers}
+    beside = [*location.root.iterdir(), *(location.root / _TEMPLATES).glob("*.jinja")]
+    paths = {path.relative_to(location.root).as_posix(): path for path in sorted(beside)}
     files = {
-        path.name: path
-        for path in sorted(location.root.iterdir())
-        if path.name not in weights and _readable(location.root, path)
+        name: path
+        for name, path in paths.items()
+        if name not in weights and _readable(location.root, name, path)
     }
+    others = [name for name, path in paths.items() if name not in files and _is_side_file(name, path)]
     if headers[0].container == hdf5.CONTAINER and (location.root / keras.TOKENIZER).is_file():
         files[keras.TOKENIZER] = locate(location.root, keras.TOKENIZER)
     return Checkpoint(
@@ -99,6 +106,7 @@ def open_checkpoint(location: Location, wanted: Wanted | None = None) -> Checkpo
         files,
         location.file is not None,
         remarks,
+        tuple(others),
     )
 
 
@@ -111,13 +119,27 @@ def read_folder(root: Path, wanted: Wanted | None = None) -> tuple[Header, ...]:
 _SMALL = (".json", ".yaml", ".yml", ".model", ".jinja", ".txt", ".spm")
 
 
-def _readable(root: Path, path: Path) -> bool:
-    """Whether a file beside the weights may be used. A link that leads out of the checkpoint is an error."""
+# Where transformers keeps chat templates that have names.
+_TEMPLATES = "additional_chat_templates"
+
+
+def _readable(root: Path, name: str, path: Path) -> bool:
+    """Whether a file beside the weights may be used.
+
+    A link that leads out of the checkpoint is an error, and so is what only stands in a file's place.
+    """
     if path.suffix not in _SMALL or not path.is_file():
         return False
     if path.is_symlink():
-        locate(root, path.name)
+        locate(root, name)
+    if not fits(name, DOCUMENTS):
+        refuse_placeholder(first_bytes(path, name), name)
     return True
+
+
+def _is_side_file(name: str, path: Path) -> bool:
+    """Whether a file may matter to whoever loads the checkpoint, and is no weight file."""
+    return path.is_file() and container_by_suffix(name) is None and not fits(name, DOCUMENTS)
 
 
 def _headers(location: Location, wanted: Wanted | None) -> tuple[tuple[Header, ...], tuple[str, ...]]:

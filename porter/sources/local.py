@@ -30,7 +30,7 @@ def locate(source: str | Path) -> Location:
     if path.is_file():
         label = path.stem
         real = path.resolve()
-        if not real.is_relative_to(path.parent.resolve()) and not _in_snapshot(path):
+        if not _in_snapshot(path):
             # Whoever names a link means the file behind it. (The Hub's links lead to blobs beside a snapshot,
             # which holds the config.)
             path = real

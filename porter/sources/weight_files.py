@@ -40,6 +40,9 @@ _NO_WEIGHTS = (
 )
 ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin", "lit_model.pth.lora", "*.lora.h5")
 
+# What people read, and what tools keep for themselves.
+DOCUMENTS = ("README*", "LICENSE*", "NOTICE*", "USE_POLICY*", "*.md", ".*")
+
 # An adapter to vision models that llama.cpp keeps in a file of its own.
 _PROJECTOR = "mmproj*"
 

@@ -29,6 +29,8 @@ _TOKENIZER = frozenset(
         "vocab.txt",
         "merges.txt",
         "spiece.model",
+        "sentencepiece.bpe.model",
+        "tekken.json",
         "chat_template.jinja",
         "chat_template.json",
     }
