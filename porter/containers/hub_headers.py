@@ -20,6 +20,7 @@ from porter.containers.safetensors.shards import (
     read_header,
     read_index,
 )
+from porter.containers.ungathered import refuse_adapter
 from porter.errors import MalformedError, UnsupportedError
 from porter.sources.hub.hub_fetch import Place, fetch
 from porter.sources.hub.hub_ranges import RangeReader
@@ -86,7 +87,8 @@ def _remote(
     wanted: Wanted | None = None,
     further: Sequence[str] = (),
 ) -> Checkpoint:
-    chosen, remarks = weights(place.listing.files, wanted=wanted)
+    refuse_adapter(ref.label, [file.name for file in place.listing.files if "/" not in file.name])
+    chosen, remarks = weights(place.listing.files, wanted=wanted, to_read=ref.label)
     shards = [file for file in chosen if file.name.endswith(".safetensors")]
     if not shards:
         found = sorted(file.name for file in chosen) or [

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from porter.errors import MalformedError, UsageError
-from porter.sources.weight_files import Wanted, WeightSet, choose, weight_sets
+from porter.sources.weight_files import ADAPTERS, Wanted, WeightSet, choose, fits, weight_sets
 
 # LitGPT's own besides Hugging Face's: without its model_config.yaml, its weights say too little.
 _LITGPT_CONFIG = "model_config.yaml"
@@ -94,21 +94,27 @@ def select(
 
 
 def weights(
-    files: Iterable[RepoFile], *, keras: bool = False, wanted: Wanted | None = None
+    files: Iterable[RepoFile],
+    *,
+    keras: bool = False,
+    wanted: Wanted | None = None,
+    to_read: str | None = None,
 ) -> tuple[list[RepoFile], tuple[str, ...]]:
     """The weight files at the top of a repository that are read unasked, and their index if there is one;
     remarks on what was taken before what.
 
-    Where nothing says which of several sets is meant, all of them.
+    Where nothing says which of several sets is meant, all of them are fetched. With `to_read`, a label of the
+    repository, they are to be read, and UsageError is raised as it is for a directory.
     """
     top = {file.name: file for file in files if "/" not in file.name}
     sets = [item for item in weight_sets(top) if _unasked(item, keras)]
     if not sets:
-        return [], ()
+        # An adapter alone can be downloaded, and whoever opens it is told what it is.
+        return [file for name, file in top.items() if fits(name, ADAPTERS)], ()
     try:
-        chosen, remarks = choose(sets, "the repository", wanted)
+        chosen, remarks = choose(sets, to_read or "the repository", wanted)
     except UsageError:
-        if wanted is not None:
+        if to_read is not None:
             raise
         kind = [item for item in sets if item.framework == sets[0].framework]
         names = [name for item in kind if item.container == sets[0].container for name in _names(item)]
