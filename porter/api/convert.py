@@ -139,6 +139,10 @@ def _prepare(
     if unused := unused_patterns(options.allow_unmapped, opened.checkpoint.tensors):
         note = f"--allow-unmapped fits no tensor: {', '.join(map(repr, unused))}"
         made = replace(made, notes=(*made.notes, note))
+    if options.text_only and not any(
+        fits(name, identity.dialect.beyond) for name in opened.checkpoint.tensors
+    ):
+        made = replace(made, notes=(*made.notes, "--text-only: the checkpoint holds no other part"))
     if not options.weights_only and (left := _left_behind(opened, made)):
         made = replace(made, notes=(*made.notes, f"not carried over: {some(left)}"))
     return Prepared(opened, target, made)

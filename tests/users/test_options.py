@@ -65,6 +65,12 @@ def test_a_pattern_that_fits_nothing_is_said(folder):
     assert "zzz" not in "\n".join(porter.plan(folder, to="hf").notes)
 
 
+def test_a_checkpoint_without_other_parts_is_said(folder):
+    said = "holds no other part"
+    assert said in "\n".join(porter.plan(folder, to="hf", text_only=True).notes)
+    assert said not in "\n".join(porter.plan(folder, to="hf").notes)
+
+
 def test_a_string_is_a_list_of_one(folder, tmp_path):
     extra = weights() | {"zzz.one": np.ones(3, np.float32), "other": np.ones(5, np.float32)}
     save_file(extra, folder / "model.safetensors", metadata={"format": "pt"})
