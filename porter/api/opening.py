@@ -15,7 +15,7 @@ from porter.recognition.identify import Identity, identify
 from porter.sources.kaggle import kaggle_models as kaggle
 from porter.sources.local import Location, locate
 from porter.sources.names import HubReference, find_source
-from porter.sources.weight_files import Wanted, weight_sets
+from porter.sources.weight_files import ADAPTERS, Wanted, fits, weight_sets
 from porter.tables.catalogue import Family, load_families
 
 if TYPE_CHECKING:
@@ -142,10 +142,15 @@ def _open(
     )
 
 
+_MEANT = (*ADAPTERS, "*.distcp", "zero_to_fp32.py")
+
+
 def default_source() -> Path:
     """The current directory if it is a checkpoint, else the model that was downloaded last."""
     here = Path.cwd()
-    if weight_sets(path.name for path in here.iterdir()) or orbax.holds_orbax(here):
+    names = [path.name for path in here.iterdir()]
+    # An adapter or a part of a distributed checkpoint is no checkpoint, but it is what was meant.
+    if weight_sets(names) or orbax.holds_orbax(here) or any(fits(name, _MEANT) for name in names):
         return here
     from porter.sources.hub.repository import last_downloaded
 
