@@ -12,10 +12,11 @@ from porter.containers.checkpoint import Checkpoint, open_checkpoint
 from porter.containers.orbax import orbax_tree as orbax
 from porter.errors import PorterError, UsageError
 from porter.recognition.identify import Identity, identify
+from porter.sources.choose_weights import Wanted
 from porter.sources.kaggle import kaggle_models as kaggle
 from porter.sources.local import Location, locate
 from porter.sources.names import HubReference, find_source
-from porter.sources.weight_files import ADAPTERS, Wanted, fits, weight_sets
+from porter.sources.weight_files import ADAPTERS, fits, weight_sets
 from porter.tables.catalogue import Family, load_families
 
 if TYPE_CHECKING:

@@ -21,15 +21,13 @@ from porter.containers.safetensors.shards import check_shards_exist, holders_of,
 from porter.containers.torch.torch_state import common_prefix
 from porter.containers.ungathered import refuse_adapter, refuse_ungathered
 from porter.errors import MalformedError, PorterError, UnsupportedError, UsageError
+from porter.sources.choose_weights import Wanted, check_whole, choose
 from porter.sources.local import Location
 from porter.sources.weight_files import (
     DOCUMENTS,
     INDEX,
     KERAS_INDEX,
-    Wanted,
     WeightSet,
-    check_whole,
-    choose,
     container_by_suffix,
     fits,
     numbered_set,

@@ -22,6 +22,7 @@ from porter.containers.safetensors.shards import (
 )
 from porter.containers.ungathered import refuse_adapter
 from porter.errors import MalformedError, UnsupportedError
+from porter.sources.choose_weights import Wanted
 from porter.sources.hub.hub_fetch import Place, fetch
 from porter.sources.hub.hub_ranges import RangeReader
 from porter.sources.hub.hub_source import HubSource
@@ -29,7 +30,6 @@ from porter.sources.hub.listing import RepoFile, select, weights
 from porter.sources.hub.repository import cached_snapshot, list_files
 from porter.sources.local import Location
 from porter.sources.names import HubReference
-from porter.sources.weight_files import Wanted
 
 # What is needed to know a checkpoint's family and dialect; a tokenizer's megabytes are not.
 SMALL_FILES = ("config.json", "generation_config.json", "tokenizer_config.json", "model_config.yaml")

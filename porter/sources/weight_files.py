@@ -2,7 +2,7 @@
 
 A folder may hold several checkpoints. `weight_sets` lists them in the order in which they are preferred: as
 transformers looks for them (model.safetensors, its index, pytorch_model.bin, its index), then LitGPT's, then
-all others. `choose` takes one, and says so in words where another reader would take another, or refuses.
+all others.
 
 Sources: `_get_resolved_checkpoint_files` in transformers' `modeling_utils.py` (5.24), LitGPT's
 `extend_checkpoint_dir` and `convert_hf_checkpoint.py` (0.5.13; before 0.5.5 it saved downloads as `.bin`).
@@ -11,11 +11,9 @@ Sources: `_get_resolved_checkpoint_files` in transformers' `modeling_utils.py` (
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-
-from porter.errors import MalformedError, UsageError
 
 TORCH = (".pth", ".bin", ".pt", ".ckpt")
 KERAS = (".weights.h5", ".keras", ".h5")
@@ -25,9 +23,6 @@ _SUFFIXES = {
     ".gguf": "gguf",
     **dict.fromkeys(KERAS, "hdf5"),
 }
-
-# Weights of containers that are not read; they are told of, since somebody may look for them.
-_UNREAD = (".msgpack", ".onnx", ".ot", ".npz")
 
 INDEX = ".index.json"
 KERAS_INDEX = "model.weights.json"
@@ -46,12 +41,12 @@ DOCUMENTS = ("README*", "LICENSE*", "NOTICE*", "USE_POLICY*", "*.md", ".*")
 # An adapter to vision models that llama.cpp keeps in a file of its own.
 _PROJECTOR = "mmproj*"
 
-_HF, _LITGPT = "hf", "litgpt"
+HF, LITGPT = "hf", "litgpt"
 _ORDER = (
-    ("model.safetensors", _HF),
-    ("pytorch_model.bin", _HF),
-    ("lit_model.pth", _LITGPT),
-    ("lit_model.safetensors", _LITGPT),
+    ("model.safetensors", HF),
+    ("pytorch_model.bin", HF),
+    ("lit_model.pth", LITGPT),
+    ("lit_model.safetensors", LITGPT),
 )
 
 # After those that have names of their own.
@@ -87,15 +82,6 @@ class WeightSet:
         return self.files[0] + (", …" if len(self.files) > 1 else "") if self.files else self.name
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What a dialect that was asked for may be stored in, and the names that its framework writes."""
-
-    dialect: str
-    containers: frozenset[str]
-    names: frozenset[str]
-
-
 def weight_sets(names: Iterable[str]) -> tuple[WeightSet, ...]:
     """The checkpoints in a folder that holds the files `names`, the preferred first."""
     top = sorted(name for name in names if "/" not in name and not name.startswith("."))
@@ -118,40 +104,7 @@ def weight_sets(names: Iterable[str]) -> tuple[WeightSet, ...]:
     found += _plain_sets([file for file in singles if file not in counted])
     # An index without any file of its own was left behind, unless there is nothing else.
     kept = [item for item in found if item.files] or found
-    return tuple(sorted(kept, key=_rank))
-
-
-def choose(
-    sets: Sequence[WeightSet], where: str, wanted: Wanted | None = None
-) -> tuple[WeightSet, tuple[str, ...]]:
-    """The checkpoint to read, and remarks on what was taken before what.
-
-    Raises UsageError where two frameworks would read different files, and where nothing says which is meant.
-    """
-    if wanted is None:
-        _refuse_two_frameworks(sets, where)
-        fitting = list(sets)
-    else:
-        own = [item for item in sets if item.name in wanted.names]
-        readable = [item for item in sets if item.container in wanted.containers]
-        # LitGPT's and Hugging Face's files lie in one folder, and either name says whose they are.
-        others = {_HF, _LITGPT} - {wanted.dialect.partition("-")[0]}
-        fitting = own or [item for item in readable if item.framework not in others] or readable
-        if not fitting:
-            raise UsageError(
-                f"{where} holds no weights that could be {wanted.dialect}",
-                cause=f"it holds {some([item.handle for item in sets])}",
-                hint=f"{wanted.dialect} is stored in {' or '.join(sorted(wanted.containers))}",
-            )
-    first = fitting[0]
-    equals = [item for item in fitting if _rank(item)[:2] == _rank(first)[:2]]
-    if len(equals) > 1:
-        raise UsageError(
-            f"{where} holds more than one set of weights",
-            cause=f"found {some([item.handle for item in equals])}",
-            hint="name the file that you mean, or keep each set in a directory of its own",
-        )
-    return first, _remarks(first, sets, where)
+    return tuple(sorted(kept, key=rank))
 
 
 def numbered_set(file: str, names: Iterable[str]) -> WeightSet:
@@ -165,27 +118,6 @@ def numbered_set(file: str, names: Iterable[str]) -> WeightSet:
 def container_by_suffix(name: str) -> str | None:
     """The container that a file's suffix says, if any."""
     return next((kind for suffix, kind in _SUFFIXES.items() if name.endswith(suffix)), None)
-
-
-def check_whole(item: WeightSet, where: str) -> None:
-    """Raises MalformedError that names the shards that are missing by their numbers."""
-    if item.missing:
-        raise MalformedError(
-            f"{where}: {len(item.missing)} of {len(item.missing) + len(item.files)} shards are missing",
-            cause=f"expected {some(item.missing)}, found {some(item.files)}",
-            hint="download the checkpoint again",
-        )
-
-
-def unread_weights(names: Iterable[str], read: Collection[str]) -> list[str]:
-    """Weight files of a folder that are not among those `read`."""
-    return sorted(
-        name
-        for name in names
-        if "/" not in name
-        and name not in read
-        and (_holds_weights(name) or name.endswith(_UNREAD) or fits(name, ADAPTERS))
-    )
 
 
 def fits(name: str, patterns: Iterable[str]) -> bool:
@@ -297,7 +229,7 @@ def _counted_sets(files: Sequence[str]) -> list[WeightSet]:
     return sets
 
 
-def _rank(item: WeightSet) -> tuple[int, int, int, str]:
+def rank(item: WeightSet) -> tuple[int, int, int, str]:
     named = [name for name, _ in _ORDER]
     if item.name in named:
         # A whole file comes before an index, and an index before shards that none lists.
@@ -305,24 +237,3 @@ def _rank(item: WeightSet) -> tuple[int, int, int, str]:
         return named.index(item.name), form, 0, item.name
     kind = _KINDS.index(item.container) if item.container in _KINDS else len(_KINDS)
     return len(named) + kind, 2 if fits(item.name, (_PROJECTOR,)) else 0 if item.index else 1, 0, item.name
-
-
-def _refuse_two_frameworks(sets: Sequence[WeightSet], where: str) -> None:
-    firsts = {word: next((item for item in sets if item.framework == word), None) for word in (_HF, _LITGPT)}
-    hf, litgpt = firsts[_HF], firsts[_LITGPT]
-    if hf is None or litgpt is None:
-        return
-    raise UsageError(
-        f"{where} holds two checkpoints: Hugging Face's and LitGPT's",
-        cause=f"transformers reads {hf.handle} there, LitGPT reads {litgpt.handle}, which may have been "
-        "trained since",
-        hint=f"--from hf or --from litgpt, or name the file: {litgpt.handle}",
-    )
-
-
-def _remarks(first: WeightSet, sets: Sequence[WeightSet], where: str) -> tuple[str, ...]:
-    others = [item for item in sets if item is not first]
-    if not others:
-        return ()
-    names = some([item.handle for item in others])
-    return (f"took {first.handle}; not read: {names} (name one to take it instead)",)

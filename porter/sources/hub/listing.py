@@ -13,7 +13,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from porter.errors import MalformedError, UsageError
-from porter.sources.weight_files import ADAPTERS, Wanted, WeightSet, choose, fits, weight_sets
+from porter.sources.choose_weights import Wanted, choose
+from porter.sources.weight_files import ADAPTERS, WeightSet, fits, weight_sets
 
 # LitGPT's own besides Hugging Face's: without its model_config.yaml, its weights say too little.
 _LITGPT_CONFIG = "model_config.yaml"
