@@ -13,11 +13,19 @@ def main() -> None:
     """Run `porter`."""
     if sys.platform == "win32":
         sys.exit(_refuse_windows())
+    from porter.cli.streams import prepare
+
+    prepare()
     # A plan may hold a million values and no cycles: the collector would only walk them, again and again.
     gc.set_threshold(_COLLECT)
     from porter.cli.app import app
 
-    app()
+    try:
+        app()
+    except OSError as refused:
+        # What the commands do not catch: a version or a help that could not be printed.
+        sys.stderr.write(f"error: {refused}\n")
+        raise SystemExit(1) from None
 
 
 def _refuse_windows() -> int:
