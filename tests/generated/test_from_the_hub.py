@@ -12,7 +12,7 @@ import harness
 import runners
 
 # Plans that the reader from afar is not known to be wrong about.
-SEEDS = [seed for seed in range(10) if seed not in (1, 8)]
+SEEDS = (0, 2, 3, 4, 5, 6)
 
 PROGRAM = """
 import pickle
