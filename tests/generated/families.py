@@ -19,7 +19,9 @@ INDEX = ("i", "j")
 REFINED_PLAINLY = "refined and without a layout"
 # A tied copy that a dialect stores in another order, or as another value.
 TIED_OTHERWISE = "tied and stored otherwise"
-AVOIDABLE = {REFINED_PLAINLY, TIED_OTHERWISE}
+# Zeros as one more block anywhere in a layout.
+ZEROS_INSIDE = "zeros inside"
+AVOIDABLE = {REFINED_PLAINLY, TIED_OTHERWISE, ZEROS_INSIDE}
 
 
 @dataclass
@@ -47,6 +49,8 @@ class Rule:
     tied: str = "write"
     padding: int = 0
     plain: bool = False  # no layout is written: it is the order of the axes
+    zeros: tuple[str, ...] = ()  # axes of a block of zeros, the last of them its own
+    zeros_size: int = 0
 
 
 @dataclass
@@ -173,8 +177,10 @@ def dialect_text(rules, dialect, block_padding):
     lines = ['family = "made"', f'dialect = "{dialect}"', "", "[files]", f'weights = "{dialect}.safetensors"']
     lines.append("sharded = true")
     padded = [rule for rule in rules if rule.padding]
-    if padded and block_padding:
-        lines += ["", "[axes]", *(f'pad_{rule.ours[0].name} = "{rule.padding}"' for rule in padded)]
+    own = [f'pad_{rule.ours[0].name} = "{rule.padding}"' for rule in padded if block_padding]
+    own += [f'{rule.zeros[-1]} = "{rule.zeros_size}"' for rule in rules if rule.zeros]
+    if own:
+        lines += ["", "[axes]", *own]
     for rule in rules:
         ours = [tensor.spelled for tensor in rule.ours]
         layout = rule.layout
@@ -182,6 +188,8 @@ def dialect_text(rules, dialect, block_padding):
             first, rest = rule.layout.split(" ", 1) if " " in rule.layout else (rule.layout, "")
             ours.append("zeros")
             layout = f"({first} | pad_{rule.ours[0].name}) {rest}".strip()
+        if rule.zeros:
+            ours.append("zeros")
         lines += ["", "[[rule]]", f'theirs = "{rule.theirs}"']
         lines.append(f'ours = "{ours[0]}"' if len(ours) == 1 else f"ours = {ours}".replace("'", '"'))
         if not rule.plain or len(ours) > 1:
@@ -240,6 +248,12 @@ def make_rule(chance, dialect, group, number, operations, features, avoid):
     else:
         layout = make_layout(chance, [[*stacked, *tensor.axes] for tensor in group], features)
     rule = Rule(name, named, group, layout, plain=plain)
+    # From a stream of its own, so that without such blocks every case stays what it is.
+    inside = random.Random(f"{group[0].name} {layout}")
+    if ZEROS_INSIDE not in avoid and not plain and not tied and inside.random() < 0.25:
+        features.add(ZEROS_INSIDE)
+        add_zeros(inside, rule, [[*stacked, *tensor.axes] for tensor in group])
+        return rule
     if operations and not alike and chance.random() < 0.4:
         features.add("operations")
         if chance.random() < 0.7:
@@ -253,6 +267,15 @@ def make_rule(chance, dialect, group, number, operations, features, avoid):
         features.add("padding")
         rule.padding = chance.choice((1, 2, 3))
     return rule
+
+
+def add_zeros(chance, rule, axes):
+    """Another layout, with a block of zeros behind the others' that shares some of their axes."""
+    axes = [[part for axis in one for part in parts(axis)] for one in axes]
+    common = [axis for axis in axes[0] if all(axis in one for one in axes)]
+    own = f"pad_{rule.theirs.split('.')[1]}"
+    rule.zeros, rule.zeros_size = (*common, own), chance.choice((0, 1, 2, 3))
+    rule.layout = make_layout(chance, [*axes, list(rule.zeros)], set())
 
 
 def make_layout(chance, axes, features):
@@ -361,6 +384,10 @@ def store(rules, values, sizes, counts, ragged, tie_holds, optional):
                     key = tuple(sorted({**where, **place}.items()))
                     array[tuple(place[v] for v in stacked)] = values[tensor.name, key]
                 blocks.append(((*stacked, *own), array))
+            if rule.zeros:
+                here[rule.zeros[-1]] = rule.zeros_size
+                nothing = np.zeros([here[axis] for axis in rule.zeros], value_dtype(values))
+                blocks.append((rule.zeros, nothing))
             made = stored(with_parts(rule.layout), blocks, here)
             if rule.add is not None:
                 made = made + np.float32(rule.add)
