@@ -83,6 +83,8 @@ class _Making:
         self._h5py, self._groups = h5py, {"": file.id}
         self._types = {"F32": h5py.h5t.IEEE_F32LE, "F16": h5py.h5t.IEEE_F16LE, "BF16": _opaque(h5py)}
         self._text = h5py.h5t.py_create(h5py.string_dtype(), logical=True)
+        # Of a text in memory the library is given a pointer.
+        self._pointer = h5py.h5t.py_create(h5py.string_dtype())
         self._scalar = h5py.h5s.create(h5py.h5s.SCALAR)
         self._layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         self._layout.set_layout(h5py.h5d.CONTIGUOUS)
@@ -102,7 +104,7 @@ class _Making:
             made = self._h5py.h5d.create(self._group(group), last.encode(), kind, space, dcpl=self._layout)
             if dtype.name == "BF16":
                 word = self._h5py.h5a.create(made, BF16_ATTRIBUTE.encode(), self._text, self._scalar)
-                word.write(_word(), mtype=self._text)
+                word.write(_word(), mtype=self._pointer)
             offset: int = made.get_offset()
             return offset
         except (ValueError, TypeError, OSError, RuntimeError, KeyError) as error:
