@@ -127,9 +127,9 @@ class ConfigReader:
         if entry.has_fixed:
             return self._derived(entry, entry.fixed)
         if self.canonical.hyperparameters[name].required:
-            field = self._place(entry.fields[0]) if entry.fields else repr(name)
+            field = self._place(entry.fields[0]) if entry.fields else name
             raise MalformedError(
-                f"{self._file}: the field {field} is missing",
+                f"{self._file}: the field {field!r} is missing",
                 cause=f"it holds {name}, which the family {self.canonical.family} needs",
             )
         return self.canonical.hyperparameters[name].neutral
