@@ -8,7 +8,7 @@ table does not know, is an error that names the file and the field.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -170,7 +170,7 @@ class ConfigReader:
 
         return {
             "field": lambda path: get(self._merged, path)[1],
-            "is_list": lambda value: isinstance(value, list),
+            "is_list": lambda value: isinstance(value, Sequence) and not isinstance(value, str),
             "floor": math.floor,
             "has": lambda tensor: tensor in self.shapes,
             "shape": shape,

@@ -173,15 +173,14 @@ def _check_count(metadata: dict[str, Any], headers: Iterable[Header], file: str)
     found = sum(t.elements for t in tensors)
     # A model saved with LoRA on counts the factors, and stores them merged into the kernels: (…, rank) and
     # (rank, last) beside a kernel (…, last).
-    rank_1 = sum(
-        t.elements // t.shape[-1] + t.shape[-1] for t in tensors if t.name.endswith(_LORA) and t.elements
-    )
+    kernels = [t for t in tensors if t.name.endswith(_LORA) and t.elements]
+    rank_1 = sum(t.elements // t.shape[-1] + t.shape[-1] for t in kernels)
     merged = isinstance(stated, int) and rank_1 and stated > found and (stated - found) % rank_1 == 0
     if stated != found and not merged:
         raise MalformedError(
             f"{file} and the weights disagree",
             cause=f"{file} counts {stated!r} parameters, the tensors hold {found}",
-            hint="is the checkpoint complete? If it was saved with LoRA on other layers than query and value, "
+            hint="is the checkpoint complete? If it was saved with LoRA on more layers than query and value, "
             f"whose factors are counted and not stored, name {WEIGHTS} itself",
         )
 
