@@ -13,6 +13,7 @@ _CONFIG_KEYS = {
     *("file", "match", "fields", "write", "require", "known", "float32"),
     *("section", "optional", "recognise", "borrow", "published", "merge", "outer"),
 }
+_SPELLINGS = {"float", "int", "number"}
 _MERGE_KEYS = {"first", "base", "update", "fill", "kind", "keys"}
 _ENTRY_KEYS = {
     "field",
@@ -131,6 +132,10 @@ def _entry(name: str, raw: Any, where: Where) -> FieldEntry:
             raise TableError(
                 where, f"{name}: unknown key `{key}`", hint=f"known: {', '.join(sorted(_ENTRY_KEYS))}"
             )
+    if spec.get("as", "float") not in _SPELLINGS:
+        raise TableError(
+            where, f"{name}: unknown spelling `{spec['as']}`", hint=f"known: {', '.join(sorted(_SPELLINGS))}"
+        )
     field = spec.get("field", [])
     fields = (field,) if isinstance(field, str) else tuple(field)
     avoid = spec.get("avoid", [])
