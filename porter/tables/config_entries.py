@@ -6,12 +6,12 @@ from typing import Any
 
 from porter.errors import PorterError
 from porter.layout import Expression, parse_expression
-from porter.tables.model import ConfigTable, Constant, FieldEntry, MergedDict, TableError, Where
+from porter.tables.model import Caution, ConfigTable, Constant, FieldEntry, MergedDict, TableError, Where
 from porter.tables.toml_source import TableSource
 
 _CONFIG_KEYS = {
     *("file", "match", "fields", "write", "require", "known", "float32"),
-    *("section", "optional", "recognise", "borrow", "published", "merge", "outer"),
+    *("section", "optional", "recognise", "borrow", "published", "merge", "outer", "caution"),
 }
 _SPELLINGS = {"float", "int", "number"}
 _MERGE_KEYS = {"first", "base", "update", "fill", "kind", "keys"}
@@ -49,6 +49,7 @@ def load_config(chain: list[TableSource]) -> ConfigTable:
     known: list[str] = []
     merge: dict[str, MergedDict] = {}
     outer: dict[str, str] = {}
+    caution: dict[str, Caution] = {}
     for source in chain:
         config = source.data.get("config", {})
         for key in config:
@@ -64,6 +65,10 @@ def load_config(chain: list[TableSource]) -> ConfigTable:
         optional = bool(config.get("optional", optional))
         borrow = tuple(config.get("borrow", borrow))
         outer |= config.get("outer", {})
+        for name, value in config.get("caution", {}).items():
+            caution[name] = Caution(
+                _parse(value["when"], source.where("config", "caution", name)), value["say"]
+            )
         for name, value in config.get("merge", {}).items():
             merge[name] = _merged(name, value, source.where("config", "merge", name))
         if "recognise" in config:
@@ -96,6 +101,7 @@ def load_config(chain: list[TableSource]) -> ConfigTable:
         published,
         merge,
         outer,
+        caution,
     )
 
 

@@ -244,7 +244,9 @@ def test_kerashub_says_but_does_not_use_another_query_scale(presets, keras_logit
     config["config"]["query_head_dim_normalize"] = False
     stated = tmp_path / "config.json"
     stated.write_text(json.dumps(config))
-    porter.convert(preset, tmp_path / "hf", to="hf", config=stated)
+    done = porter.convert(preset, tmp_path / "hf", to="hf", config=stated)
+    assert any("does not use it" in note for note in done.plan.notes)
+    assert not any("does not use it" in note for note in porter.plan(preset, to="hf").notes)
     assert json.loads((tmp_path / "hf" / "config.json").read_text())["query_pre_attn_scalar"] == 11
     porter.convert(tmp_path / "hf", tmp_path / "back", to="keras")
     back = json.loads((tmp_path / "back" / "config.json").read_text())
