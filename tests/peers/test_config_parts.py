@@ -316,3 +316,13 @@ def test_an_unknown_part_of_rope_is_refused_by_name(models, tmp_path):
     other.write_text(json.dumps(config))
     with pytest.raises(PorterError, match=r"other\.json: hidden_act = 'quick_gelu'"):
         plan(source, to="litgpt", config=other)
+
+
+def test_a_cast_is_what_transformers_reads(models, tmp_path):
+    """`dtype`, which newer configs have and transformers reads first, does not keep the source's word."""
+    assert json.loads((models.path("llama") / "config.json").read_text())["dtype"] == "float32"
+    convert(models.path("llama"), tmp_path / "out", to="hf", dtype="bfloat16")
+    from transformers import AutoConfig
+
+    assert AutoConfig.from_pretrained(tmp_path / "out").dtype == torch.bfloat16
+    assert AutoConfig.from_pretrained(models.path("llama")).dtype == torch.float32
