@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from porter.containers.checkpoint import Checkpoint
-from porter.planning.coverage import Covered, parts
-from porter.planning.plan import COMPUTE, Copy, Plan, Summary
+from porter.planning.coverage import Covered, count, parts
+from porter.planning.plan import COMPUTE, Copy, Operation, Plan, Summary
 from porter.planning.ties import only_ties
 from porter.recognition.identify import Identity
 from porter.tables.bind import BoundTensor
@@ -60,8 +60,28 @@ def plan_notes(identity: Identity, copies: Sequence[Copy], covered: Covered) -> 
         notes.append(f"text only: left out are {parts(covered.beyond)}")
     if covered.dropped:
         notes.append(f"dropped on request: {', '.join(covered.dropped[:5])}")
-    if any(operation.kind for copy in copies for operation in copy.operations):
-        notes.append("the norms' +1, folded into the source's weights, is taken out again in float32")
+    return notes + operation_notes(copies)
+
+
+def operation_notes(copies: Iterable[Copy]) -> list[str]:
+    """What is done to values, and to how many tensors: `3 tensors such as norm.weight: w - 1, in float32`."""
+    found: dict[tuple[Operation, ...], list[str]] = {}
+    for copy in copies:
+        if copy.operations:
+            found.setdefault(copy.operations, []).append(copy.target)
+    notes = []
+    for operations, targets in found.items():
+        words, names = "w", list(dict.fromkeys(targets))
+        for kind, value in operations:
+            if kind == "add":
+                words += f" {'-' if value < 0 else '+'} {abs(value):g}"
+            else:
+                words = f"({words})" if " " in words else words
+                words += f" · {value:g}"
+        notes.append(
+            f"{count(len(names), 'tensor')}{' such as' if len(names) > 1 else ':'} {names[0]}: "
+            f"{words}, in float32"
+        )
     return notes
 
 

@@ -6,12 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from porter.api.convert import plan
-from porter.layout import Run
-from porter.planning.plan import Plan, plan_to_json
+from porter.layout import Loop, Run
+from porter.planning.plan import Plan, ZeroCheck, Zeros, plan_to_json
 
 
 @pytest.fixture
@@ -166,3 +167,26 @@ def test_no_weight_is_read(source, monkeypatch):
         file.truncate(len(raw))
     assert isinstance(whole, Plan)
     assert plan(source, to="litgpt").hash == whole.hash
+
+
+def test_the_hash_leaves_out_the_wording(source):
+    made = plan(source, to="litgpt")
+    [check] = made.checks
+    other = replace(made, notes=("said otherwise",), checks=(replace(check, reason="r", hint="h"),))
+    assert other.hash == made.hash
+    assert replace(made, checks=(replace(check, dropped_offset=1),)).hash != made.hash
+
+
+def test_the_hash_holds_zeros_and_their_checks(source):
+    made = plan(source, to="litgpt")
+    zeros, check = Zeros("a", 3, (Loop(5, 1, 1),), "here"), ZeroCheck("a", "some", 3, (Loop(5, 1, 1),))
+    one = replace(made, zeros=(zeros,), checks=(check,))
+    assert one.hash == replace(one, zeros=(zeros._replace(rule="there"),)).hash != made.hash
+    assert one.hash == replace(one, checks=(replace(check, what="others"),)).hash
+    for other in (
+        replace(one, zeros=(zeros._replace(offset=4),)),
+        replace(one, zeros=(zeros._replace(loops=(Loop(6, 1, 1),)),)),
+        replace(one, checks=(replace(check, offset=4),)),
+        replace(one, checks=()),
+    ):
+        assert other.hash != one.hash
