@@ -12,7 +12,7 @@ import pytest
 
 from porter.api.convert import plan
 from porter.layout import Loop, Run
-from porter.planning.plan import Plan, ZeroCheck, Zeros, plan_to_json
+from porter.planning.plan import Copies, Plan, ZeroCheck, Zeros, plan_to_json
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def test_it_is_frozen_and_hashable(source):
         made.family = "llama"
     with pytest.raises(AttributeError):
         made.copies[0].source_offset = 1
-    assert isinstance(made.copies, tuple) and isinstance(made.files, tuple)
+    assert isinstance(made.copies, Copies) and isinstance(made.files, tuple)
     again = plan(source, to="litgpt")
     assert again == made and hash(again) == hash(made)
     assert len({made, again, plan(source, to="hf")}) == 2
