@@ -190,3 +190,27 @@ def test_the_hash_holds_zeros_and_their_checks(source):
         replace(one, checks=()),
     ):
         assert other.hash != one.hash
+
+
+def test_copies_are_the_same_however_they_are_grouped(source):
+    made = plan(source, to="litgpt")
+    apart = tuple(made.copies)
+    assert len(made.copies) == len(apart) and made.copies == apart and made.copies[3] == apart[3]
+    assert made.copies[-1] == apart[-1] and made.copies[2:5] == apart[2:5]
+    one_by_one = replace(made, copies=apart)
+    assert one_by_one.hash == made.hash and one_by_one.classes == made.classes
+    moved = (*apart[:-1], apart[-1]._replace(source_offset=1))
+    assert replace(made, copies=moved).hash != made.hash
+
+
+def test_what_a_rule_has_in_common_is_there_once(source):
+    made = plan(source, to="litgpt")
+    [fused] = [group for group in made.copies.groups if "attn.qkv.weight" in group.targets[0]]
+    assert len(fused.targets) == 7 and [len(part.sources) for part in fused.parts] == [7, 7, 7]
+    copies = [copy for copy in made.copies if copy.target == fused.targets[2]]
+    assert [copy.canonical for copy in copies] == ["2.attn.q", "2.attn.k", "2.attn.v"]
+    assert [copy.target_offset for copy in copies] == [0, 60 * 66, 90 * 66]
+    # Copies of one target stand together.
+    assert [c.target for c in made.copies if c.target in fused.targets] == [
+        target for target in fused.targets for _ in range(3)
+    ]
