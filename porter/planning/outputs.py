@@ -100,9 +100,8 @@ def side_files(
         hyperparameters,
         shapes=shapes,
         weights_dtype=dtype_word(most) if most else None,
+        kept=identity.raw if target.name == identity.dialect.name and identity.words is None else {},
     )
-    if target.name == identity.dialect.name and identity.words is None:
-        config = {**identity.raw, **config}
     sides = []
     if target.config.file is not None:
         sides.append(SideFile(target.config.file, dump_config(config, target.config.file)))
@@ -131,6 +130,10 @@ def _unstated(identity: Identity, target: Dialect, hyperparameters: Mapping[str,
             notes.append(f"{title} does not state {name}; {value!r} is written")
         if lost and not assumed:
             notes.append(f"{target.title} has no place for {name} ({value!r}), which is left out")
+    for table in (identity.words or identity.dialect, target):
+        for caution in table.config.caution.values():
+            if caution.when.evaluate(hyperparameters.__getitem__) and caution.say not in notes:
+                notes.append(caution.say)
     return notes
 
 

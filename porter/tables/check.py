@@ -16,7 +16,16 @@ from typing import Any
 
 from porter.errors import PorterError
 from porter.layout import Expression
-from porter.tables.model import FILLERS, Canonical, CanonicalTensor, Dialect, Rule, TableError, Where
+from porter.tables.model import (
+    FILLERS,
+    Canonical,
+    CanonicalTensor,
+    Constant,
+    Dialect,
+    Rule,
+    TableError,
+    Where,
+)
 from porter.tables.patterns import Pattern
 
 
@@ -234,7 +243,18 @@ def _check_config(dialect: Dialect, canonical: Canonical) -> None:
             )
         if isinstance(value, Expression):
             _names(value, names | {"layer"}, where, name)
+    for name, caution in dialect.config.caution.items():
+        _names(caution.when, names, start, name)
+    held = {entry.write_to: entry for entry in dialect.config.fields.values()}
     for name, (value, where) in dialect.config.write.items():
+        if name in held and not isinstance(value, Expression):
+            raise TableError(
+                where,
+                f"[config.write] says {name} = {value!r}, which is written from {held[name].name}",
+                hint="one of the two would be lost: leave the constant out",
+            )
+        if isinstance(value, Constant):
+            value = value.when
         if isinstance(value, Expression):
             _names(value, names | {"weights_dtype"}, where, name)
     if dialect.config.file is not None:

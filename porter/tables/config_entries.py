@@ -6,13 +6,15 @@ from typing import Any
 
 from porter.errors import PorterError
 from porter.layout import Expression, parse_expression
-from porter.tables.model import ConfigTable, FieldEntry, TableError, Where
+from porter.tables.model import Caution, ConfigTable, Constant, FieldEntry, MergedDict, TableError, Where
 from porter.tables.toml_source import TableSource
 
 _CONFIG_KEYS = {
     *("file", "match", "fields", "write", "require", "known", "float32"),
-    *("section", "optional", "recognise", "borrow", "published"),
+    *("section", "optional", "recognise", "borrow", "published", "merge", "outer", "caution"),
 }
+_SPELLINGS = {"float", "int", "number"}
+_MERGE_KEYS = {"first", "base", "update", "fill", "kind", "keys"}
 _ENTRY_KEYS = {
     "field",
     "write_to",
@@ -45,6 +47,9 @@ def load_config(chain: list[TableSource]) -> ConfigTable:
     published: dict[str, tuple[Any, Where]] = {}
     require: dict[str, tuple[Any, ...]] = {}
     known: list[str] = []
+    merge: dict[str, MergedDict] = {}
+    outer: dict[str, str] = {}
+    caution: dict[str, Caution] = {}
     for source in chain:
         config = source.data.get("config", {})
         for key in config:
@@ -59,11 +64,20 @@ def load_config(chain: list[TableSource]) -> ConfigTable:
         section = config.get("section", section)
         optional = bool(config.get("optional", optional))
         borrow = tuple(config.get("borrow", borrow))
+        outer |= config.get("outer", {})
+        for name, value in config.get("caution", {}).items():
+            caution[name] = Caution(
+                _parse(value["when"], source.where("config", "caution", name)), value["say"]
+            )
+        for name, value in config.get("merge", {}).items():
+            merge[name] = _merged(name, value, source.where("config", "merge", name))
         if "recognise" in config:
             recognise = _parse(config["recognise"], source.where("config", "recognise"))
         match |= config.get("match", {})
         for name, raw in config.get("fields", {}).items():
             fields[name] = _entry(name, raw, source.where("config", "fields", name))
+            # A field takes the place of an inherited constant.
+            write.pop(fields[name].write_to or "", None)
         for name, value in config.get("write", {}).items():
             write[name] = (_written(value, source, name), source.where("config", "write", name))
         for name, value in config.get("published", {}).items():
@@ -85,12 +99,33 @@ def load_config(chain: list[TableSource]) -> ConfigTable:
         recognise,
         borrow,
         published,
+        merge,
+        outer,
+        caution,
+    )
+
+
+def _merged(name: str, spec: dict[str, Any], where: Where) -> MergedDict:
+    if unknown := sorted(spec.keys() - _MERGE_KEYS):
+        raise TableError(
+            where, f"{name}: unknown key `{unknown[0]}`", hint=f"known: {', '.join(sorted(_MERGE_KEYS))}"
+        )
+    return MergedDict(
+        first=tuple(spec.get("first", [])),
+        base=spec.get("base", {}),
+        update=tuple(spec.get("update", [])),
+        fill=spec.get("fill", {}),
+        kind=tuple(spec.get("kind", [])),
+        keys={kind: tuple(keys) for kind, keys in spec.get("keys", {}).items()},
     )
 
 
 def _written(value: Any, source: TableSource, name: str) -> Any:
+    where = source.where("config", "write", name)
     if isinstance(value, dict) and set(value) == {"expr"}:
-        return _parse(value["expr"], source.where("config", "write", name))
+        return _parse(value["expr"], where)
+    if isinstance(value, dict) and set(value) == {"value", "when"}:
+        return Constant(value["value"], _parse(value["when"], where))
     return value
 
 
@@ -103,6 +138,10 @@ def _entry(name: str, raw: Any, where: Where) -> FieldEntry:
             raise TableError(
                 where, f"{name}: unknown key `{key}`", hint=f"known: {', '.join(sorted(_ENTRY_KEYS))}"
             )
+    if spec.get("as", "float") not in _SPELLINGS:
+        raise TableError(
+            where, f"{name}: unknown spelling `{spec['as']}`", hint=f"known: {', '.join(sorted(_SPELLINGS))}"
+        )
     field = spec.get("field", [])
     fields = (field,) if isinstance(field, str) else tuple(field)
     avoid = spec.get("avoid", [])

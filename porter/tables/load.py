@@ -71,7 +71,7 @@ _RULE_FORMS = {
     "scale_by": '"the name of the stored factors"',
 }
 _TENSOR_KEYS = {"axes", "when", "tied"}
-_HYPERPARAMETER_KEYS = {"type", "neutral", "optional", "advisory"}
+_HYPERPARAMETER_KEYS = {"note", "type", "neutral", "optional", "advisory"}
 _TYPES = {"int", "number", "bool", "str", "list", "any"}
 
 Merged = dict[str, tuple[Any, Where]]
@@ -115,7 +115,10 @@ def load_canonical(path: Path, root: Path) -> Canonical:
             name: _hyperparameter(name, value, where)
             for name, (value, where) in _merge(chain, "hyperparameters").items()
         },
-        example={name: value for name, (value, _) in _merge(chain, "example").items()},
+        # TOML has no null: an inherited value is taken back by `{ absent = true }`.
+        example={
+            name: value for name, (value, _) in _merge(chain, "example").items() if value != {"absent": True}
+        },
         path=path,
     )
     check_canonical(canonical)
@@ -280,7 +283,9 @@ def _hyperparameter(name: str, value: Any, where: Where) -> Hyperparameter:
         raise TableError(where, f"{name}: `type` must be one of {', '.join(sorted(_TYPES))}")
     advisory = bool(spec.get("advisory", False))
     required = not (advisory or spec.get("optional", False) or "neutral" in spec)
-    return Hyperparameter(name, spec["type"], required, spec.get("neutral"), advisory, where)
+    return Hyperparameter(
+        name, spec["type"], required, spec.get("neutral"), advisory, where, spec.get("note")
+    )
 
 
 def _merge(chain: list[TableSource], section: str) -> Merged:
