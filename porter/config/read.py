@@ -43,14 +43,12 @@ class ConfigReader:
 
     def read(self) -> dict[str, Any]:
         """All canonical hyperparameters. Raises MalformedError or UnsupportedError."""
-        for path, allowed in self.dialect.config.require.items():
-            found, value = get(self.raw, path)
-            if found and value is not None and value not in allowed:
-                raise UnsupportedError(
-                    f"{self._file}: {path} = {value!r} is not covered by the family {self.canonical.family}",
-                    cause=f"expected {' or '.join(map(repr, allowed)) or 'it to be absent'}",
-                )
-        return {name: self.value(name) for name in self.canonical.hyperparameters}
+        for path, value, allowed in self.not_covered():
+            raise UnsupportedError(
+                f"{self._file}: {path} = {value!r} is not covered by the family {self.canonical.family}",
+                cause=f"expected {' or '.join(map(repr, allowed)) or 'it to be absent'}",
+            )
+        return normalised({name: self.value(name) for name in self.canonical.hyperparameters}, self.canonical)
 
     def value(self, name: str) -> Any:
         """One hyperparameter, with those that its default reads resolved first."""
@@ -59,12 +57,23 @@ class ConfigReader:
         if name in self._reading:
             raise MalformedError(f"{self._file}: {name} cannot be derived", cause="the defaults are circular")
         self._reading.append(name)
+        item = self.canonical.hyperparameters[name]
         try:
-            value = self._check(self.canonical.hyperparameters[name], self._find(name))
+            there = item.when is None or self._condition(item.when)
+            value = self._check(item, self._find(name)) if there else item.neutral
         finally:
             self._reading.pop()
         self._values[name] = value
         return value
+
+    def not_covered(self) -> list[tuple[str, Any, tuple[Any, ...]]]:
+        """Fields whose value the table does not cover, with that value and those that it does."""
+        found = []
+        for path, allowed in self.dialect.config.require.items():
+            there, value = get(self.raw, path)
+            if there and value is not None and allowed is not None and value not in allowed:
+                found.append((path, value, allowed))
+        return found
 
     def unknown_fields(self) -> list[str]:
         """Fields of the raw config that the table neither reads nor knows to be harmless."""
@@ -122,7 +131,7 @@ class ConfigReader:
             return extra[name] if extra and name in extra else self.value(name)
 
         try:
-            return expression.evaluate(lookup, self._functions())
+            return expression.evaluate(lookup, self._functions(extra))
         except (MalformedError, UnsupportedError):
             raise
         except PorterError as error:
@@ -131,6 +140,9 @@ class ConfigReader:
                 cause=error.message + (f" ({error.cause})" if error.cause else ""),
             ) from None
 
+    def _condition(self, condition: Expression) -> bool:
+        return bool(condition.evaluate(self.value))
+
     def holds(self, condition: Expression) -> bool:
         """Whether a condition on the config and on the tensors holds; what it cannot read is false."""
         try:
@@ -138,14 +150,15 @@ class ConfigReader:
         except PorterError:
             return False
 
-    def _functions(self) -> dict[str, Callable[..., Any]]:
+    def _functions(self, extra: Mapping[str, int] | None = None) -> dict[str, Callable[..., Any]]:
         def shape(tensor: str, dim: int) -> int:
             if tensor not in self.shapes:
                 raise MalformedError(f"the checkpoint has no tensor {tensor!r}")
             return self.shapes[tensor][dim]
 
         return {
-            "field": lambda path: get(self.raw, path)[1],
+            "field": lambda path: get(self.raw, Pattern(path).filled(extra or {}))[1],
+            "given": lambda path: get(self.raw, path)[0],
             "has": lambda tensor: tensor in self.shapes,
             "shape": shape,
             "label": lambda: self.label,
@@ -208,3 +221,10 @@ class ConfigReader:
                 )
             value = value[: self.value("n_layer")]
         return value
+
+
+def normalised(values: dict[str, Any], canonical: Canonical) -> dict[str, Any]:
+    """Hyperparameters in the one spelling that the canonical table gives where several have one meaning."""
+    for name, expression in canonical.normal.items():
+        values[name] = expression.evaluate(values.__getitem__)
+    return values

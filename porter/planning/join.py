@@ -161,12 +161,12 @@ def _picked(names: tuple[str, ...], point: tuple[int, ...], wanted: tuple[str, .
 
 def _operations(source: Rule, target: Rule) -> tuple[Operation, ...]:
     """Undo what the source's table folded in, then fold in what the target's does."""
-    if source.operations == target.operations:
+    if source.numbers == target.numbers:
         return ()
     undo = [
-        Operation(kind, -value if kind == "add" else 1 / value) for kind, value in reversed(source.operations)
+        Operation(kind, -value if kind == "add" else 1 / value) for kind, value in reversed(source.numbers)
     ]
-    return (*undo, *(Operation(kind, value) for kind, value in target.operations))
+    return (*undo, *(Operation(kind, value) for kind, value in target.numbers))
 
 
 def copy_class(

@@ -14,9 +14,10 @@ from typing import Any
 from porter.config.raw import get, raw_config
 from porter.config.read import ConfigReader, Shapes
 from porter.containers.checkpoint import Checkpoint
-from porter.errors import MalformedError, UnsupportedError
+from porter.errors import MalformedError, UnsupportedError, UsageError
+from porter.recognition.choose_family import choose_family
 from porter.recognition.infer import infer, missing_rules
-from porter.tables.catalogue import Family
+from porter.tables.catalogue import DECODER, Family
 from porter.tables.model import Dialect
 from porter.tables.patterns import Pattern, Spelling, taken_apart
 
@@ -89,14 +90,19 @@ def identify(
     *,
     config: Path | None = None,
     dialect: str | None = None,
+    family: str | None = None,
 ) -> Identity:
     """Family, dialect and hyperparameters of a checkpoint. Raises UnsupportedError if no table fits.
 
-    `config` is used in place of the checkpoint's own config file; `dialect` limits the search.
+    `config` is used in place of the checkpoint's own config file; `dialect` and `family` limit the search,
+    and a family that was named need not be the one that the config names.
     """
+    if family is not None and family not in families:
+        raise UsageError(f"unknown family {family!r}", hint=f"one of {', '.join(sorted(families))}")
+    meant = families if family is None else {family: families[family]}
     best: tuple[tuple[int, bool, int], _Candidate, dict[str, str]] | None = None
     rivals: list[str] = []
-    for candidate in _candidates(checkpoint, families, config):
+    for candidate in _candidates(checkpoint, meant, config, named=family is not None):
         if dialect is not None and candidate.dialect.name != dialect:
             continue
         names = _known_names(checkpoint, candidate.dialect)
@@ -110,6 +116,11 @@ def identify(
                 continue
             candidate = replace(candidate, inferred=found_out.hyperparameters)
             missing = missing_rules(candidate.dialect, candidate.family.canonical, shapes)
+        elif best is not None and len(names) == best[0][0]:
+            # Only where names do not decide: it walks all of them.
+            missing = _lacking(checkpoint, candidate, names)
+            if best[0][2] == 0:
+                best = ((*best[0][:2], -_lacking(checkpoint, best[1], best[2])), *best[1:])
         # Weights beside a config of their own dialect are rather that than another's; and names that two
         # families know are of the one that expects no more.
         score = (len(names), candidate.words is candidate.dialect, -missing)
@@ -121,19 +132,30 @@ def identify(
     if best is None:
         raise _unknown(checkpoint, families, config)
     (known, _, _), found, names = best
-    family, chosen = found.family, found.dialect
+    chosen = found.dialect
     if known == 0:
         raise UnsupportedError(
-            f"the tensors of {checkpoint.label} are not those of {family.name} in any dialect",
-            cause=f"the config says {family.name}; found tensors such as {_some(checkpoint.tensors)}",
+            f"the tensors of {checkpoint.label} are not those of {found.family.name} in any dialect",
+            cause=f"the config says {found.family.name}; found tensors such as {_some(checkpoint.tensors)}",
             hint="see `porter mappings ls`; add a table of your own with --map FILE.toml",
         )
     if rivals:
         raise UnsupportedError(
-            f"{checkpoint.label} fits {family.name}/{chosen.name} and {', '.join(rivals)} alike",
-            hint="say which one it is with --from DIALECT",
+            f"{checkpoint.label} fits {found.family.name}/{chosen.name} and {', '.join(rivals)} alike",
+            hint="say which one it is with --from DIALECT or --family NAME",
         )
-    return _read(checkpoint, found, names)
+    identity = _read(checkpoint, found, names)
+    if family is None and found.family.name == DECODER:
+        return replace(identity, family=choose_family(families, chosen, identity.hyperparameters))
+    return identity
+
+
+def _lacking(checkpoint: Checkpoint, candidate: _Candidate, names: Mapping[str, str]) -> int:
+    """How many rules no tensor fits; one more where the table does not cover what the config says."""
+    shapes = _shapes(checkpoint, names)
+    lacking = missing_rules(candidate.dialect, candidate.family.canonical, shapes)
+    reader = candidate.reader(candidate.words, candidate.raw, shapes, checkpoint.label)
+    return lacking + bool(reader.not_covered())
 
 
 @dataclass(frozen=True)
@@ -232,19 +254,23 @@ def _shapes(checkpoint: Checkpoint, names: Mapping[str, str]) -> dict[str, tuple
 
 
 def _candidates(
-    checkpoint: Checkpoint, families: Mapping[str, Family], config: Path | None
+    checkpoint: Checkpoint, families: Mapping[str, Family], config: Path | None, *, named: bool
 ) -> Iterable[_Candidate]:
+    """Every dialect that it may be in; of a family that was `named`, whatever the config matches."""
     raws: dict[str, dict[str, Any] | None] = {}
     for family in families.values():
         for dialect in family.dialects.values():
             file = dialect.config.file
+            if dialect.shared and family.name != DECODER and not named:
+                # Tried once, for all families: which one it is, is decided by structure.
+                continue
             if file is None or checkpoint.container not in dialect.files.readable:
                 continue
             if file not in raws:
                 override = config if config is not None and config.suffix == Path(file).suffix else None
                 raws[file] = raw_config(checkpoint, file, override)
             raw = raws[file]
-            if raw is not None and matches(raw, dialect.config.match):
+            if raw is not None and (named or matches(raw, dialect.config.match)):
                 yield _Candidate(family, dialect, dialect, raw)
                 continue
             lenders = [family.dialects[name] for name in dialect.config.borrow if name in family.dialects]
@@ -290,7 +316,7 @@ def _known_names(checkpoint: Checkpoint, dialect: Dialect) -> dict[str, str]:
 
 
 def _unknown(checkpoint: Checkpoint, families: Mapping[str, Family], config: Path | None) -> UnsupportedError:
-    known = ", ".join(sorted(families))
+    known = ", ".join(sorted(set(families) - {DECODER}))
     for file in ("config.json", "model_config.yaml", "(metadata)"):
         override = config if config is not None and config.suffix == Path(file).suffix else None
         raw = raw_config(checkpoint, file, override)

@@ -17,6 +17,8 @@ from porter.layout import AddressMap, BoundLayout, Expression, bind
 from porter.tables.check import sizes_read
 from porter.tables.model import Canonical, Dialect, Rule, TableError
 
+_FUNCTIONS = {"sqrt": math.sqrt}
+
 
 class Block(NamedTuple):
     """One canonical tensor, or a slice of it, inside the stored tensors of a rule.
@@ -137,7 +139,7 @@ class Sizes:
             return self.hyperparameters.get(name)
 
         try:
-            return expression.evaluate(lookup)
+            return expression.evaluate(lookup, _FUNCTIONS)
         except PorterError as error:
             raise MalformedError(
                 f"the hyperparameters do not fit the family {self.canonical.family}",
@@ -156,7 +158,7 @@ def bind_dialect(
     _check_inverses(sizes)
     bound: dict[str, BoundTensor] = {}
     for rule in dialect.rules:
-        for tensor in _bind_rule(rule, canonical, sizes):
+        for tensor in _bind_rule(_with_numbers(rule, sizes), canonical, sizes):
             if tensor.name in bound:
                 raise TableError(
                     rule.where,
@@ -165,6 +167,19 @@ def bind_dialect(
                 )
             bound[tensor.name] = tensor
     return list(bound.values())
+
+
+def _with_numbers(rule: Rule, sizes: Sizes) -> Rule:
+    """The rule with what it adds and multiplies by as numbers."""
+    if not any(isinstance(value, Expression) for _, value in rule.operations):
+        return rule
+    return replace(
+        rule,
+        operations=tuple(
+            (kind, float(sizes.value(value)) if isinstance(value, Expression) else value)
+            for kind, value in rule.operations
+        ),
+    )
 
 
 def _bind_rule(rule: Rule, canonical: Canonical, sizes: Sizes) -> Iterator[BoundTensor]:
