@@ -7,11 +7,13 @@ table does not know, is an error that names the file and the field.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
+from porter.config.merge import merge_dict
 from porter.config.raw import GENERATION, get, shortest_float32
 from porter.errors import MalformedError, PorterError, UnsupportedError
 from porter.layout import Expression
@@ -30,6 +32,8 @@ class ConfigReader:
     """Reads one raw config. `shapes` are the checkpoint's tensors, `label` what the model is called.
 
     Without a config, `inferred` is what shapes say; what the table calls published comes before defaults.
+    `file` is what errors call the config, where it is not the dialect's own; `raw` is the table's section of
+    it. What several places say is merged when a reader is made. Raises MalformedError or UnsupportedError.
     """
 
     dialect: Dialect
@@ -38,14 +42,27 @@ class ConfigReader:
     shapes: Shapes
     label: str
     inferred: Mapping[str, Any] | None = None
+    file: str | None = None
+    passed_over: tuple[str, ...] = ()
+    _merged: dict[str, Any] = field(default_factory=dict)
+    _origins: dict[str, str] = field(default_factory=dict)
     _values: dict[str, Any] = field(default_factory=dict)
     _reading: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._merged = dict(self.raw)
+        for name, recipe in self.dialect.config.merge.items():
+            merged = merge_dict(recipe, self.raw, self._file)
+            self._merged[name] = merged.entries
+            self._origins |= {f"{name}.{key}": path for key, path in merged.origins.items()}
+            self.passed_over += merged.passed_over
 
     def read(self) -> dict[str, Any]:
         """All canonical hyperparameters. Raises MalformedError or UnsupportedError."""
         for path, value, allowed in self.not_covered():
             raise UnsupportedError(
-                f"{self._file}: {path} = {value!r} is not covered by the family {self.canonical.family}",
+                f"{self._file}: {self._place(path)} = {value!r} is not covered by the family "
+                f"{self.canonical.family}",
                 cause=f"expected {' or '.join(map(repr, allowed)) or 'it to be absent'}",
             )
         return normalised({name: self.value(name) for name in self.canonical.hyperparameters}, self.canonical)
@@ -70,7 +87,7 @@ class ConfigReader:
         """Fields whose value the table does not cover, with that value and those that it does."""
         found = []
         for path, allowed in self.dialect.config.require.items():
-            there, value = get(self.raw, path)
+            there, value = get(self._merged, path)
             if there and value is not None and allowed is not None and value not in allowed:
                 found.append((path, value, allowed))
         return found
@@ -80,16 +97,22 @@ class ConfigReader:
         config = self.dialect.config
         known = [path for entry in config.fields.values() for path in entry.fields]
         known += [*config.write, *config.require, *config.known, *config.match, f"{GENERATION}*"]
-        heads = {path.partition(".")[0] for path in known} | set(known)
-        return [
-            name
-            for name in self.raw
-            if name not in heads and not any(fnmatchcase(name, pattern) for pattern in known)
-        ]
+        for recipe in config.merge.values():
+            # Their entries were judged one by one when they were merged.
+            known += [f"{path}*" for path in (*recipe.first, *recipe.update)] + [*recipe.fill.values()]
+        return sorted(_unknown(self.raw, known))
 
     @property
     def _file(self) -> str:
-        return self.dialect.config.file or "config"
+        return self.file or self.dialect.config.file or "config"
+
+    def _place(self, path: str) -> str:
+        """A path as the file has it: where an entry of a merged dict came from, inside the section."""
+        section = self.dialect.config.section
+        path = self._origins.get(path, path)
+        return (
+            f"{section}.{path}" if section and path.split(".")[0] not in self.dialect.config.outer else path
+        )
 
     def _find(self, name: str) -> Any:
         entry = self.dialect.config.fields.get(name)
@@ -103,7 +126,7 @@ class ConfigReader:
         if entry.read is not None:
             return self._evaluate(entry.read, entry)
         for path in entry.fields:
-            found, value = get(self.raw, path)
+            found, value = get(self._merged, path)
             if found and (value is not None or entry.nullable):
                 return self._translate(entry, path, value)
         if entry.has_default:
@@ -113,8 +136,9 @@ class ConfigReader:
         if entry.has_fixed:
             return self._derived(entry, entry.fixed)
         if self.canonical.hyperparameters[name].required:
+            field = self._place(entry.fields[0]) if entry.fields else repr(name)
             raise MalformedError(
-                f"{self._file}: the field {entry.fields[0] if entry.fields else name!r} is missing",
+                f"{self._file}: the field {field} is missing",
                 cause=f"it holds {name}, which the family {self.canonical.family} needs",
             )
         return self.canonical.hyperparameters[name].neutral
@@ -157,8 +181,10 @@ class ConfigReader:
             return self.shapes[tensor][dim]
 
         return {
-            "field": lambda path: get(self.raw, Pattern(path).filled(extra or {}))[1],
-            "given": lambda path: get(self.raw, path)[0],
+            "field": lambda path: get(self._merged, Pattern(path).filled(extra or {}))[1],
+            "given": lambda path: get(self._merged, path)[0],
+            "is_list": lambda value: isinstance(value, list),
+            "floor": math.floor,
             "has": lambda tensor: tensor in self.shapes,
             "shape": shape,
             "label": lambda: self.label,
@@ -180,7 +206,8 @@ class ConfigReader:
             if type(theirs) is type(value) and theirs == value:
                 return ours
         raise UnsupportedError(
-            f"{self._file}: {path} = {value!r} is not known to {self.dialect.family}/{self.dialect.name}",
+            f"{self._file}: {self._place(path)} = {value!r} is not known to "
+            f"{self.dialect.family}/{self.dialect.name}",
             cause=f"known: {', '.join(repr(theirs) for theirs, _ in entry.values)}",
         )
 
@@ -200,7 +227,8 @@ class ConfigReader:
         }[hyperparameter.type]
         if not fits:
             entry = self.dialect.config.fields.get(hyperparameter.name)
-            where = entry.fields[0] if entry and entry.fields else hyperparameter.name
+            there = [path for path in (entry.fields if entry else ()) if get(self._merged, path)[0]]
+            where = self._place((there or [*(entry.fields if entry else ()), hyperparameter.name])[0])
             raise MalformedError(
                 f"{self._file}: {where} must be of type {hyperparameter.type}",
                 cause=f"found {value!r}",
@@ -228,3 +256,15 @@ def normalised(values: dict[str, Any], canonical: Canonical) -> dict[str, Any]:
     for name, expression in canonical.normal.items():
         values[name] = expression.evaluate(values.__getitem__)
     return values
+
+
+def _unknown(raw: Mapping[str, Any], known: list[str], above: str = "") -> Iterator[str]:
+    """Dotted paths that no known path or pattern covers, inside every mapping that known paths go into."""
+    for name, value in raw.items():
+        path = above + name
+        if any(fnmatchcase(path, pattern) for pattern in known):
+            continue
+        if isinstance(value, Mapping) and any(item.startswith(f"{path}.") for item in known):
+            yield from _unknown(value, known, f"{path}.")
+        else:
+            yield path

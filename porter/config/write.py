@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from porter.config.raw import GENERATION, get, put
 from porter.config.read import ConfigReader, Shapes, normalised
 from porter.errors import PorterError, UnsupportedError
 from porter.layout import Expression
-from porter.tables.model import Canonical, Dialect, FieldEntry
+from porter.tables.model import Canonical, Constant, Dialect, FieldEntry, Hyperparameter
 
 
 def write_config(
@@ -25,8 +26,12 @@ def write_config(
     *,
     shapes: Shapes,
     weights_dtype: str | None = None,
+    kept: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """The dialect's config as a plain mapping. `shapes` are the target's tensors. Raises UnsupportedError."""
+    """The dialect's config as a plain mapping. `shapes` are the target's tensors. Raises UnsupportedError.
+
+    `kept` is a config in the same dialect: what the table does not speak of is left as it is there.
+    """
     neutral = {name: item.neutral for name, item in canonical.hyperparameters.items()}
     hyperparameters = normalised({**neutral, **hyperparameters}, canonical)
     written: dict[str, Any] = {}
@@ -36,7 +41,9 @@ def write_config(
         entry = dialect.config.fields.get(name)
         if entry is None:
             if value != hyperparameter.neutral and not hyperparameter.advisory:
-                raise _cannot(dialect, name, value, "its config has no place for it")
+                raise _cannot(
+                    dialect, name, value, _because(hyperparameter, "its config has no place for it")
+                )
             continue
         if entry.has_assumed:
             continue
@@ -44,7 +51,7 @@ def write_config(
             continue
         # What has several spellings is compared when the config is read back.
         if entry.has_fixed and name not in canonical.normal:
-            _check_fixed(dialect, entry, value, hyperparameters)
+            _check_fixed(dialect, hyperparameter, entry, value, hyperparameters)
         if entry.only is not None and value not in entry.only:
             raise _cannot(dialect, name, value, f"it knows {', '.join(map(repr, entry.only))}")
         if entry.contains or entry.avoid:
@@ -58,12 +65,31 @@ def write_config(
             _write_field(dialect, entry, theirs, written, makers, shapes, name in canonical.normal)
     for path, (constant, _) in dialect.config.write.items():
         value = constant
-        if isinstance(constant, Expression):
-            lookup = {**hyperparameters, "weights_dtype": weights_dtype}
+        lookup = {**hyperparameters, "weights_dtype": weights_dtype}
+        if isinstance(constant, Constant):
+            if not constant.when.evaluate(lookup.__getitem__):
+                continue
+            value = constant.value
+        elif isinstance(constant, Expression):
             value = constant.evaluate(lookup.__getitem__, {"written": lambda p: get(written, p)[1]})
         put(written, path, value)
+    written = {**_unspoken(dialect, kept), **written}
     _prove(dialect, canonical, hyperparameters, written, shapes)
     return written
+
+
+def _unspoken(dialect: Dialect, kept: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the places of merged dicts: those were read as one, and written as one.
+
+    Nor has it what the family requires to be absent; that it is there is no fault where it says nothing.
+    """
+    places = {
+        path.partition(".")[0]
+        for recipe in dialect.config.merge.values()
+        for path in (*recipe.first, *recipe.update, *recipe.fill.values())
+    }
+    places |= {path for path, allowed in dialect.config.require.items() if not allowed}
+    return {name: value for name, value in kept.items() if name not in places}
 
 
 def dump_config(config: Mapping[str, Any], file: str) -> bytes:
@@ -102,7 +128,7 @@ def _write_field(
     if "." in path and entry.has_default and value == _plain(entry.default, shapes):
         # A nested section is written only where it says something.
         return
-    theirs = _spell(entry, _translate(dialect, entry, value))
+    theirs = _spell(dialect, entry, _translate(dialect, entry, value))
     found, other = get(written, path)
     if found and other != theirs:
         raise UnsupportedError(
@@ -136,11 +162,15 @@ def _one(dialect: Dialect, entry: FieldEntry, value: Any) -> Any:
     raise _cannot(dialect, entry.name, value, f"it knows {', '.join(repr(ours) for _, ours in entry.values)}")
 
 
-def _spell(entry: FieldEntry, value: Any) -> Any:
-    if entry.write_as == "int" and isinstance(value, float) and value.is_integer():
-        return int(value)
-    if entry.write_as == "float" and isinstance(value, int):
-        return float(value)
+def _spell(dialect: Dialect, entry: FieldEntry, value: Any) -> Any:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        whole = isinstance(value, int) or value.is_integer()
+        if entry.write_as == "int" and not whole:
+            raise _cannot(dialect, entry.name, value, f"{entry.write_to} must be a whole number there")
+        if entry.write_as in ("int", "number") and whole:
+            return int(value)
+        if entry.write_as == "float":
+            return float(value)
     return value
 
 
@@ -168,7 +198,13 @@ def spell_name(name: str, contains: Sequence[str], avoid: Sequence[str]) -> str:
     return short
 
 
-def _check_fixed(dialect: Dialect, entry: FieldEntry, value: Any, hyperparameters: Mapping[str, Any]) -> None:
+def _check_fixed(
+    dialect: Dialect,
+    hyperparameter: Hyperparameter,
+    entry: FieldEntry,
+    value: Any,
+    hyperparameters: Mapping[str, Any],
+) -> None:
     fixed = entry.fixed
     if isinstance(fixed, Expression):
         if entry.each_layer:
@@ -177,7 +213,8 @@ def _check_fixed(dialect: Dialect, entry: FieldEntry, value: Any, hyperparameter
         else:
             fixed = fixed.evaluate(hyperparameters.__getitem__)
     if value != fixed:
-        raise _cannot(dialect, entry.name, value, f"its code fixes it to {fixed!r}")
+        why = f"its code fixes it to {fixed!r}"
+        raise _cannot(dialect, entry.name, value, _because(hyperparameter, why))
 
 
 def _prove(
@@ -201,7 +238,12 @@ def _prove(
         if hyperparameter.advisory or (entry is not None and entry.has_assumed):
             continue
         if again[name] != value:
-            raise _cannot(dialect, name, value, f"its config would read as {again[name]!r}")
+            why = f"its config would read as {again[name]!r}"
+            raise _cannot(dialect, name, value, _because(hyperparameter, why))
+
+
+def _because(hyperparameter: Hyperparameter, why: str) -> str:
+    return f"{why}; {hyperparameter.note}" if hyperparameter.note else why
 
 
 def _cannot(dialect: Dialect, name: str, value: Any, why: str) -> UnsupportedError:

@@ -100,9 +100,8 @@ def side_files(
         hyperparameters,
         shapes=shapes,
         weights_dtype=dtype_word(most) if most else None,
+        kept=identity.raw if target.name == identity.dialect.name and identity.words is None else {},
     )
-    if target.name == identity.dialect.name and identity.words is None:
-        config = {**identity.raw, **config}
     sides = []
     if target.config.file is not None:
         sides.append(SideFile(target.config.file, dump_config(config, target.config.file)))

@@ -170,6 +170,7 @@ class _Candidate:
     words: Dialect
     raw: Mapping[str, Any]
     inferred: Mapping[str, Any] | None = None
+    file: str | None = None
 
     @property
     def bare(self) -> bool:
@@ -177,15 +178,29 @@ class _Candidate:
         return not self.raw and self.words is self.dialect and self.dialect.config.recognise is None
 
     def reader(self, words: Dialect, raw: Mapping[str, Any], shapes: Shapes, label: str) -> ConfigReader:
-        inner = get(raw, words.config.section)[1] if words.config.section else raw
         return ConfigReader(
             words,
             self.family.canonical,
-            inner if isinstance(inner, Mapping) else {},
+            _inside(raw, words),
             shapes,
             label,
             self.inferred if words is self.dialect else None,
+            self.file,
         )
+
+
+def _inside(raw: Mapping[str, Any], words: Dialect) -> Mapping[str, Any]:
+    """The section of a config that the table reads, with those outer fields that stand before its own."""
+    if words.config.section is None:
+        return raw
+    found = get(raw, words.config.section)[1]
+    inner = dict(found) if isinstance(found, Mapping) else {}
+    for name, left_out in words.config.outer.items():
+        if raw.get(name) is not None:
+            inner[name] = raw[name]
+        elif left_out == "ignore":
+            inner.pop(name, None)
+    return inner
 
 
 def _recognised(checkpoint: Checkpoint, candidate: _Candidate, names: Mapping[str, str]) -> bool:
@@ -200,20 +215,26 @@ def _recognised(checkpoint: Checkpoint, candidate: _Candidate, names: Mapping[st
 
 def _read(checkpoint: Checkpoint, found: _Candidate, names: Mapping[str, str]) -> Identity:
     shapes = _shapes(checkpoint, names)
+    found, leftover = _without_quantization(checkpoint, found, names)
     reader = found.reader(found.words, found.raw, shapes, checkpoint.label)
     values = reader.read()
-    notes: tuple[str, ...] = ()
+    passed = ", ".join(reader.passed_over)
+    title = found.words.title
+    notes: tuple[str, ...] = (
+        *leftover,
+        *([f"{found.file}: {passed}: passed over, as {title} does"] if passed else []),
+    )
     if found.words is not found.dialect:
         # What only the tensors say, such as how many rows are padding.
         own = found.reader(found.dialect, {}, shapes, checkpoint.label)
         for name, item in found.family.canonical.hyperparameters.items():
             if item.advisory and values[name] is None and name in found.dialect.config.fields:
                 values[name] = own.value(name)
-        notes = (f"the config is in the words of {found.words.title}",)
+        notes += (f"the config is in the words of {found.words.title}",)
     elif found.inferred is not None:
-        notes = (_assumed(found, values),)
+        notes += (_assumed(found, values),)
     elif not found.raw:
-        notes = (
+        notes += (
             f"no {found.dialect.config.file} beside the weights: what their shapes do not say is taken to be "
             f"as in the published {found.family.name} models",
         )
@@ -227,6 +248,37 @@ def _read(checkpoint: Checkpoint, found: _Candidate, names: Mapping[str, str]) -
         notes,
         found.words if found.words is not found.dialect else None,
     )
+
+
+# transformers' words for how its weights are quantised.
+_QUANTIZATION = "quantization_config"
+
+
+def _without_quantization(
+    checkpoint: Checkpoint, found: _Candidate, names: Mapping[str, str]
+) -> tuple[_Candidate, tuple[str, ...]]:
+    """A merged finetune may keep the words of the quantised model that it began as.
+
+    Where every weight is a plain float they describe nothing that is there. Raises UnsupportedError else.
+    """
+    if found.words.config.file != "config.json" or found.raw.get(_QUANTIZATION) is None:
+        return found, ()
+    for name in names:
+        dtype = checkpoint.tensors[name].dtype
+        if dtype.name not in _PLAIN:
+            method = found.raw[_QUANTIZATION]
+            method = method.get("quant_method", method) if isinstance(method, Mapping) else method
+            raise UnsupportedError(
+                f"{found.file}: {_QUANTIZATION} says {method!r}, and {name} is stored as {dtype.name}",
+                cause="quantised weights of transformers are not read",
+                hint="dequantise the model with transformers and save it again",
+            )
+    raw = {key: value for key, value in found.raw.items() if key != _QUANTIZATION}
+    note = f"{found.file}: {_QUANTIZATION} is left out: every weight is stored as a plain float"
+    return replace(found, raw=raw), (note,)
+
+
+_PLAIN = frozenset({"F64", "F32", "F16", "BF16"})
 
 
 def _assumed(found: _Candidate, values: Mapping[str, Any]) -> str:
@@ -266,17 +318,18 @@ def _candidates(
                 continue
             if file is None or checkpoint.container not in dialect.files.readable:
                 continue
+            override = config if config is not None and config.suffix == Path(file).suffix else None
+            called = override.name if override is not None else file
             if file not in raws:
-                override = config if config is not None and config.suffix == Path(file).suffix else None
                 raws[file] = raw_config(checkpoint, file, override)
             raw = raws[file]
             if raw is not None and (named or matches(raw, dialect.config.match)):
-                yield _Candidate(family, dialect, dialect, raw)
+                yield _Candidate(family, dialect, dialect, raw, None, called)
                 continue
             lenders = [family.dialects[name] for name in dialect.config.borrow if name in family.dialects]
             lender = next((lender for lender in lenders if raw and matches(raw, lender.config.match)), None)
             if lender is not None:
-                yield _Candidate(family, dialect, lender, raw or {})
+                yield _Candidate(family, dialect, lender, raw or {}, None, called)
             elif not raw and dialect.config.optional:
                 yield _Candidate(family, dialect, dialect, {})
 

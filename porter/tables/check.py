@@ -17,11 +17,11 @@ from typing import Any
 
 from porter.layout import Expression
 from porter.layout.parse import Axis
-from porter.tables.model import Canonical, CanonicalTensor, Dialect, Rule, TableError, Where
+from porter.tables.model import Canonical, CanonicalTensor, Constant, Dialect, Rule, TableError, Where
 from porter.tables.patterns import Pattern
 
 # What an expression may call. Conditions, sizes and fixed values call nothing: both directions compute them.
-READING = frozenset({"field", "given", "has", "shape", "label", "count", "length"})
+READING = frozenset({"field", "given", "has", "shape", "label", "count", "length", "is_list", "floor"})
 WRITING = frozenset({"written"})
 VALUES = frozenset({"sqrt"})
 
@@ -261,7 +261,16 @@ def _check_config(dialect: Dialect, canonical: Canonical) -> None:
             )
         if isinstance(value, Expression):
             _names(value, names | {"layer"}, where, name, READING)
+    held = {entry.write_to: entry for entry in dialect.config.fields.values()}
     for name, (value, where) in dialect.config.write.items():
+        if name in held and not isinstance(value, Expression):
+            raise TableError(
+                where,
+                f"[config.write] says {name} = {value!r}, which is written from {held[name].name}",
+                hint="one of the two would be lost: leave the constant out",
+            )
+        if isinstance(value, Constant):
+            value = value.when
         if isinstance(value, Expression):
             _names(value, names | {"weights_dtype"}, where, name, WRITING)
     if dialect.config.recognise is not None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from porter.layout import Expression
-from porter.tables.model import ConfigTable, FieldEntry, TableError, Where
+from porter.tables.model import ConfigTable, Constant, FieldEntry, MergedDict, TableError, Where
 from porter.tables.table_parts import expression_at
 from porter.tables.toml_source import TableSource
 
 _CONFIG_KEYS = {
     *("file", "match", "fields", "write", "require", "known", "float32"),
-    *("section", "optional", "recognise", "borrow", "published"),
+    *("section", "optional", "recognise", "borrow", "published", "merge", "outer"),
 }
+_MERGE_KEYS = {"first", "base", "update", "fill", "kind", "keys"}
 _ENTRY_KEYS = {
     "field",
     "write_to",
@@ -45,6 +46,9 @@ def load_config(chain: list[TableSource]) -> ConfigTable:
     published: dict[str, tuple[Any, Where]] = {}
     require: dict[str, tuple[Any, ...] | None] = {}
     known: list[str] = []
+    merge: dict[str, MergedDict] = {}
+    merged: dict[str, dict[str, Any]] = {}
+    outer: dict[str, str] = {}
     for source in chain:
         config = source.data.get("config", {})
         for key in config:
@@ -59,11 +63,17 @@ def load_config(chain: list[TableSource]) -> ConfigTable:
         section = config.get("section", section)
         optional = bool(config.get("optional", optional))
         borrow = tuple(config.get("borrow", borrow))
+        outer |= config.get("outer", {})
+        for name, value in config.get("merge", {}).items():
+            merged[name] = {**merged.get(name, {}), **value}
+            merge[name] = _merged(name, merged[name], source.where("config", "merge", name))
         if "recognise" in config:
             recognise = expression_at(config["recognise"], source.where("config", "recognise"))
         match |= config.get("match", {})
         for name, raw in config.get("fields", {}).items():
             fields[name] = _entry(name, raw, source.where("config", "fields", name))
+            # A field takes the place of an inherited constant.
+            write.pop(fields[name].write_to or "", None)
         for name, value in config.get("write", {}).items():
             write[name] = (_written(value, source, name), source.where("config", "write", name))
         for name, value in config.get("published", {}).items():
@@ -85,12 +95,32 @@ def load_config(chain: list[TableSource]) -> ConfigTable:
         recognise,
         borrow,
         published,
+        merge,
+        outer,
+    )
+
+
+def _merged(name: str, spec: dict[str, Any], where: Where) -> MergedDict:
+    if unknown := sorted(spec.keys() - _MERGE_KEYS):
+        raise TableError(
+            where, f"{name}: unknown key `{unknown[0]}`", hint=f"known: {', '.join(sorted(_MERGE_KEYS))}"
+        )
+    return MergedDict(
+        first=tuple(spec.get("first", [])),
+        base=spec.get("base", {}),
+        update=tuple(spec.get("update", [])),
+        fill=spec.get("fill", {}),
+        kind=tuple(spec.get("kind", [])),
+        keys={kind: tuple(keys) for kind, keys in spec.get("keys", {}).items()},
     )
 
 
 def _written(value: Any, source: TableSource, name: str) -> Any:
+    where = source.where("config", "write", name)
     if isinstance(value, dict) and set(value) == {"expr"}:
-        return expression_at(value["expr"], source.where("config", "write", name))
+        return expression_at(value["expr"], where)
+    if isinstance(value, dict) and set(value) == {"value", "when"}:
+        return Constant(value["value"], expression_at(value["when"], where))
     return value
 
 

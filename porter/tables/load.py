@@ -67,7 +67,7 @@ _DIALECT_KEYS = {
     "example",
 }
 _TENSOR_KEYS = {"axes", "when", "tied"}
-_HYPERPARAMETER_KEYS = {"type", "neutral", "optional", "advisory", "when"}
+_HYPERPARAMETER_KEYS = {"note", "type", "neutral", "optional", "advisory", "when"}
 _TYPES = {"int", "number", "bool", "str", "list", "any"}
 
 
@@ -112,7 +112,7 @@ def load_canonical(path: Path, roots: Path | Sequence[Path]) -> Canonical:
         normal={
             name: expression_at(str(value), where) for name, (value, where) in merge(chain, "normal").items()
         },
-        example={name: value for name, (value, _) in merge(chain, "example").items()},
+        example=_example(chain),
         path=path,
     )
     check_canonical(canonical)
@@ -154,7 +154,7 @@ def load_dialect(path: Path, roots: Path | Sequence[Path], canonical: Canonical)
         beyond=tuple(text for source in chain for text in texts_of(source, "beyond")),
         shared=bool(own.data.get("shared", False)),
         after=tuple(texts_of(own, "after")),
-        example={key: value for key, (value, _) in merge(chain, "example").items()},
+        example=_example(chain),
     )
     check_dialect(dialect, canonical)
     # A base has rules for what its cousins have; those that never hold here would only be in the way.
@@ -191,7 +191,14 @@ def _hyperparameter(name: str, value: Any, where: Where) -> Hyperparameter:
     advisory = bool(spec.get("advisory", False))
     required = not (advisory or spec.get("optional", False) or "neutral" in spec)
     when = expression_at(spec["when"], where) if "when" in spec else None
-    return Hyperparameter(name, spec["type"], required, spec.get("neutral"), advisory, where, when)
+    return Hyperparameter(
+        name, spec["type"], required, spec.get("neutral"), advisory, where, spec.get("note"), when
+    )
+
+
+def _example(chain: list[TableSource]) -> dict[str, Any]:
+    """TOML has no null: an inherited value is taken back by `{ absent = true }`."""
+    return {name: value for name, (value, _) in merge(chain, "example").items() if value != {"absent": True}}
 
 
 def _version(source: TableSource) -> int:

@@ -44,8 +44,9 @@ class Hyperparameter:
 
     `type` is int, number, bool, str, ints-or-bools list (`list`), or `any`. `required` ones must be
     stated by every dialect; others have `neutral`, the value that a dialect's silence means. A lossy
-    `advisory` one may be dropped by a dialect that has no place for it (names, token ids). Where `when` does
-    not hold, it has its neutral value whatever a config says.
+    `advisory` one may be dropped by a dialect that has no place for it (names, token ids). `note` says, where
+    it is refused, what a reader of the config would not guess. Where `when` does not hold, it has its neutral
+    value whatever a config says.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Hyperparameter:
     neutral: Any
     advisory: bool
     where: Where
+    note: str | None = None
     when: Expression | None = None
 
 
@@ -158,13 +160,41 @@ class FieldEntry:
 
 
 @dataclass(frozen=True)
+class Constant:
+    """What a dialect's config always holds, where a condition on the hyperparameters holds."""
+
+    value: Any
+    when: Expression
+
+
+@dataclass(frozen=True)
+class MergedDict:
+    """One dict that a framework makes of several places of its config, under a name that fields can read.
+
+    It is the first of `first` that holds anything, whole, or else `base`; the dicts in `update` overwrite its
+    entries; `fill` names the fields whose values stand in for entries that are left out. `kind` are the
+    entries that say what kind of dict it is, in order of precedence, and `keys` the entries that each kind
+    reads: the framework passes over those of another kind, and none may be of no kind.
+    """
+
+    first: tuple[str, ...]
+    base: Mapping[str, Any]
+    update: tuple[str, ...]
+    fill: Mapping[str, str]
+    kind: tuple[str, ...]
+    keys: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
 class ConfigTable:
     """A dialect's config: its file, how the family is recognised in it, and its fields.
 
     `section` is the part of the file that the fields stand in. With `optional`, weights that `recognise`
     holds for may come without a config; `borrow` names dialects whose config may stand in for it. Weights
     without a config are taken to have what is `published`, where their shapes do not say. `require` gives the
-    values of a field that the family covers, None for any.
+    values of a field that the family covers, None for any. `merge` makes one dict of several; `outer` are
+    fields that stand beside the section and go before its own, which are read where the outer one is left
+    out ("inner") or never ("ignore").
     """
 
     file: str | None
@@ -179,6 +209,8 @@ class ConfigTable:
     recognise: Expression | None = None
     borrow: tuple[str, ...] = ()
     published: Mapping[str, tuple[Any, Where]] = field(default_factory=dict)
+    merge: Mapping[str, MergedDict] = field(default_factory=dict)
+    outer: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

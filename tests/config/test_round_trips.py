@@ -25,7 +25,9 @@ def hyperparameters(draw, configs, family):
     """The family's example with other sizes and settings that every writable dialect can express."""
     n_layer = draw(st.integers(1, 7))
     n_kv_head = draw(st.integers(1, 4))
-    head_dim = 2 * draw(st.integers(1, 9))
+    # A quarter of it is rotated in GPT-NeoX; an odd number of dims is rotated differently by each framework.
+    partly = ("gpt_neox", "phi", "phi3", "stablelm")
+    head_dim = (8 if family in partly else 2) * draw(st.integers(1, 9))
     merged = family in ("gpt_neox", "phi", "phi3", "falcon", "stablelm")  # head_dim is d_model / n_head
     per_kv = 1 if family == "gpt_neox" else draw(st.integers(1, 4))
     n_head = n_kv_head * per_kv
@@ -51,6 +53,8 @@ def hyperparameters(draw, configs, family):
         if example[name] is not None:
             every = family in ("mistral", "mixtral", "phi3", "starcoder2", "qwen3_moe")
             flags = draw(st.lists(st.booleans(), min_size=n_layer, max_size=n_layer))
+            # Windows on no layer would be none at all.
+            flags[0] = True
             changes[name] = [True] * n_layer if every else flags
     if changes.get("rope_local_layers") is not None:
         changes["rope_local_layers"] = changes["sliding_layers"]
@@ -67,9 +71,12 @@ def hyperparameters(draw, configs, family):
                 "rope_high_freq_factor": 4.0,
                 "rope_original_context": 8192,
             }
-    if family in ("gemma2", "gemma3_text"):
+    if family == "gemma2":
         changes["attn_softcap"] = draw(st.sampled_from([None, 50.0, 30.0]))
+    if family in ("gemma2", "gemma3_text"):
         changes["final_softcap"] = draw(st.sampled_from([None, 30.0, 20.0]))
+    if family in partly:
+        changes["rotary_percentage"] = draw(st.sampled_from([0.25, 0.5, 0.75]))
     if family == "mixtral":
         changes["d_expert"] = changes["d_ff"]
     if family == "gpt_neox":

@@ -81,9 +81,11 @@ def test_litgpt_finds_olmos_norm_by_the_models_name(configs):
     assert "OLMo" in configs.write("olmo", "litgpt", configs.example("olmo"))["name"]
 
 
-def test_condensed_positions_are_linear_scaling(configs):
-    wanted = configs.example("llama", rope_condense=2)
-    assert configs.write("llama", "hf", wanted)["rope_scaling"] == {"rope_type": "linear", "factor": 2}
+def test_windows_on_no_layer_are_none(configs):
+    wanted = configs.example("mistral", sliding_window=13, sliding_layers=[False] * 7)
+    assert configs.write("mistral", "hf", wanted)["sliding_window"] is None
+    kept = configs.example("mistral", sliding_window=13, sliding_layers=[True] * 7)
+    assert configs.write("mistral", "hf", kept)["sliding_window"] == 13
 
 
 @pytest.mark.parametrize("name", ["Gemma", "org/Llama-3-Gemma-merge"])
