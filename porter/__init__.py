@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from porter.api.inspect import inspect
     from porter.api.state_dict import load_state_dict
     from porter.errors import PorterError
+    from porter.execution.run_options import RunOptions
     from porter.planning.plan import Plan
+    from porter.planning.plan_options import PlanOptions
     from porter.recognition.inspection import Inspection
 
 __all__ = [
@@ -33,7 +35,9 @@ __all__ = [
     "Health",
     "Inspection",
     "Plan",
+    "PlanOptions",
     "PorterError",
+    "RunOptions",
     "__version__",
     "convert",
     "doctor",
@@ -55,6 +59,8 @@ _HOMES = {
     "inspect": "porter.api.inspect",
     "load_state_dict": "porter.api.state_dict",
     "Plan": "porter.planning.plan",
+    "PlanOptions": "porter.planning.plan_options",
+    "RunOptions": "porter.execution.run_options",
     "PorterError": "porter.errors",
 }
 

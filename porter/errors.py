@@ -56,3 +56,7 @@ class MalformedError(PorterError):
     """The input breaks its own format, is incomplete, or is unsafe to read."""
 
     exit_code = 6
+
+
+class ChangedError(MalformedError):
+    """A source is not what it was when it was planned for."""

@@ -17,7 +17,7 @@ ROOT = Path(porter.__file__).parent
 
 # Each imports only from those before it.
 ORDER = [
-    *("errors", "dtypes", "layout", "sources", "containers", "tables", "config", "tokenizers"),
+    *("errors", "system", "dtypes", "layout", "sources", "containers", "tables", "config", "tokenizers"),
     *("recognition", "planning", "execution", "models", "verification", "reporting", "api", "cli"),
 ]
 # The front doors: they only open what lies behind.

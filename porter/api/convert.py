@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from porter.api.opening import Opened, open_source
-from porter.dtypes import dtype_spoken
 from porter.errors import UsageError
-from porter.execution.run_options import ExecutionOptions
+from porter.execution.run_options import RunOptions
+from porter.execution.watch import Watch
 from porter.planning.build import build_plan
 from porter.planning.plan import Plan
-from porter.planning.plan_options import Options
+from porter.planning.plan_options import PlanOptions
 from porter.planning.summary import grade
 from porter.tables.catalogue import load_user_table
 from porter.tables.model import Dialect
 
 if TYPE_CHECKING:
-    from porter.sources.hub.hub_source import HubSource
+    from porter.execution.executor import Result
 
 RECEIPT = "porter-receipt.json"
 
@@ -52,88 +50,28 @@ class Prepared:
     plan: Plan
 
 
-def plan(
-    source: str | Path | None = None,
-    *,
-    to: str | None = None,
-    dtype: str = "keep",
-    tied: str | None = None,
-    max_shard_size: str | int | None = None,
-    allow_unmapped: Sequence[str] = (),
-    maps: Sequence[Path] = (),
-    config: Path | None = None,
-    source_dialect: str | None = None,
-    container: str | None = None,
-    text_only: bool = False,
-) -> Plan:
+def plan(source: str | Path | None = None, options: PlanOptions | None = None, **chosen: Any) -> Plan:
     """Prove and plan a conversion from headers and configs alone; nothing is written.
 
-    `to` is a dialect (`litgpt`, `hf`, or one of your own tables in `maps`). `dtype` is keep, bfloat16,
-    float16 or float32. `tied` is write or omit (default: as the target's table says). `text_only` takes the
-    language model out of a checkpoint that holds other parts as well. `container` is pth
-    for a torch zip, where the target reads one. Raises PorterError.
+    What to make is said by a `PlanOptions`, or by its fields as keywords: `to="litgpt"`. Raises PorterError.
     """
-    return prepare(
-        source,
-        to=to,
-        dtype=dtype,
-        tied=tied,
-        max_shard_size=max_shard_size,
-        allow_unmapped=allow_unmapped,
-        maps=maps,
-        config=config,
-        source_dialect=source_dialect,
-        container=container,
-        text_only=text_only,
-    ).plan
+    return prepare(source, options, **chosen).plan
 
 
-def prepare(
-    source: str | Path | None,
-    *,
-    to: str | None,
-    dtype: str = "keep",
-    tied: str | None = None,
-    max_shard_size: str | int | None = None,
-    allow_unmapped: Sequence[str] = (),
-    maps: Sequence[Path] = (),
-    config: Path | None = None,
-    source_dialect: str | None = None,
-    weights_only: bool = False,
-    container: str | None = None,
-    text_only: bool = False,
-) -> Prepared:
+def prepare(source: str | Path | None, options: PlanOptions | None = None, **chosen: Any) -> Prepared:
     """As `plan`, with the opened source and the target's table."""
-    with _no_collection():
-        return _prepare(
-            source,
-            _target_name(to, maps),
-            Options(
-                None if dtype == "keep" else dtype_spoken(dtype),
-                tied,
-                max_shard_size,
-                tuple(allow_unmapped),
-                weights_only,
-                container,
-                text_only,
-            ),
-            maps,
-            config,
-            source_dialect,
-        )
-
-
-def _prepare(
-    source: str | Path | None,
-    name: str,
-    options: Options,
-    maps: Sequence[Path],
-    config: Path | None,
-    source_dialect: str | None,
-) -> Prepared:
+    options = replace(options, **chosen) if options is not None else PlanOptions(**chosen)
+    name = _target_name(options)
     # A state dict needs the files themselves; all else can be planned, and moved, from afar.
     remote = None if options.weights_only else "bytes"
-    opened = open_source(source, maps=maps, config=config, dialect=source_dialect, remote=remote)
+    opened = open_source(
+        source,
+        maps=options.maps,
+        config=options.config,
+        dialect=options.source_dialect,
+        remote=remote,
+        key=options.key,
+    )
     identity = opened.identified()
     target = identity.family.dialect(name)
     return Prepared(opened, target, build_plan(opened.checkpoint, identity, target, options))
@@ -142,43 +80,24 @@ def _prepare(
 def convert(
     source: str | Path | None = None,
     out: str | Path | None = None,
+    options: PlanOptions | None = None,
     *,
-    to: str | None = None,
-    dtype: str = "keep",
-    tied: str | None = None,
-    max_shard_size: str | int | None = None,
-    allow_unmapped: Sequence[str] = (),
-    maps: Sequence[Path] = (),
-    config: Path | None = None,
-    source_dialect: str | None = None,
-    container: str | None = None,
-    text_only: bool = False,
+    run_options: RunOptions | None = None,
     target_model: str | None = None,
     force: bool = False,
-    options: ExecutionOptions | None = None,
     progress: Callable[[str, int], None] | None = None,
+    **chosen: Any,
 ) -> Conversion:
     """Convert a checkpoint into the directory `out`, all or nothing.
 
-    With `target_model` the live PyTorch module is asked first (see `porter.verification.live`). An
-    existing `out` is replaced only with `force`, and only if porter wrote it. Raises PorterError.
+    What to make is said by a `PlanOptions`, or by its fields as keywords; how, by `run_options`. With
+    `target_model` the live PyTorch module is asked first (see `porter.verification.live`). An existing `out`
+    is replaced only with `force`, and only if porter wrote it. Raises PorterError.
     """
-    prepared = prepare(
-        source,
-        to=to,
-        dtype=dtype,
-        tied=tied,
-        max_shard_size=max_shard_size,
-        allow_unmapped=allow_unmapped,
-        maps=maps,
-        config=config,
-        source_dialect=source_dialect,
-        container=container,
-        text_only=text_only,
-    )
+    prepared = prepare(source, options, **chosen)
     if target_model is not None:
         check_target_model(prepared, target_model)
-    return run(prepared, out, force=force, options=options, progress=progress)
+    return run(prepared, out, force=force, options=run_options, watch=Watch(progress))
 
 
 def check_target_model(prepared: Prepared, spec: str) -> int:
@@ -193,34 +112,27 @@ def run(
     out: str | Path | None = None,
     *,
     force: bool = False,
-    options: ExecutionOptions | None = None,
-    progress: Callable[[str, int], None] | None = None,
-    moving: Callable[[str], None] | None = None,
-    notice: Callable[[str], None] | None = None,
+    options: RunOptions | None = None,
+    watch: Watch | None = None,
 ) -> Conversion:
     """Run a prepared plan and publish its directory.
 
-    `options` say how: sharing blocks, digests, resuming, memory. What `progress`, `moving` and `notice`
-    are told is described at `porter.execution.run.execute`.
+    `options` say how: sharing blocks, digests, resuming, memory; `watch` is told how it goes.
     """
-    from porter.execution.run import execute
+    from porter.execution.publish import publish_plan
 
     destination = Path(out) if out is not None else default_out(prepared)
-    if prepared.opened.stream is not None:
-        return _run_remote(
-            prepared, prepared.opened.stream, destination, force, options, progress, moving, notice
-        )
-    result = execute(
+    checkpoint = prepared.opened.checkpoint
+    assert checkpoint.source is not None, "a plan that is run has a source"
+    result = publish_plan(
         prepared.plan,
-        prepared.opened.checkpoint.root,
+        checkpoint.source,
         destination,
         force=force,
-        inside=prepared.opened.checkpoint.single,
+        inside=checkpoint.single,
         options=options,
-        progress=progress,
-        moving=moving,
-        notice=notice,
-        receipt=lambda digests: receipt(prepared, digests),
+        watch=watch,
+        receipt=lambda made: receipt(prepared, made),
     )
     return Conversion(
         prepared.plan,
@@ -229,37 +141,6 @@ def run(
         dict(result.sizes),
         dict(result.digests),
         dict(result.shared),
-    )
-
-
-def _run_remote(
-    prepared: Prepared,
-    stream: HubSource,
-    destination: Path,
-    force: bool,
-    options: ExecutionOptions | None,
-    progress: Callable[[str, int], None] | None,
-    moving: Callable[[str], None] | None,
-    notice: Callable[[str], None] | None,
-) -> Conversion:
-    from porter.execution.remote import execute_remote
-
-    result = execute_remote(
-        prepared.plan,
-        stream,
-        prepared.opened.checkpoint.root,
-        destination,
-        force=force,
-        options=options,
-        progress=progress,
-        moving=moving,
-        notice=notice,
-        receipt=lambda digests, verified: receipt(
-            prepared, digests, {name: stream.sha256(name) for name in verified}
-        ),
-    )
-    return Conversion(
-        prepared.plan, prepared.opened.source, destination, dict(result.sizes), dict(result.digests)
     )
 
 
@@ -274,16 +155,13 @@ def default_out(prepared: Prepared) -> Path:
     return here / f"{checkpoint.label.rsplit('/', 1)[-1]}-{prepared.target.name}"
 
 
-def receipt(
-    prepared: Prepared, digests: Mapping[str, str | None], verified: Mapping[str, str | None] | None = None
-) -> bytes:
-    """What was converted from what, by which plan and tables; digests where the bytes passed by.
-
-    `verified` are the source files whose published sha256 was found to be right.
-    """
+def receipt(prepared: Prepared, result: Result) -> bytes:
+    """What was converted from what, by which plan and tables; digests where the bytes passed by."""
     from porter import __version__
 
-    made, known = prepared.plan, verified or {}
+    made, source = prepared.plan, prepared.opened.checkpoint.source
+    published = source.files() if source is not None else {}
+    known = {name: published[name].digest for name in result.verified}
     content: dict[str, Any] = {
         "schema": 1,
         "plan": made.hash,
@@ -300,28 +178,15 @@ def receipt(
                 for name, size in made.source_sizes.items()
             },
         },
-        "files": {name: {"sha256": digest} for name, digest in digests.items()},
+        "files": {name: {"sha256": digest} for name, digest in result.digests.items()},
         "notes": list(made.notes),
     }
     return (json.dumps(content, indent=2) + "\n").encode()
 
 
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Planning makes millions of small values and no cycles: the collector would only walk them, again and
-    again (two thirds of the time for 100,000 tensors)."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-def _target_name(to: str | None, maps: Sequence[Path]) -> str:
-    if to is not None:
-        return to
-    if maps:
-        return load_user_table(maps[-1]).name
+def _target_name(options: PlanOptions) -> str:
+    if options.to is not None:
+        return options.to
+    if options.maps:
+        return load_user_table(options.maps[-1]).name
     raise UsageError("no target was named", hint="--to litgpt or --to hf")

@@ -8,10 +8,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from porter.api.opening import open_source
-from porter.dtypes import dtype_named
 from porter.planning.build import build_plan
 from porter.planning.plan import Plan
-from porter.planning.plan_options import Options
+from porter.planning.plan_options import PlanOptions
 from porter.recognition.inspection import Inspection, describe
 
 
@@ -21,14 +20,16 @@ def inspect(
     filter: str | None = None,
     maps: Sequence[Path] = (),
     config: Path | None = None,
+    key: str | None = None,
 ) -> Inspection:
     """Look at a checkpoint: a directory, a weight file, or a model on the Hub (`gemma-2b`, `hf://org/name`).
 
     Of a model on the Hub only headers and config are fetched, and nothing that the cache holds. `filter` is
-    a shell pattern that tensor names must match. No weight is read. Raises PorterError: 6 for a malformed
+    a shell pattern that tensor names must match; `key` the state dict to take from a torch file that holds
+    several. No weight is read. Raises PorterError: 6 for a malformed
     file, 5 for a container that is not read, 2 if there is nothing at `source`.
     """
-    opened = open_source(source, maps=maps, config=config, remote="headers")
+    opened = open_source(source, maps=maps, config=config, remote="headers", key=key)
     return describe(opened.source, opened.checkpoint, opened.identity, opened.reason, filter)
 
 
@@ -39,15 +40,16 @@ def inspect_as(
     filter: str | None = None,
     maps: Sequence[Path] = (),
     config: Path | None = None,
+    key: str | None = None,
 ) -> Plan:
     """A checkpoint's tensors under their names and shapes in another dialect: a plan of weights alone.
 
     Quantised tensors are shown as float32. `filter` is a shell pattern on the other dialect's names.
     """
-    opened = open_source(source, maps=maps, config=config, remote="headers")
+    opened = open_source(source, maps=maps, config=config, remote="headers", key=key)
     identity = opened.identified()
     quantised = any(tensor.dtype.quantised for tensor in opened.checkpoint.tensors.values())
-    options = Options(dtype=dtype_named("F32") if quantised else None, weights_only=True)
+    options = PlanOptions(dtype="float32" if quantised else "keep", weights_only=True)
     plan = build_plan(opened.checkpoint, identity, identity.family.dialect(dialect), options)
     if filter is None:
         return plan

@@ -82,7 +82,7 @@ def show(
     for name, tensor in found.canonical.tensors.items():
         for rule in one.rules:
             for other in two.rules:
-                if name not in rule.ours or name not in other.ours:
+                if name not in rule.weights or name not in other.weights:
                     continue
                 if hyperparameters is not None and (
                     rule.theirs.text not in shapes_one or other.theirs.text not in shapes_two

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from porter.containers.checkpoint import Checkpoint, open_checkpoint
 from porter.errors import PorterError, UsageError
@@ -15,26 +14,19 @@ from porter.sources.local import Location, locate
 from porter.sources.names import HubReference, find_source
 from porter.tables.catalogue import Family, load_families
 
-if TYPE_CHECKING:
-    from porter.sources.hub.hub_source import HubSource
-
 # Files whose presence makes the current directory a checkpoint.
 _WEIGHTS = ("*.safetensors", "*.gguf", "*.pth", "*.bin", "*.weights.h5", "*.ckpt", "_METADATA")
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A checkpoint with the tables that apply to it. `identity` is None where no table fits: see `reason`.
-
-    `stream` is where the bytes are to be read if they are not on this machine.
-    """
+    """A checkpoint with the tables that apply to it. `identity` is None where no table fits: see `reason`."""
 
     source: str
     checkpoint: Checkpoint
     families: Mapping[str, Family]
     identity: Identity | None
     reason: PorterError | None
-    stream: HubSource | None = None
 
     def identified(self) -> Identity:
         """The identity, or the error that says why there is none."""
@@ -51,28 +43,30 @@ def open_source(
     config: Path | None = None,
     dialect: str | None = None,
     remote: str | None = None,
+    key: str | None = None,
 ) -> Opened:
     """Open a checkpoint (default: `default_source`) and find out what it is.
 
     A path always wins over a name on the Hub. What a name stands for is taken from the Hub's cache; only
-    with `remote` may it be read over the network: its "headers", or its "bytes" too.
+    with `remote` may it be read over the network: its "headers", or its "bytes" too. `key` names a state dict
+    of a torch file that holds several.
     """
     where = default_source() if source is None else source
     families = load_families(maps)
     if config is not None and not config.is_file():
         raise UsageError(f"there is no config at {config}")
-    checkpoint, stream = _open(where, remote)
+    checkpoint = _open(where, remote, key)
     try:
         identity = identify(checkpoint, families, config=config, dialect=dialect)
     except PorterError as error:
-        return Opened(str(where), checkpoint, families, None, error, stream)
-    return Opened(str(where), checkpoint, families, identity, None, stream)
+        return Opened(str(where), checkpoint, families, None, error)
+    return Opened(str(where), checkpoint, families, identity, None)
 
 
-def _open(source: str | Path, remote: str | None) -> tuple[Checkpoint, HubSource | None]:
+def _open(source: str | Path, remote: str | None, key: str | None) -> Checkpoint:
     if isinstance(source, str) and (there := kaggle.parse(source)) is not None:
         if (copy := kaggle.cached(there)) is not None:
-            return open_checkpoint(locate(copy[1])), None
+            return open_checkpoint(locate(copy[1]), key)
         raise UsageError(
             f"{source} has not been downloaded",
             cause=f"{there.label} is not, or not completely, in {kaggle.cache_root()}",
@@ -80,17 +74,17 @@ def _open(source: str | Path, remote: str | None) -> tuple[Checkpoint, HubSource
         )
     found = find_source(source)
     if not isinstance(found, HubReference):
-        return open_checkpoint(locate(found)), None
+        return open_checkpoint(locate(found), key)
     from porter.sources.hub.repository import cached_snapshot, is_offline
 
     snapshot = cached_snapshot(found)
     if snapshot is not None:
-        return open_checkpoint(Location(snapshot, None, found.repo)), None
+        return open_checkpoint(Location(snapshot, None, found.repo), key)
     if remote is not None and not (remote == "bytes" and is_offline()):
         from porter.containers.hub_headers import open_remote, open_stream
 
         if remote == "headers":
-            return open_remote(found), None
+            return open_remote(found)
         try:
             return open_stream(found)
         except PorterError as error:

@@ -20,7 +20,8 @@ class StoredTensor(NamedTuple):
 
     `shape` is row-major, outermost first (GGUF's reversed dims are already turned round); `file` is
     the file's name relative to the checkpoint, with forward slashes; `offset` is in bytes from the
-    start of that file. The data are `dtype.nbytes(elements)` contiguous bytes. `scales` names the
+    start of that file. The data are `dtype.nbytes(elements)` contiguous bytes, row-major; with `strides`
+    (in elements, one a dim) they lie that far apart instead, as torch keeps views. `scales` names the
     tensor that holds a factor for each row of one that is stored in whole numbers.
     """
 
@@ -30,10 +31,18 @@ class StoredTensor(NamedTuple):
     file: str
     offset: int
     scales: str | None = None
+    strides: tuple[int, ...] | None = None
 
     @property
     def elements(self) -> int:
         return math.prod(self.shape)
+
+    @property
+    def span(self) -> int:
+        """Elements from the first to the last one in the file, those between them included."""
+        if self.strides is None:
+            return self.elements
+        return 1 + sum((size - 1) * step for size, step in zip(self.shape, self.strides, strict=True))
 
     @property
     def nbytes(self) -> int:
@@ -42,13 +51,17 @@ class StoredTensor(NamedTuple):
 
 @dataclass(frozen=True)
 class Header:
-    """What one weight file's header says: its tensors in file order, free metadata, its size in bytes."""
+    """What one weight file's header says: its tensors in file order, free metadata, its size in bytes.
+
+    `notes` are what a user should know of how the file was read.
+    """
 
     container: str
     file: str
     size: int
     tensors: tuple[StoredTensor, ...]
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

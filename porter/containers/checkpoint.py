@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from porter.containers.base import Header, StoredTensor
-from porter.containers.paths import locate
-from porter.containers.torch.torch_state import common_prefix
-from porter.errors import MalformedError, UnsupportedError
+from porter.containers.storage_kinds import adapter_file
+from porter.containers.torch.torch_state import unwrapped
+from porter.errors import MalformedError, UnsupportedError, UsageError
+from porter.sources.base import Source
 from porter.sources.local import Location
+from porter.sources.local_files import LocalSource
+from porter.sources.paths import locate
 
 # Weight files of containers that are known but not read; named so that the error can say what they are.
 _OTHER_CONTAINERS = {
@@ -27,7 +30,8 @@ _OTHER_CONTAINERS = {
 class Checkpoint:
     """`files` are the names and paths of everything in the directory that is no weight file.
 
-    `single` says that one weight file was named, and not the directory around it.
+    `single` says that one weight file was named, and not the directory around it. `source` is where the
+    bytes are read, as it was before the headers were; None where only headers are to be had.
     """
 
     root: Path
@@ -36,18 +40,22 @@ class Checkpoint:
     headers: tuple[Header, ...]
     files: Mapping[str, Path]
     single: bool = False
+    source: Source | None = None
 
     @cached_property
     def tensors(self) -> dict[str, StoredTensor]:
         """All tensors by name, in file order.
 
-        Names lose what `torch.compile` and data-parallel wrappers put before them, where all have it.
+        Names lose what `torch.compile`, FSDP and data-parallel wrappers put into them.
         """
         tensors = [tensor for header in self.headers for tensor in header.tensors]
-        prefix = common_prefix(tensor.name for tensor in tensors)
-        if prefix:
-            tensors = [tensor._replace(name=tensor.name.removeprefix(prefix)) for tensor in tensors]
-        return {tensor.name: tensor for tensor in tensors}
+        bare = unwrapped(tensor.name for tensor in tensors)
+        return {
+            bare[tensor.name]: tensor
+            if bare[tensor.name] == tensor.name
+            else tensor._replace(name=bare[tensor.name])
+            for tensor in tensors
+        }
 
     @property
     def metadata(self) -> Mapping[str, Any]:
@@ -60,16 +68,24 @@ class Checkpoint:
         return {header.file: header.size for header in self.headers}
 
 
-def open_checkpoint(location: Location) -> Checkpoint:
-    """Read the headers of a checkpoint's weight files.
+def open_checkpoint(location: Location, key: str | None = None) -> Checkpoint:
+    """Read the headers of a checkpoint's weight files; `key` names a torch file's state dict.
 
     Raises UnsupportedError for containers that are not read, MalformedError for broken ones and for
     directories that hold no weights.
     """
     from porter.containers.keras import hdf5
     from porter.containers.keras import keras_files as keras
+    from porter.containers.torch import torch_zip
 
-    headers = _headers(location)
+    # What a file was is recorded before anything is read of it, so that no change goes unnoticed.
+    source = LocalSource(location.root, location.label, only=location.file)
+    headers = _headers(location, key)
+    if key is not None and headers[0].container != torch_zip.CONTAINER:
+        raise UsageError(
+            f"--key names a state dict of a torch file, and {location.label} is none",
+            cause=f"it is {headers[0].container}",
+        )
     weights = {header.file for header in headers}
     files = {
         path.name: path
@@ -78,9 +94,8 @@ def open_checkpoint(location: Location) -> Checkpoint:
     }
     if headers[0].container == hdf5.CONTAINER and (location.root / keras.TOKENIZER).is_file():
         files[keras.TOKENIZER] = locate(location.root, keras.TOKENIZER)
-    return Checkpoint(
-        location.root, location.label, headers[0].container, headers, files, location.file is not None
-    )
+    single = location.file is not None
+    return Checkpoint(location.root, location.label, headers[0].container, headers, files, single, source)
 
 
 # Small files that may be read or copied: configs, tokenizers, templates.
@@ -96,8 +111,8 @@ def _readable(root: Path, path: Path) -> bool:
     return True
 
 
-def _headers(location: Location) -> tuple[Header, ...]:
-    from porter.containers.gguf import gguf_header as gguf
+def _headers(location: Location, key: str | None) -> tuple[Header, ...]:
+    from porter.containers.gguf import gguf_split as gguf
     from porter.containers.keras import keras_files as keras
     from porter.containers.orbax import orbax_tree as orbax
     from porter.containers.safetensors import shards as safetensors
@@ -110,29 +125,22 @@ def _headers(location: Location) -> tuple[Header, ...]:
         if path.suffix == ".safetensors":
             return (safetensors.read_header(path, location.file),)
         if path.suffix == ".gguf":
-            return (gguf.read_header(path, location.file),)
+            return gguf.read_file(root, location.file)
         if path.suffix in torch_zip.SUFFIXES:
-            return (torch_zip.read_header(path, location.file),)
+            return (torch_zip.read_header(path, location.file, key),)
         if keras.is_keras(path.name):
             return keras.read_file(root, location.file)
         raise _unsupported(path)
     if any(root.glob("*.safetensors")) or any(root.glob("*.safetensors.index.json")):
         return tuple(safetensors.read_checkpoint_headers(root))
-    models = sorted(root.glob("*.gguf"))
-    if len(models) == 1:
-        return (gguf.read_header(models[0], models[0].name),)
-    if models:
-        raise UnsupportedError(
-            f"{root} holds {len(models)} GGUF files",
-            cause=", ".join(path.name for path in models[:5]),
-            hint="name the file that you mean",
-        )
+    if models := sorted(path.name for path in root.glob("*.gguf")):
+        return gguf.read_directory(root, models)
     if keras.holds_keras(root):
         return keras.read_directory(root)
     if orbax.holds_orbax(root):
         return orbax.read_directory(root)
     if any(path.suffix in torch_zip.SUFFIXES for path in root.iterdir() if path.is_file()):
-        return tuple(torch_zip.read_checkpoint_headers(root))
+        return tuple(torch_zip.read_checkpoint_headers(root, key))
     for path in sorted(root.iterdir()):
         if path.suffix in _OTHER_CONTAINERS and path.is_file():
             raise _unsupported(path)
@@ -144,14 +152,14 @@ def _headers(location: Location) -> tuple[Header, ...]:
 
 
 def _refuse_adapter(location: Location) -> None:
-    """An adapter (PEFT's names) is a change to a model and not a model."""
+    """An adapter, by its file's name, is a change to a model and not a model."""
     names = [location.file] if location.file else [path.name for path in location.root.iterdir()]
-    weights = [name for name in names if Path(name).suffix in (".safetensors", ".bin", ".gguf", ".pth")]
-    if weights and all(name.startswith("adapter_model.") for name in weights):
+    if (found := adapter_file(names)) is not None:
+        file, kind = found
         raise UnsupportedError(
             f"{location.label} is an adapter, not a whole model",
-            cause=f"found {weights[0]}, which holds changes to the weights of another checkpoint",
-            hint="merge it first: peft's merge_and_unload(), then save_pretrained(), and convert that",
+            cause=f"found {file}, which holds changes to the weights of another checkpoint",
+            hint=kind.hint,
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from porter.containers.base import Header
@@ -51,8 +52,8 @@ def open_remote(ref: HubReference, token: str | None = None) -> Checkpoint:
     return Checkpoint(root, ref.repo, headers[0].container, tuple(headers), files)
 
 
-def open_stream(ref: HubReference, token: str | None = None) -> tuple[Checkpoint, HubSource]:
-    """Open a model on the Hub to be converted from afar: its headers, all its small files, and its bytes.
+def open_stream(ref: HubReference, token: str | None = None) -> Checkpoint:
+    """Open a model on the Hub to be converted from afar: its headers, all its small files, and its source.
 
     The tokenizer and its like go to the Hub's cache, the weights do not. Raises PorterError and its kinds.
     """
@@ -61,7 +62,7 @@ def open_stream(ref: HubReference, token: str | None = None) -> tuple[Checkpoint
     small = [file.name for file in select(place.listing.files) if file.name not in heavy]
     root, headers, files = _remote(place, ref, token, small)
     checkpoint = Checkpoint(root, ref.repo, headers[0].container, tuple(headers), files)
-    return checkpoint, HubSource(ref, place.listing, token)
+    return replace(checkpoint, source=HubSource(ref, place.listing, root, token))
 
 
 def remote_headers(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import mmap
+from porter.system import anonymous_memory
 
 # Bytes. From here on memory is taken in huge pages, where the system has them.
 LARGE = 4 << 20
@@ -31,10 +30,4 @@ class Buffers:
 
 
 def _fresh(size: int) -> memoryview:
-    if size < LARGE:
-        return memoryview(bytearray(size))
-    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        with contextlib.suppress(OSError):
-            pages.madvise(mmap.MADV_HUGEPAGE)
-    return memoryview(pages)
+    return memoryview(bytearray(size)) if size < LARGE else anonymous_memory(size)

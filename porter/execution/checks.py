@@ -1,4 +1,7 @@
-"""Checks of a plan that need bytes: tied tensors that must be equal, and padding that must be zeros."""
+"""Checks of a plan that need bytes: tied tensors that must be equal, and elements that must be zeros.
+
+Elements of one dtype to which nothing is done are compared bit by bit; otherwise their values are.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +9,83 @@ from collections.abc import Mapping
 
 from porter.containers.base import StoredTensor
 from porter.errors import DifferenceError
-from porter.execution.open_files import SourceFile
-from porter.planning.plan import EqualCheck, Padding, Plan
+from porter.layout.copies import coalesce, elements, runs
+from porter.planning.plan import EqualCheck, Plan, ZeroCheck
+from porter.sources.base import SourceFile
 
 # Bytes read from each side at a time.
 BUFFER = 1 << 20
 
+Sources = Mapping[str, SourceFile]
 
-def run_checks(plan: Plan, sources: Mapping[str, SourceFile]) -> None:
+
+def run_checks(plan: Plan, sources: Sources) -> None:
     """Runs all checks of the plan over its open source files. Raises DifferenceError at the first failure."""
     for check in plan.checks:
-        _check_equal(check, plan.source_by_name[check.kept], plan.source_by_name[check.dropped], sources)
-    for padding in plan.cropped:
-        _check_zeros(padding, plan.source_by_name[padding.tensor], sources)
+        if isinstance(check, ZeroCheck):
+            check_zeros(check, plan.source_by_name[check.tensor], sources)
+        else:
+            compare(check, plan.source_by_name, sources)
 
 
-def _check_equal(
-    check: EqualCheck, kept: StoredTensor, dropped: StoredTensor, sources: Mapping[str, SourceFile]
-) -> None:
-    if (kept.dtype, kept.shape) != (dropped.dtype, dropped.shape):
-        raise _difference(check, f"{_what(kept)} against {_what(dropped)}")
+def compare(check: EqualCheck, tensors: Mapping[str, StoredTensor], sources: Sources) -> None:
+    """Compares the elements of two stored tensors, in bounded memory. Raises DifferenceError."""
+    kept, dropped = tensors[check.kept], tensors[check.dropped]
+    if by_bytes(check, kept, dropped):
+        _compare_bytes(check, kept, dropped, sources)
+        return
+    from porter.execution.kernels.compared import compare_values
+
+    where = compare_values(check, tensors, sources)
+    if where:
+        raise difference(check, where)
+
+
+def check_zeros(check: ZeroCheck, tensor: StoredTensor, sources: Sources) -> None:
+    """Raises DifferenceError where an element of the check's region is not zero."""
+    size = tensor.dtype.itemsize
+    for run in runs(check.loops, check.offset, check.offset):
+        start, left = tensor.offset + run.source * size, run.length * size
+        buffer = memoryview(bytearray(min(BUFFER, left)))
+        while left:
+            piece = buffer[: min(left, len(buffer))]
+            sources[tensor.file].read([piece], start)
+            if any(bytes(piece)):
+                raise not_zeros(check)
+            start, left = start + len(piece), left - len(piece)
+
+
+def by_bytes(check: EqualCheck, kept: StoredTensor, dropped: StoredTensor) -> bool:
+    """Whether the check asks for equal bytes of two whole tensors, in their order."""
+    return (
+        kept.dtype == dropped.dtype
+        and kept.scales is None
+        and dropped.scales is None
+        and not (check.kept_operations or check.dropped_operations)
+        and elements(check.loops) == kept.elements == dropped.elements
+        and (check.kept_offset, check.dropped_offset) == (0, 0)
+        and all((loop.source_stride, loop.target_stride) == (1, 1) for loop in coalesce(check.loops))
+    )
+
+
+def not_zeros(check: ZeroCheck) -> DifferenceError:
+    """Elements that were to be left out hold something."""
+    return DifferenceError(
+        f"{check.what} of {check.tensor!r} are not zeros",
+        cause="they were to be left out because they belong to no weight",
+        hint=f"if they mean nothing, leave them out with --allow-unmapped '{check.tensor}'",
+    )
+
+
+def difference(check: EqualCheck, cause: str) -> DifferenceError:
+    """Two tensors that should have the same values have not."""
+    reason = f" ({check.reason})" if check.reason else ""
+    return DifferenceError(
+        f"{check.kept!r} and {check.dropped!r} have to be equal{reason}", cause=cause, hint=check.hint or None
+    )
+
+
+def _compare_bytes(check: EqualCheck, kept: StoredTensor, dropped: StoredTensor, sources: Sources) -> None:
     ours, theirs = (memoryview(bytearray(min(BUFFER, kept.nbytes))) for _ in range(2))
     for start in range(0, kept.nbytes, BUFFER):
         count = min(BUFFER, kept.nbytes - start)
@@ -35,39 +95,4 @@ def _check_equal(
         first, second = bytes(ours[:count]), bytes(theirs[:count])
         if first != second:
             at = next(index for index in range(count) if first[index] != second[index])
-            raise _difference(check, f"their bytes differ from byte {start + at} of {kept.nbytes} on")
-
-
-def _check_zeros(padding: Padding, tensor: StoredTensor, sources: Mapping[str, SourceFile]) -> None:
-    left = tensor.dtype.nbytes(padding.elements)
-    start = tensor.offset + tensor.nbytes - left
-    buffer = memoryview(bytearray(min(BUFFER, left)))
-    while left:
-        piece = buffer[: min(left, len(buffer))]
-        sources[tensor.file].read([piece], start)
-        if any(bytes(piece)):
-            row = tensor.elements // tensor.shape[0]
-            raise padding_error(tensor.name, padding.elements // row)
-        start, left = start + len(piece), left - len(piece)
-
-
-def padding_error(name: str, rows: int) -> DifferenceError:
-    """Rows that were to be left out as padding hold something."""
-    return DifferenceError(
-        f"the last {rows} rows of {name!r} are not zeros",
-        cause="they were to be left out because they lie behind the vocabulary",
-        hint=f"if they mean nothing, leave them out with --allow-unmapped '{name}'",
-    )
-
-
-def _what(tensor: StoredTensor) -> str:
-    return f"{tensor.dtype.name} {list(tensor.shape)}"
-
-
-def _difference(check: EqualCheck, cause: str) -> DifferenceError:
-    reason = f" ({check.reason})" if check.reason else ""
-    return DifferenceError(
-        f"{check.kept!r} and {check.dropped!r} have to be equal{reason}",
-        cause=cause,
-        hint="--tied write keeps both",
-    )
+            raise difference(check, f"their bytes differ from byte {start + at} of {kept.nbytes} on")

@@ -12,8 +12,8 @@ import hashlib
 import threading
 from collections.abc import Iterable
 
-from porter.execution.open_files import WeightFile
 from porter.execution.run_options import ALWAYS, NEVER
+from porter.execution.writers import Writer
 
 # Bytes by which the hash may be behind. So the end of a run waits for it for a tenth of a second at most.
 LAG = 192 << 20
@@ -25,7 +25,7 @@ BUFFER = 256 << 10
 class Digest:
     """Hashes a file of which `parts` (start, end) are finished one by one, in any order."""
 
-    def __init__(self, file: WeightFile, parts: Iterable[tuple[int, int]], mode: str) -> None:
+    def __init__(self, file: Writer, parts: Iterable[tuple[int, int]], mode: str) -> None:
         self._file = file
         self._mode = mode
         self._hash = hashlib.sha256()

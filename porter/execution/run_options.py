@@ -17,7 +17,7 @@ LEAST_MEMORY = 8 << 20
 
 
 @dataclass(frozen=True)
-class ExecutionOptions:
+class RunOptions:
     """`reflink` shares blocks with the source, `digest` hashes weight files on the way: auto|always|never.
 
     `resume` keeps a journal and goes on where an earlier run was stopped. `max_memory` is in bytes, for

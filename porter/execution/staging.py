@@ -1,78 +1,95 @@
 """The output directory: refused, staged beside its place, and published by one rename.
 
 Until the rename nothing exists under the final name. The staging directory's name follows from the plan,
-so that a later run finds it again; one run at a time may use it, and it goes at the end unless it is kept
-to be resumed. What is replaced by force is only ever a directory that holds a receipt; it is removed after
-the new one stands in its place.
+so that a later run finds it again; one run at a time writes an output, and its staging directory goes at the
+end unless it is kept to be resumed. What is replaced by force is only ever a directory that holds a receipt,
+which is looked at again when it has been taken from its place; it is removed after the new one stands there.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import fcntl
 import os
-import re
 import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import stat
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from porter.errors import UsageError
+from porter import system
+from porter.errors import PorterError, UsageError
 from porter.execution import journal
+from porter.execution.leftovers import (
+    RECEIPT,
+    discard,
+    fresh_name,
+    holds_receipt,
+    lock_output,
+    settle,
+    stage_name,
+    unlock_output,
+)
+from porter.execution.ownership import PRIVATE, refuse_foreign
 
-RECEIPT = "porter-receipt.json"
+__all__ = ["RECEIPT", "Stage", "check_output", "publish", "staging"]
 
-# Of the plan's hash, in the staging directory's name.
-_DIGITS = 12
-
-# From Linux' <fcntl.h> and <linux/fs.h>.
-_AT_FDCWD = -100
-_RENAME_EXCHANGE = 2
+# What a rename of a directory answers where something stands: a directory with files, or a file.
+_OCCUPIED = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}
 
 
 def check_output(
-    out: Path, source_root: Path, sources: Iterable[Path], *, force: bool, inside: bool = False
+    out: Path, source_root: Path | None, sources: Iterable[Path], *, force: bool, inside: bool = False
 ) -> Path:
     """The real path that `out` stands for. Raises UsageError where it must not be written.
 
     `sources` are the real paths of the files to be read. With `inside`, `out` may lie in `source_root`:
     where a single file is the source, the directory around it is not.
     """
-    out, root = out.resolve(), source_root.resolve()
-    within = root in out.parents and not inside
-    if out == root or out in root.parents or within or any(out in source.parents for source in sources):
+    out = out.resolve()
+    root = None if source_root is None else source_root.resolve()
+    within = root is not None and (out == root or out in root.parents or (root in out.parents and not inside))
+    if within or any(out in source.parents for source in sources):
         raise UsageError(
             f"{out} and the source lie in one another",
             cause=f"the source is {root}",
             hint="choose an output directory elsewhere",
         )
+    _check_replaced(out, force=force)
+    return out
+
+
+def _check_replaced(out: Path, *, force: bool) -> None:
     if not out.exists():
-        return out
+        return
     if not out.is_dir():
         raise UsageError(f"{out} exists and is no directory", hint="choose another output directory")
     if not any(out.iterdir()):
-        return out
+        return
     if not force:
         raise UsageError(f"{out} exists and is not empty", hint="choose another one, or pass --force")
-    receipt = out / RECEIPT
-    if receipt.is_symlink() or not receipt.is_file():
-        raise UsageError(
-            f"{out} was not written by porter",
-            cause=f"--force replaces only a directory that holds {RECEIPT}",
-            hint="choose another output directory, or remove this one yourself",
-        )
-    return out
+    if not holds_receipt(out):
+        raise _not_written_by_porter(out)
+
+
+def _not_written_by_porter(out: Path) -> UsageError:
+    return UsageError(
+        f"{out} was not written by porter",
+        cause=f"--force replaces only a directory that holds {RECEIPT}",
+        hint="choose another output directory, or remove this one yourself",
+    )
 
 
 @dataclass
 class Stage:
-    """A staging directory of this run alone. `keep` leaves it where it is at the end."""
+    """A staging directory of this run alone. `keep` leaves it where it is at the end.
+
+    `notice` is told of what a user should know.
+    """
 
     path: Path
     keep: bool = False
+    notice: Callable[[str], None] = lambda text: None
 
     @property
     def journal(self) -> Path:
@@ -81,117 +98,180 @@ class Stage:
     def clear(self) -> None:
         """Removes everything in it."""
         for entry in self.path.iterdir():
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink()
+            _remove(entry)
+
+    def remove_foreign(self, files: Collection[str]) -> list[str]:
+        """Removes all but `files` and the directories they are in; the names of what was removed.
+
+        Raises PorterError where one of `files` is missing, or is no plain file with one name.
+        """
+        expected = {PurePosixPath(name) for name in files}
+        folders = {folder for path in expected for folder in path.parents}
+        removed = []
+        for folder, names, others in os.walk(self.path):
+            inside = PurePosixPath(Path(folder).relative_to(self.path).as_posix())
+            for name in [*names, *others]:
+                path = Path(folder, name)
+                if inside / name in expected or (inside / name in folders and not path.is_symlink()):
+                    continue
+                _remove(path)
+                removed.append(str(inside / name))
+            names[:] = [name for name in names if inside / name in folders]
+        for name in sorted(files):
+            try:
+                found = (self.path / name).lstat()
+            except FileNotFoundError:
+                raise PorterError(f"{name} was written, and is gone from the staging directory") from None
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+                raise PorterError(
+                    f"{name} is not the file that was written", cause="another one has come in its place"
+                )
+        return removed
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 @contextmanager
-def staging(out: Path, plan_hash: str, notice: Callable[[str], None]) -> Iterator[Stage]:
-    """The directory beside `out` in which the plan is run, with the mode of one that a user makes.
+def staging(
+    out: Path, plan_hash: str, notice: Callable[[str], None], *, force: bool = False
+) -> Iterator[Stage]:
+    """The directory beside `out` in which the plan is run. Nobody else may enter it.
 
     It may hold what an earlier run of the same plan left. What runs of other plans left for the same `out`
-    is removed. Raises UsageError if another process is working there.
+    is removed, and an output that a killed run had moved aside is put back. Raises UsageError if another
+    process is writing `out`, or if somebody else could have written to what seems to be left.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    name = re.escape(f".{out.name}.porter-") + f"[0-9a-f]{{{_DIGITS}}}"
-    path = out.parent / f".{out.name}.porter-{plan_hash.rpartition(':')[2][:_DIGITS]}"
-    for other in out.parent.iterdir():
-        if other != path and re.fullmatch(name, other.name) and other.is_dir() and not other.is_symlink():
-            with _locked(other, out):
-                if (other / journal.NAME).exists():
-                    notice(f"an unfinished conversion to {out} by another plan is removed")
-                shutil.rmtree(other)
-    while True:
-        path.mkdir(exist_ok=True)
-        with _locked(path, out) as descriptor:
-            # It may have been published or removed between the two steps.
-            if not _same(path, descriptor):
-                continue
-            stage = Stage(path)
-            try:
-                yield stage
-            finally:
-                if not stage.keep:
-                    shutil.rmtree(path, ignore_errors=True)
-            return
-
-
-@contextmanager
-def _locked(directory: Path, out: Path) -> Iterator[int]:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    lock = lock_output(out)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise UsageError(
-            f"another porter is writing {out}",
-            cause=f"it works in {directory}",
-            hint="wait for it, or choose another output directory",
-        ) from None
-    except OSError:
-        # Some network file systems have no locks; there it is the user who has to take care.
-        pass
-    try:
-        yield descriptor
+        path = stage_name(out, plan_hash)
+        settle(out, path, notice)
+        _check_replaced(out, force=force)
+        try:
+            path.mkdir(PRIVATE)
+        except FileExistsError:
+            refuse_foreign(path)
+            path.chmod(PRIVATE)
+        made = path.lstat()
+        stage = Stage(path, notice=notice)
+        try:
+            yield stage
+        finally:
+            if not stage.keep and _is(path, made):
+                discard(path, out, notice)
     finally:
-        os.close(descriptor)
+        unlock_output(out, lock)
 
 
-def _same(path: Path, descriptor: int) -> bool:
+def _is(path: Path, found: os.stat_result) -> bool:
     try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
+        return os.path.samestat(path.lstat(), found)
     except FileNotFoundError:
         return False
 
 
-def publish(stage: Path, out: Path, *, force: bool) -> None:
+def publish(stage: Stage, out: Path, *, force: bool, files: Collection[str] | None = None) -> None:
     """Puts the staged directory in the place of `out`, durably; what stood there is removed last.
 
-    Without force only a missing or empty `out` is replaced; OSError if something else has come there.
+    What is not among `files` does not go out. Modes are those of files that a user makes now. Without force
+    only a missing or empty `out` is replaced, with force one that holds a receipt at the moment in which it
+    is replaced; else UsageError, and `out` is as it was. PorterError where the names cannot be made durable:
+    then it says what stands where.
     """
-    for directory, _, _ in os.walk(stage):
-        _sync(Path(directory))
-    (stage / journal.NAME).unlink(missing_ok=True)
-    if force and out.exists() and any(out.iterdir()):
-        _replace(stage, out)
-    else:
-        stage.rename(out)
-    _sync(out.parent)
-
-
-def _replace(stage: Path, out: Path) -> None:
-    if _exchange(stage, out):
-        return
-    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.porter-", dir=out.parent))
-    out.rename(aside)
+    stage.journal.unlink(missing_ok=True)
+    if files is not None:
+        for name in stage.remove_foreign(files):
+            stage.notice(f"{name} was in the staging directory and is no part of the output; it is removed")
+    _open_up(stage.path)
+    old = None
     try:
-        stage.rename(out)
-    except BaseException:
-        aside.rename(out)
-        raise
-    # Under the staging name the old directory is removed like any staging directory.
-    aside.rename(stage)
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Swaps two directories in one step; False where the system cannot."""
-    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if call is None:
-        return False
-    names = os.fsencode(one), os.fsencode(other)
-    if call(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
-        return True
-    code = ctypes.get_errno()
-    if code in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
-        return False
-    raise OSError(code, os.strerror(code), str(other))
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        stage.path.rename(out)
+    except OSError as error:
+        if error.errno not in _OCCUPIED:
+            raise
+        if not force or error.errno == errno.ENOTDIR:
+            raise UsageError(
+                f"{out} has come to be while its content was made",
+                cause="it was missing or empty before",
+                hint="choose another output directory, or pass --force",
+            ) from None
+        old = _replace(stage.path, out)
     try:
-        os.fsync(descriptor)
+        system.sync_directory(out.parent)
+    except OSError as error:
+        kept = f"; what stood there before is in {old}" if old else ""
+        raise PorterError(
+            f"{out} holds the new output, but may not outlive a power cut",
+            cause=f"its directory could not be written to the disk: {error.strerror}{kept}",
+            hint="look after the disk, then convert again with --force",
+        ) from error
+    if old is not None:
+        discard(old, out, stage.notice)
+
+
+def _replace(stage: Path, out: Path) -> Path:
+    """Puts `stage` in the place of `out`; where that lies now. Raises, with `out` as it was."""
+    new, made = fresh_name(out, "new"), stage.lstat()
+    stage.rename(new)
+    try:
+        if not system.exchange(new, out):
+            return _move_aside(new, out)
+        if not holds_receipt(new):
+            _change_back(new, out)
+            raise _not_written_by_porter(out)
+        return new
     finally:
-        os.close(descriptor)
+        # It is still there if it was not put in place, or was taken back.
+        if _is(new, made):
+            new.rename(stage)
+
+
+def _change_back(new: Path, out: Path) -> None:
+    try:
+        if system.exchange(new, out):
+            return
+        cause = "they could not be exchanged again"
+    except OSError as error:
+        cause = f"they could not be exchanged again: {error.strerror}"
+    raise PorterError(f"what stood at {out} is in {new} now, and was not written by porter", cause=cause)
+
+
+def _move_aside(new: Path, out: Path) -> Path:
+    old = fresh_name(out, "old")
+    out.rename(old)
+    try:
+        if not holds_receipt(old):
+            raise _not_written_by_porter(out)
+        new.rename(out)
+    except BaseException:
+        old.rename(out)
+        raise
+    return old
+
+
+def _open_up(stage: Path) -> None:
+    """Gives everything the mode that this user's files and directories have there, and makes it durable."""
+    probe = stage / ".porter-modes"
+    probe.mkdir(0o777)
+    folder_mode = stat.S_IMODE(probe.stat().st_mode)
+    probe.rmdir()
+    os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+    file_mode = stat.S_IMODE(probe.stat().st_mode)
+    probe.unlink()
+    for folder, _, files in os.walk(stage, topdown=False):
+        for name in files:
+            _set_mode(Path(folder, name), file_mode)
+        _set_mode(Path(folder), folder_mode)
+        system.sync_directory(Path(folder))
+
+
+def _set_mode(path: Path, mode: int) -> None:
+    if stat.S_IMODE(path.stat().st_mode) != mode:
+        # Some file systems know no modes.
+        with suppress(PermissionError):
+            path.chmod(mode)

@@ -1,112 +1,124 @@
-"""Dividing the work on one weight file into units: ranges of it that are finished, summed and noted alone.
+"""Dividing a plan into units: ranges of its output files that are finished, summed and noted alone.
 
-The division depends on the plan alone, so that a later run meets the same units. Ranges never overlap.
+The division depends on the plan alone, so that a later run, and another machine, meet the same units. They
+tile every output file without gap or overlap: each is a range of one tensor, of at most RANGE bytes, or a
+range of what surrounds the tensors (a frame). A unit holds all that is needed to run it; see `run_unit`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from porter.containers.base import OutputFile, StoredTensor
-from porter.execution.kernels.boxes import Box
-from porter.layout.copies import Loop, coalesce, elements
-from porter.planning.plan import COMPUTE, EXTENT, TILE, Copy
+from porter.errors import PorterError
+from porter.execution.kernels.boxes import Box, clip_to_target
+from porter.layout.copies import coalesce
+from porter.planning.plan import COMPUTE, EXTENT, TILE, Copy, Plan
 
 # Bytes. What is lost when a run is killed, and what the disk is asked to begin with at once.
 RANGE = 64 << 20
 
 
+class Part(NamedTuple):
+    """A part of a copy, with its tensors; `scales` holds a factor for each row of the source."""
+
+    copy: Copy
+    source: StoredTensor | None
+    target: StoredTensor
+    box: Box
+    scales: StoredTensor | None = None
+
+
 @dataclass(frozen=True)
 class Unit:
-    """Copies, or parts of them, that together write `expected` bytes within `start` to `end` of the file.
+    """Bytes `start` to `end` of `file`. `tensor` is None for a frame, which has no parts."""
 
-    With `zeros` there are none: the range is padding.
-    """
-
-    tensor: str
+    file: str
     start: int
     end: int
-    expected: int
-    parts: tuple[tuple[Copy, Box | None], ...]
-    zeros: bool = False
+    tensor: str | None = None
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        return self.end - self.start
 
     @property
     def heavy(self) -> bool:
         """Whether the processor, and not the disk, limits it."""
-        return any(copy.copy_class in (TILE, COMPUTE) for copy, _ in self.parts)
+        return any(part.copy.copy_class in (TILE, COMPUTE) for part in self.parts)
+
+    @property
+    def extents(self) -> bool:
+        """Whether it is made of ranges of bytes alone."""
+        return bool(self.parts) and all(part.copy.copy_class == EXTENT for part in self.parts)
 
 
-def divide(
-    file: OutputFile,
-    copies: Mapping[str, Sequence[Copy]],
-    shared: Mapping[str, Sequence[Copy]],
-    padding: Mapping[str, int] | None = None,
-) -> list[Unit]:
-    """The units of a file in its own order. `shared` are copies that are already done, by target tensor.
+def units(plan: Plan, limit: int | None = None) -> tuple[Unit, ...]:
+    """All units of a plan, file by file, in each file's order. `limit` is in bytes, by default RANGE."""
+    copies = copies_by_target(plan)
+    return tuple(unit for file in plan.files for unit in file_units(plan, file, copies, limit))
 
-    `padding` says how many elements at the end of a tensor are zeros.
-    """
-    padding = padding or {}
-    units: list[Unit] = []
-    seen: set[tuple[int, int]] = set()
-    for tensor in sorted(file.tensors, key=lambda tensor: tensor.offset):
-        range_ = (tensor.offset, tensor.offset + tensor.nbytes)
+
+def copies_by_target(plan: Plan) -> dict[str, list[Copy]]:
+    found: dict[str, list[Copy]] = {}
+    for copy in plan.copies:
+        found.setdefault(copy.target, []).append(copy)
+    for zeros in plan.zeros:
+        nothing = Copy("zeros", "", zeros.target, 0, zeros.offset, zeros.loops, "zeros")
+        found.setdefault(zeros.target, []).append(nothing)
+    return found
+
+
+def file_units(
+    plan: Plan, file: OutputFile, copies: dict[str, list[Copy]], limit: int | None = None
+) -> Iterator[Unit]:
+    limit = RANGE if limit is None else limit
+    at = 0
+    for tensor in sorted(file.tensors, key=lambda tensor: (tensor.offset, -tensor.nbytes)):
+        end = tensor.offset + tensor.nbytes
         # Tied tensors of a torch file lie at one place, and one of them is written.
-        if range_ in seen or not copies.get(tensor.name):
+        if not tensor.nbytes or end <= at or not copies.get(tensor.name):
             continue
-        seen.add(range_)
-        done = {id(copy) for copy in shared.get(tensor.name, ())}
-        left = [copy for copy in copies.get(tensor.name, ()) if id(copy) not in done]
-        if all(copy.copy_class == EXTENT for copy in left):
-            units.extend(_ranges(tensor, left))
-        else:
-            finished = sum(tensor.dtype.nbytes(elements(copy.loops)) for copy in shared.get(tensor.name, ()))
-            parts = tuple((copy, None) for copy in left)
-            rest = tensor.dtype.nbytes(padding.get(tensor.name, 0))
-            start, end = range_
-            units.append(Unit(tensor.name, start, end - rest, tensor.nbytes - rest - finished, parts))
-        units.extend(_zeros(tensor, padding.get(tensor.name, 0)))
-    return units
+        yield from _frames(file, at, tensor.offset, limit)
+        yield from tensor_units(plan, tensor, copies[tensor.name], limit)
+        at = end
+    yield from _frames(file, at, file.size, limit)
 
 
-def _zeros(tensor: StoredTensor, padding: int) -> Iterator[Unit]:
-    end = tensor.offset + tensor.nbytes
-    start = end - tensor.dtype.nbytes(padding)
-    for begin in range(start, end, RANGE):
-        stop = min(begin + RANGE, end)
-        yield Unit(tensor.name, begin, stop, stop - begin, (), zeros=True)
+def _frames(file: OutputFile, start: int, end: int, limit: int) -> Iterator[Unit]:
+    for begin in range(start, end, limit):
+        yield Unit(file.name, begin, min(begin + limit, end))
 
 
-def _ranges(tensor: StoredTensor, copies: Sequence[Copy]) -> Iterator[Unit]:
-    """Extents joined where they follow one another, and cut where they are long."""
-    parts: list[tuple[Copy, Box | None]] = []
-    start = end = 0
-    for copy in sorted(copies, key=lambda copy: copy.target_offset):
-        for box in _pieces(tensor, copy):
-            begin = tensor.offset + tensor.dtype.nbytes(box.target)
-            size = tensor.dtype.nbytes(box.elements)
-            if parts and (begin != end or end + size - start > RANGE):
-                yield Unit(tensor.name, start, end, end - start, tuple(parts))
-                parts = []
-            if not parts:
-                start = begin
-            parts.append((copy, box))
-            end = begin + size
-    if parts:
-        yield Unit(tensor.name, start, end, end - start, tuple(parts))
+def tensor_units(plan: Plan, tensor: StoredTensor, copies: Sequence[Copy], limit: int) -> Iterator[Unit]:
+    """The units of one tensor, whose copies fill it."""
+    parts = [_whole(plan, tensor, copy) for copy in copies]
+    parts.sort(key=lambda part: part.box.target)
+    step = _step(tensor, parts, limit)
+    for low in range(0, tensor.elements, step):
+        high = min(low + step, tensor.elements)
+        cut = tuple(part._replace(box=box) for part in parts for box in clip_to_target(part.box, low, high))
+        start = tensor.offset + tensor.dtype.nbytes(low)
+        yield Unit(tensor.file, start, tensor.offset + tensor.dtype.nbytes(high), tensor.name, cut)
 
 
-def _pieces(tensor: StoredTensor, copy: Copy) -> Iterator[Box]:
-    loops = coalesce(copy.loops)
-    total = elements(loops)
-    if total == 0:
-        return
-    # Only a single range can be cut here; anything else is refused by its executor.
-    if len(loops) > 1 or (loops and (loops[0].source_stride, loops[0].target_stride) != (1, 1)):
-        yield Box(loops, copy.source_offset, copy.target_offset)
-        return
-    step = max(1, RANGE // tensor.dtype.block_bytes) * tensor.dtype.block
-    for done in range(0, total, step):
-        count = min(step, total - done)
-        yield Box((Loop(count, 1, 1),), copy.source_offset + done, copy.target_offset + done)
+def _whole(plan: Plan, tensor: StoredTensor, copy: Copy) -> Part:
+    source = plan.source_by_name.get(copy.source)
+    scales = plan.source_by_name[source.scales] if source is not None and source.scales else None
+    box = Box(coalesce(copy.loops), copy.source_offset, copy.target_offset)
+    if box.elements and not 0 <= box.target <= tensor.elements - box.target_span:
+        # Clipping would hide it.
+        raise PorterError(f"{copy.source!r} to {copy.target!r}: the copy leaves its tensors")
+    return Part(copy, source, tensor, box, scales)
+
+
+def _step(tensor: StoredTensor, parts: Sequence[Part], limit: int) -> int:
+    """Elements of a unit: whole rows, where a row fits and bytes are not simply moved."""
+    block = tensor.dtype.block
+    row = tensor.elements // tensor.shape[0] if tensor.shape and tensor.shape[0] else tensor.elements
+    if not all(part.copy.copy_class == EXTENT for part in parts) and tensor.dtype.nbytes(row) <= limit:
+        return max(1, limit // tensor.dtype.nbytes(row)) * row
+    return max(1, limit // tensor.dtype.block_bytes) * block

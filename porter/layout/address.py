@@ -33,6 +33,22 @@ class AddressMap:
                 rest[axis] = stride
         return AddressMap(offset, rest)
 
+    def restrided(self, shape: tuple[int, ...], strides: tuple[int, ...]) -> AddressMap:
+        """The map for a tensor of that shape whose dims lie `strides` apart, in place of row-major.
+
+        An axis, and what stands before a block, lies within one dim: it is so many steps of that dim.
+        """
+
+        def moved(address: int) -> int:
+            step, found = math.prod(shape), 0
+            for size, stride in zip(shape, strides, strict=True):
+                step //= size
+                count, address = divmod(address, step)
+                found += count * stride
+            return found
+
+        return AddressMap(moved(self.offset), {axis: moved(step) for axis, step in self.strides.items()})
+
 
 @dataclass(frozen=True)
 class BoundLayout:

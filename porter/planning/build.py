@@ -15,26 +15,26 @@ from porter.containers.base import StoredTensor
 from porter.containers.checkpoint import Checkpoint
 from porter.containers.torch import torch_zip
 from porter.dtypes import Dtype
-from porter.errors import UnsupportedError, UsageError
+from porter.errors import UnsupportedError
 from porter.planning.coverage import BlockIndex, Covered, cover
 from porter.planning.join import Join
 from porter.planning.outputs import place_tensors, side_files
-from porter.planning.plan import Copy, Padding, Plan, SideFile
-from porter.planning.plan_options import Options
-from porter.planning.proof import check_filled, check_used, cropped_rows
+from porter.planning.plan import Check, Copy, Plan, SideFile, Zeros, checked
+from porter.planning.plan_options import PlanOptions
+from porter.planning.proof import check_carried_once, check_filled, left_out
 from porter.planning.sharing import residues
 from porter.planning.summary import plan_notes, summarise
-from porter.planning.ties import only_ties, shared_storage, tie_checks, ties_in_force, untie
+from porter.planning.ties import either, only_ties, shared_storage, tie_checks, ties_in_force, untie
 from porter.recognition.identify import Identity
 from porter.tables.bind import BoundTensor, Sizes, bind_dialect
 from porter.tables.model import Canonical, Dialect
 
 
 def build_plan(
-    checkpoint: Checkpoint, identity: Identity, target: Dialect, options: Options | None = None
+    checkpoint: Checkpoint, identity: Identity, target: Dialect, options: PlanOptions | None = None
 ) -> Plan:
     """Prove and plan a conversion. Raises PorterError with the exit code of what is wrong."""
-    options = options or Options()
+    options = options or PlanOptions()
     canonical = identity.family.canonical
     if not target.files.writable or target.files.weights is None:
         raise UnsupportedError(
@@ -47,7 +47,7 @@ def build_plan(
         checkpoint,
         identity,
         source_bound,
-        optional=[tensor.name for tensor in source_bound if only_ties(tensor, ties)],
+        ties=ties,
         allow_unmapped=options.allow_unmapped,
         text_only=options.text_only,
     )
@@ -63,10 +63,10 @@ def build_plan(
         check_filled(bound, filling)
         tensors[bound.name] = (dtype, bound.shape)
         copies.extend(filling)
-    made = tuple(copies)
-    checks = () if untied else tie_checks(covered, source_bound, ties)
+    present = [covered.bound[name] for name in covered.tensors]
+    checks = [] if untied else tie_checks(join, present, identity.dialect, target)
 
-    torch = _writes_torch(options) or target.files.container == torch_zip.CONTAINER
+    torch = options.container == "pth" or target.files.container == torch_zip.CONTAINER
     shared = shared_storage(target_bound, copies, target_ties) if torch else {}
     copies = [copy for copy in copies if copy.target not in shared]
     places = residues(copies, checkpoint.tensors)
@@ -79,10 +79,10 @@ def build_plan(
     if not options.weights_only:
         sides, notes = side_files(checkpoint, identity, target, hyperparameters, tensors, shapes)
     # After the config, whose error says more: a weight that has no place has a hyperparameter that has none.
-    check_used(covered, made, join.alias, target)
-    cropped, loose = cropped_rows(covered, options)
-    used = {copy.source for copy in copies} | {c.kept for c in checks} | {c.dropped for c in checks}
-    used |= {part.tensor for part in cropped}
+    check_carried_once(join.index, BlockIndex(target_bound), join.alias, join.sizes, target)
+    zero_checks, loose = left_out(covered, options)
+    every: tuple[Check, ...] = (*checks, *zero_checks)
+    used = {copy.source for copy in copies} | {name for check in every for name in checked(check)}
     stored = {tensor.name: tensor for tensor in covered.tensors.values()}
     used |= {tensor.scales for name, tensor in stored.items() if tensor.scales and name in used}
     return Plan(
@@ -101,21 +101,18 @@ def build_plan(
         source_sizes=checkpoint.sizes,
         files=files,
         copies=tuple(copies),
-        checks=checks,
+        checks=every,
         side_files=(*index, *sides),
         summary=summarise(checkpoint, covered, copies, tensors, target_ties, omitted, target_bound),
         notes=(*identity.notes, *plan_notes(identity, copies, covered), *loose, *notes),
         rules={bound.name: f"{bound.rule.where}" for bound in target_bound},
         layouts={bound.name: str(bound.rule.layout) for bound in target_bound},
-        padding=tuple(Padding(bound.name, bound.padding) for bound in target_bound if bound.padding),
-        cropped=cropped,
+        zeros=tuple(
+            Zeros(bound.name, filler.offset, filler.loops, str(bound.rule.where))
+            for bound in target_bound
+            for filler in bound.fillers
+        ),
     )
-
-
-def _writes_torch(options: Options) -> bool:
-    if options.container not in (None, "safetensors", "pth"):
-        raise UsageError(f"unknown container {options.container!r}", hint="safetensors or pth")
-    return options.container == "pth"
 
 
 def _target_tensors(
@@ -123,7 +120,7 @@ def _target_tensors(
     canonical: Canonical,
     hyperparameters: Mapping[str, Any],
     ties: Mapping[str, str],
-    options: Options,
+    options: PlanOptions,
 ) -> tuple[list[BoundTensor], list[BoundTensor]]:
     kept, omitted = [], []
     for tensor in bind_dialect(target, canonical, hyperparameters):
@@ -137,8 +134,10 @@ def _target_tensors(
 def _join(covered: Covered, sizes: Sizes, ties: Mapping[str, str], *, keep_own: bool) -> Join:
     """A tied tensor is read from what it is tied to; when untying, from its own copy where it has one."""
     present = [covered.bound[name] for name in covered.tensors]
-    own = {block.canonical for tensor in present for block in tensor.blocks} if keep_own else set()
-    alias = {name: other for name, other in ties.items() if name not in own}
+    held = {block.canonical for tensor in present for block in tensor.blocks}
+    alias = either(ties, held)
+    if keep_own:
+        alias = {name: other for name, other in alias.items() if name not in held}
     return Join(
         index=BlockIndex(present),
         rules={tensor.name: tensor.rule for tensor in present},
@@ -148,12 +147,12 @@ def _join(covered: Covered, sizes: Sizes, ties: Mapping[str, str], *, keep_own: 
     )
 
 
-def _dtype(name: str, options: Options, sources: Sequence[StoredTensor]) -> Dtype:
-    if options.dtype is None and len(sources) == 1 and not sources[0].dtype.quantised:
+def _dtype(name: str, options: PlanOptions, sources: Sequence[StoredTensor]) -> Dtype:
+    if options.kept_dtype is None and len(sources) == 1 and not sources[0].dtype.quantised:
         return sources[0].dtype
     dtypes = sorted({tensor.dtype.name: tensor.dtype for tensor in sources}.values(), key=lambda d: d.name)
-    if options.dtype is not None and all(dtype.kind in ("float", "quantised") for dtype in dtypes):
-        return options.dtype
+    if options.kept_dtype is not None and all(dtype.kind in ("float", "quantised") for dtype in dtypes):
+        return options.kept_dtype
     quantised = next((tensor for tensor in sources if tensor.dtype.quantised), None)
     if quantised is not None:
         raise UnsupportedError(

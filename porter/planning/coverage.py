@@ -6,12 +6,14 @@ fault are listed, not only the first.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from porter.containers.base import StoredTensor
 from porter.containers.checkpoint import Checkpoint
+from porter.containers.orbax import orbax_tree
+from porter.containers.storage_kinds import find_kind, whole_numbers
 from porter.dtypes import SCALED_I8
 from porter.errors import MalformedError, UnsupportedError
 from porter.recognition.identify import Identity, NameMatcher
@@ -25,7 +27,8 @@ _LISTED = 12
 class Covered:
     """The source tensors by the table's names, those left aside, and where each canonical tensor lies.
 
-    `beyond` are tensors of parts that the family has no words for, left out because that was asked for.
+    `beyond` are tensors of parts that the family has no words for, left out because that was asked for;
+    `state` is a trainer's own, left out unasked and said.
     """
 
     tensors: Mapping[str, StoredTensor]
@@ -33,6 +36,7 @@ class Covered:
     dropped: tuple[str, ...]
     bound: Mapping[str, BoundTensor]
     beyond: tuple[str, ...] = ()
+    state: tuple[str, ...] = ()
 
 
 def cover(
@@ -40,11 +44,11 @@ def cover(
     identity: Identity,
     bound: Sequence[BoundTensor],
     *,
-    optional: Iterable[str] = (),
+    ties: Mapping[str, str],
     allow_unmapped: Sequence[str] = (),
     text_only: bool = False,
 ) -> Covered:
-    """Match a checkpoint against its bound table. `optional` are stored names that may be missing.
+    """Match a checkpoint against its bound table. Of tensors that are tied (`ties`), either may be missing.
 
     With `text_only` tensors of parts beyond the language model are left out; without, they are an error.
     """
@@ -52,18 +56,20 @@ def cover(
     factors = {tensor.scales: tensor.name for tensor in bound if tensor.scales is not None}
     present: dict[str, StoredTensor] = {}
     scales: dict[str, StoredTensor] = {}
-    ignored, dropped, unmapped, beyond = [], [], [], []
-    matcher = NameMatcher(identity.dialect)
+    ignored, dropped, unmapped, beyond, state = [], [], [], [], []
+    matcher = NameMatcher(identity.dialect, identity.wrapper)
     for name, tensor in checkpoint.tensors.items():
         spelled = identity.names.get(name)
         if spelled in expected:
             present[spelled] = tensor
         elif spelled in factors:
             scales[factors[spelled]] = tensor
-        elif any(fnmatchcase(name, glob) for glob in identity.dialect.beyond):
+        elif any(fnmatchcase(matcher.bare(name), glob) for glob in identity.dialect.beyond):
             beyond.append(name)
         elif matcher.ignored(name):
             ignored.append(name)
+        elif checkpoint.container == orbax_tree.CONTAINER and orbax_tree.is_state(tensor):
+            state.append(name)
         elif any(fnmatchcase(name, glob) for glob in allow_unmapped):
             dropped.append(name)
         else:
@@ -71,8 +77,9 @@ def cover(
     if beyond and not text_only:
         raise _not_text(beyond, identity)
     _check_unmapped(unmapped, identity)
+    _check_floats(present, expected, checkpoint)
     if len(present) < len(expected):
-        _check_missing(set(expected) - set(present) - set(optional), expected, checkpoint)
+        _check_missing(_missing(present, expected, ties), expected, checkpoint)
     _check_shapes(present, expected)
     bare = [
         f"{tensor.name} (expected {expected[name].scales})"
@@ -86,7 +93,26 @@ def cover(
             hint="is the checkpoint complete?",
         )
     scaled = {**present, **{name: _scaled(present.get(name), tensor) for name, tensor in scales.items()}}
-    return Covered(scaled, tuple(ignored), tuple(dropped), expected, tuple(beyond))
+    return Covered(scaled, tuple(ignored), tuple(dropped), expected, tuple(beyond), tuple(state))
+
+
+def _check_floats(
+    present: Mapping[str, StoredTensor], expected: Mapping[str, BoundTensor], checkpoint: Checkpoint
+) -> None:
+    """A weight is a float, or quantised in a way that says so; whole numbers alone mean nothing."""
+    wrong = [
+        f"{tensor.name} is {tensor.dtype.name}"
+        for name, tensor in present.items()
+        if tensor.dtype.kind not in ("float", "quantised")
+        and not (expected[name].scales is not None and tensor.dtype.name == "I8")
+    ]
+    if wrong:
+        kind = whole_numbers(checkpoint.tensors)
+        raise UnsupportedError(
+            f"{count(len(wrong), 'weight')} of {checkpoint.label} in whole numbers; they look {kind.what}",
+            cause=listed(wrong),
+            hint=kind.hint,
+        )
 
 
 def _scaled(tensor: StoredTensor | None, scales: StoredTensor) -> StoredTensor:
@@ -94,6 +120,10 @@ def _scaled(tensor: StoredTensor | None, scales: StoredTensor) -> StoredTensor:
     if tensor is None or tensor.dtype.name != "I8":
         found = "there is none" if tensor is None else f"{tensor.name} is {tensor.dtype.name}"
         raise MalformedError(f"{scales.name} has no whole numbers to scale", cause=found)
+    if tensor.strides is not None or scales.strides is not None:
+        raise UnsupportedError(
+            f"{tensor.name} is quantised and a strided view", hint="save it again after .contiguous()"
+        )
     if scales.shape != tensor.shape[:1] or scales.dtype.kind != "float":
         raise MalformedError(
             f"{scales.name} cannot scale the rows of {tensor.name}",
@@ -123,6 +153,10 @@ def _not_text(beyond: list[str], identity: Identity) -> UnsupportedError:
 def _check_unmapped(unmapped: list[str], identity: Identity) -> None:
     if not unmapped:
         return
+    if kind := find_kind(unmapped):
+        raise UnsupportedError(
+            f"these weights are {kind.what}", cause=f"found {listed(unmapped)}", hint=kind.hint
+        )
     beyond = [name for name in unmapped if name in identity.names]
     cause = listed(unmapped)
     if beyond:
@@ -133,8 +167,38 @@ def _check_unmapped(unmapped: list[str], identity: Identity) -> None:
         f"{count(len(unmapped), 'tensor')} of the source {'is' if len(unmapped) == 1 else 'are'} not mapped "
         f"by {identity.family.name}/{identity.dialect.name}",
         cause=cause,
-        hint="drop them knowingly with --allow-unmapped GLOB, or map them with --map FILE.toml",
+        hint=_way_out(unmapped, beyond, identity),
     )
+
+
+def _way_out(unmapped: Sequence[str], beyond: Sequence[str], identity: Identity) -> str:
+    """What to do about tensors without a rule; to drop them only where no more is known of them."""
+    if beyond:
+        return "is the config the one that belongs to these weights?"
+    if any(_within(name, identity.names) for name in unmapped):
+        return (
+            "they belong to modules that the model computes with; is it of another family? A table of your "
+            "own can say where they go: --map FILE.toml"
+        )
+    return "drop them knowingly with --allow-unmapped GLOB, or map them with --map FILE.toml"
+
+
+def _within(name: str, known: Iterable[str]) -> bool:
+    """Whether a tensor is of a module, or of a layer, that others are known of: then it is no extra."""
+    parts = name.replace("/", ".").split(".")
+    depth = next((at + 1 for at, part in enumerate(parts[:-1]) if part.isdecimal()), len(parts) - 1)
+    start = ".".join(parts[:depth]) + "."
+    return depth > 0 and any(other.replace("/", ".").startswith(start) for other in known)
+
+
+def _missing(
+    present: Mapping[str, StoredTensor], expected: Mapping[str, BoundTensor], ties: Mapping[str, str]
+) -> set[str]:
+    """What is not there and is tied to nothing that is. Of a pair, the one that owns the weight is missed."""
+    held = {block.canonical for name in present for block in expected[name].blocks}
+    free = {other for name, other in ties.items() if name in held} | ties.keys()
+    absent = expected.keys() - present.keys()
+    return {name for name in absent if not all(block.canonical in free for block in expected[name].blocks)}
 
 
 def _check_missing(missing: set[str], expected: Mapping[str, BoundTensor], checkpoint: Checkpoint) -> None:
@@ -151,6 +215,14 @@ def _check_missing(missing: set[str], expected: Mapping[str, BoundTensor], check
 
 
 def _check_shapes(present: Mapping[str, StoredTensor], expected: Mapping[str, BoundTensor]) -> None:
+    empty = [tensor.name for tensor in present.values() if 0 in tensor.shape]
+    if empty:
+        raise MalformedError(
+            f"{count(len(empty), 'tensor')} without elements, as ZeRO-3 leaves them on each rank",
+            cause=listed(empty),
+            hint="gather the weights, in the directory that DeepSpeed saved: `python zero_to_fp32.py . OUT`; "
+            "or train with stage3_gather_16bit_weights_on_model_save",
+        )
     wrong = [
         f"{tensor.name} in {tensor.file}: expected {list(expected[name].shape)}, found {list(tensor.shape)} "
         f"(layout {expected[name].rule.layout}, {expected[name].rule.where})"
@@ -170,10 +242,14 @@ Entries = Mapping[tuple[int, ...], tuple[str, Block]]
 
 
 class BlockIndex:
-    """Where each canonical tensor lies: looked up by its name and the variables that are held fixed."""
+    """Where each canonical tensor lies: looked up by its name and the variables that are held fixed.
+
+    `twice` are those that two stored tensors of one name pattern would hold: (canonical, stored names).
+    """
 
     def __init__(self, bound: Iterable[BoundTensor]) -> None:
         self._blocks: dict[str, dict[tuple[str, ...], dict[tuple[int, ...], tuple[str, Block]]]] = {}
+        self.twice: list[tuple[str, str, str]] = []
         for tensor in bound:
             name, variables, point = tensor.name, tensor.variables, tensor.point
             for block in tensor.blocks:
@@ -183,7 +259,13 @@ class BlockIndex:
                 groups = self._blocks[key]
                 if variables not in groups:
                     groups[variables] = {}
+                if point in groups[variables]:
+                    self.twice.append((key, groups[variables][point][0], name))
                 groups[variables][point] = (name, block)
+
+    def __iter__(self) -> Iterator[str]:
+        """The canonical tensors, by their patterns."""
+        return iter(self._blocks)
 
     def variables(self, canonical: str) -> list[tuple[str, ...]]:
         """The sets of variables that stored names of this canonical tensor hold."""

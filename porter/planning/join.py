@@ -7,7 +7,6 @@ piece both sides are address maps over the same remaining axes, and that is one 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,9 +15,9 @@ from typing import NamedTuple
 from porter.containers.base import StoredTensor
 from porter.dtypes import Dtype
 from porter.errors import UnsupportedError
-from porter.layout import Loop, run_length, strided_copy
+from porter.layout import AddressMap, Loop, run_length, strided_copy
 from porter.planning.coverage import BlockIndex, Entries
-from porter.planning.plan import COMPUTE, EXTENT, RUNS, TILE, Copy, Operation
+from porter.planning.plan import COMPUTE, EXTENT, RUNS, TILE, Copy, EqualCheck, Operation
 from porter.tables.bind import Block, BoundTensor, Sizes
 from porter.tables.model import Rule
 from porter.tables.patterns import Pattern
@@ -99,12 +98,31 @@ class Join:
         if not free:
             return ((target.variables, target.point),)
         names = (*target.variables, *free)
-        points = itertools.product(*(range(self.sizes.size(v, target.fixed)) for v in free))
-        return ((names, (*target.point, *point)) for point in points)
+        return ((names, (*target.point, *point)) for point in self.sizes.points(free, target.fixed))
+
+    def equal(self, tensor: BoundTensor, block: Block, reason: str, hint: str) -> list[EqualCheck]:
+        """What shows that a block of a stored tensor has the values of what `alias` reads in its place."""
+        checks = []
+        for piece in self._pieces(tensor, block):
+            at = dict(zip(piece.variables, piece.point, strict=True))
+            held, own = self.stored[piece.name], self.stored[tensor.name]
+            source = as_stored(piece.source.address, held).at(at)
+            into = as_stored(block.address, own).at(at)
+            kept, dropped, loops = strided_copy(source, into, self.sizes.sizes(list(source.strides), at))
+            operations = self.rules[piece.name].numbers, tensor.rule.numbers
+            one, two = (() if operations[0] == operations[1] else undo(each) for each in operations)
+            checks.append(EqualCheck(held.name, own.name, reason, kept, dropped, loops, one, two, hint))
+        return checks
 
     def _copy(self, target: BoundTensor, dtype: Dtype, piece: _Piece) -> Copy:
         stored = self.stored[piece.name]
-        key = (id(piece.source.address), id(piece.block.address), stored.dtype.name, dtype.name)
+        key = (
+            id(piece.source.address),
+            id(piece.block.address),
+            stored.dtype.name,
+            dtype.name,
+            stored.strides,
+        )
         made = self._known.get(key)
         if made is None:
             made = self._made(target, dtype, piece, stored)
@@ -114,7 +132,7 @@ class Join:
 
     def _made(self, target: BoundTensor, dtype: Dtype, piece: _Piece, stored: StoredTensor) -> _Made:
         at = dict(zip(piece.variables, piece.point, strict=True))
-        source, into = piece.source.address.at(at), piece.block.address.at(at)
+        source, into = as_stored(piece.source.address, stored).at(at), piece.block.address.at(at)
         sizes = self.sizes.sizes(list(source.strides), at)
         source_offset, target_offset, loops = strided_copy(source, into, sizes)
         operations = _operations(self.rules[piece.name], target.rule)
@@ -128,7 +146,7 @@ class Join:
         return not held and not any(axis in self.sizes.varying for axis in source)
 
     @cached_property
-    def _known(self) -> dict[tuple[int, int, str, str], _Made]:
+    def _known(self) -> dict[tuple[int, int, str, str, tuple[int, ...] | None], _Made]:
         return {}
 
     def _canonical(self, piece: _Piece) -> str:
@@ -143,6 +161,11 @@ class Join:
     @cached_property
     def _patterns(self) -> dict[str, Pattern]:
         return {}
+
+
+def as_stored(address: AddressMap, stored: StoredTensor) -> AddressMap:
+    """A source's address map, where its tensor lies by strides of its own."""
+    return address if stored.strides is None else address.restrided(stored.shape, stored.strides)
 
 
 class _Piece(NamedTuple):
@@ -163,10 +186,14 @@ def _operations(source: Rule, target: Rule) -> tuple[Operation, ...]:
     """Undo what the source's table folded in, then fold in what the target's does."""
     if source.numbers == target.numbers:
         return ()
-    undo = [
-        Operation(kind, -value if kind == "add" else 1 / value) for kind, value in reversed(source.numbers)
-    ]
-    return (*undo, *(Operation(kind, value) for kind, value in target.numbers))
+    return (*undo(source.numbers), *(Operation(kind, value) for kind, value in target.numbers))
+
+
+def undo(operations: tuple[tuple[str, float], ...]) -> tuple[Operation, ...]:
+    """What brings a stored value back to the canonical one: the inverses, in the opposite order."""
+    return tuple(
+        Operation(kind, -value if kind == "add" else 1 / value) for kind, value in reversed(operations)
+    )
 
 
 def copy_class(

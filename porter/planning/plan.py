@@ -48,21 +48,58 @@ class Copy(NamedTuple):
     rule: str = ""
 
 
+class Zeros(NamedTuple):
+    """Elements of a target tensor that no copy writes and that are zeros in every dtype: `offset`, `loops`.
+
+    Both strides of each loop are that of the tensor, in elements. A file that starts as zeros has them.
+    """
+
+    target: str
+    offset: int
+    loops: tuple[Loop, ...]
+    rule: str = ""
+
+
 @dataclass(frozen=True)
 class EqualCheck:
-    """Two source tensors that must hold the same bytes before one of them may be dropped."""
+    """Elements of two source tensors that must have the same values before those of one may be dropped.
+
+    They are paired as a copy from `kept` to `dropped` would pair them: the source stride of `loops` is that
+    of `kept`. Where there are operations, each side's bring what is stored to the canonical values, in
+    float32; without any, values are compared as they are stored, exactly, whatever the two dtypes. `hint` is
+    what the target offers where they differ.
+    """
 
     kept: str
     dropped: str
     reason: str
+    kept_offset: int = 0
+    dropped_offset: int = 0
+    loops: tuple[Loop, ...] = ()
+    kept_operations: tuple[Operation, ...] = ()
+    dropped_operations: tuple[Operation, ...] = ()
+    hint: str = ""
 
 
 @dataclass(frozen=True)
-class Padding:
-    """The last `elements` elements of a tensor, which belong to no weight: zeros."""
+class ZeroCheck:
+    """Elements of a source tensor that must be zeros before they are left out: `offset`, `loops`.
+
+    Both strides of each loop are that of the tensor, in elements. `what` says which they are, in words.
+    """
 
     tensor: str
-    elements: int
+    what: str
+    offset: int
+    loops: tuple[Loop, ...]
+
+
+Check = EqualCheck | ZeroCheck
+
+
+def checked(check: Check) -> tuple[str, ...]:
+    """The source tensors that a check reads."""
+    return (check.tensor,) if isinstance(check, ZeroCheck) else (check.kept, check.dropped)
 
 
 @dataclass(frozen=True)
@@ -93,8 +130,9 @@ class Summary:
 class Plan:
     """A whole conversion. `sources` are only those tensors that are read.
 
-    `rules` and `layouts` say for each target tensor which line of which table made it, and how. `padding`
-    are zeros that are written, `cropped` those of the source that must be zeros before they are left out.
+    `copies` and `zeros` together make every element of every target tensor once. `checks` need bytes and
+    come before anything is published. `rules` and `layouts` say for each target tensor which line of which
+    table made it, and how.
     """
 
     family: str
@@ -106,14 +144,13 @@ class Plan:
     source_sizes: Mapping[str, int]
     files: tuple[OutputFile, ...]
     copies: tuple[Copy, ...]
-    checks: tuple[EqualCheck, ...]
+    checks: tuple[Check, ...]
     side_files: tuple[SideFile, ...]
     summary: Summary
     notes: tuple[str, ...] = ()
     rules: Mapping[str, str] = field(default_factory=dict)
     layouts: Mapping[str, str] = field(default_factory=dict)
-    padding: tuple[Padding, ...] = ()
-    cropped: tuple[Padding, ...] = ()
+    zeros: tuple[Zeros, ...] = ()
 
     @cached_property
     def source_by_name(self) -> dict[str, StoredTensor]:
@@ -161,8 +198,9 @@ class Plan:
 
 
 def _row(tensor: StoredTensor) -> tuple[object, ...]:
-    name, dtype, shape, file, offset, scales = tensor
-    return name, dtype.name, shape, file, offset, scales
+    name, dtype, shape, file, offset, scales, strides = tensor
+    row = (name, dtype.name, shape, file, offset, scales)
+    return row if strides is None else (*row, strides)
 
 
 def plan_to_json(plan: Plan) -> dict[str, Any]:
@@ -194,19 +232,15 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
                 "target": copy.target,
                 "source_offset": copy.source_offset,
                 "target_offset": copy.target_offset,
-                "loops": [[loop.size, loop.source_stride, loop.target_stride] for loop in copy.loops],
+                "loops": _loops(copy.loops),
                 "class": copy.copy_class,
                 "operations": [[operation.kind, operation.value] for operation in copy.operations],
                 "rule": copy.rule,
             }
             for copy in plan.copies
         ],
-        "checks": [vars(check) for check in plan.checks],
-        **{
-            key: [vars(part) for part in parts]
-            for key, parts in (("padding", plan.padding), ("cropped", plan.cropped))
-            if parts
-        },
+        "zeros": [{**part._asdict(), "loops": _loops(part.loops)} for part in plan.zeros],
+        "checks": [_check_to_json(check) for check in plan.checks],
         "side_files": [
             {
                 "name": side.name,
@@ -219,6 +253,19 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
     }
 
 
+def _loops(loops: tuple[Loop, ...]) -> list[list[int]]:
+    return [list(loop) for loop in loops]
+
+
+def _check_to_json(check: Check) -> dict[str, Any]:
+    found = {**vars(check), "loops": _loops(check.loops)}
+    if isinstance(check, ZeroCheck):
+        return {"check": "zeros", **found}
+    for side in ("kept_operations", "dropped_operations"):
+        found[side] = [list(operation) for operation in found[side]]
+    return {"check": "equal", **found}
+
+
 def _tensor_to_json(tensor: StoredTensor) -> dict[str, Any]:
     return {
         "name": tensor.name,
@@ -227,4 +274,5 @@ def _tensor_to_json(tensor: StoredTensor) -> dict[str, Any]:
         "file": tensor.file,
         "offset": tensor.offset,
         **({"scales": tensor.scales} if tensor.scales else {}),
+        **({"strides": list(tensor.strides)} if tensor.strides is not None else {}),
     }

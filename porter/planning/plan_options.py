@@ -1,24 +1,73 @@
-"""What a user may choose about a conversion's content."""
+"""What a user may choose about a conversion's content: one value for command line, Python and plan."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
 
-from porter.dtypes import Dtype
+from porter.dtypes import Dtype, dtype_spoken
+from porter.errors import UsageError
+
+Tied = Literal["write", "omit", "untie"]
+WeightContainer = Literal["safetensors", "pth"]
 
 
 @dataclass(frozen=True)
-class Options:
-    """What a user may choose. `dtype` None keeps; `tied` None is what the target's table says.
+class PlanOptions:
+    """What to make. Anything else than these words and types is a UsageError.
 
-    `container` is pth or None (as the target's table says). With `weights_only` the plan has no side files:
-    no config and no tokenizer is ported.
+    `to` is the target's dialect (default: that of the last table in `maps`). `dtype` is keep, bfloat16,
+    float16 or float32, or torch's dtype. `tied` writes tied weights twice, omits one, or unties the two
+    (default: as the target's table says). `max_shard_size` is in bytes, or text such as "5GB".
+    `allow_unmapped` are shell patterns of tensors that are dropped knowingly. `maps` are files with tables
+    of your own, `config` stands in for the source's, `source_dialect` says which one the source is in.
+    `container` is safetensors or pth (default: as the target's table says). `text_only` takes the language
+    model out of a larger one. `key` names the state dict to take from a torch file that holds several. With
+    `weights_only` no config and no tokenizer is ported. A lone pattern or path may stand for a list of one.
     """
 
-    dtype: Dtype | None = None
-    tied: str | None = None
+    to: str | None = None
+    dtype: str = "keep"
+    tied: Tied | None = None
     max_shard_size: str | int | None = None
-    allow_unmapped: tuple[str, ...] = ()
-    weights_only: bool = False
-    container: str | None = None
+    allow_unmapped: Sequence[str] = ()
+    maps: Sequence[Path] = ()
+    config: Path | None = None
+    source_dialect: str | None = None
+    container: WeightContainer | None = None
     text_only: bool = False
+    key: str | None = None
+    weights_only: bool = False
+
+    def __post_init__(self) -> None:
+        set_ = object.__setattr__
+        set_(self, "dtype", str(self.dtype).removeprefix("torch."))
+        set_(self, "allow_unmapped", _texts(self.allow_unmapped, "allow_unmapped"))
+        set_(self, "maps", tuple(map(Path, _texts(self.maps, "maps"))))
+        set_(self, "config", None if self.config is None else Path(self.config))
+        for option, word, known in (
+            ("--tied", self.tied, get_args(Tied)),
+            ("--container", self.container, get_args(WeightContainer)),
+        ):
+            if word is not None and word not in known:
+                choice = f"{', '.join(known[:-1])} or {known[-1]}"
+                raise UsageError(f"{option} must be {choice}, not {word!r}")
+        _ = self.kept_dtype
+
+    @property
+    def kept_dtype(self) -> Dtype | None:
+        """The dtype of all weights; None where each keeps its own."""
+        return None if self.dtype == "keep" else dtype_spoken(self.dtype)
+
+
+def _texts(given: Any, option: str) -> tuple[str, ...]:
+    """A sequence of texts or paths; one of them alone is one of them, not its letters."""
+    if isinstance(given, str | os.PathLike):
+        return (os.fspath(given),)
+    try:
+        return tuple(os.fspath(item) for item in given)
+    except TypeError:
+        raise UsageError(f"{option} must be a list of texts or paths", cause=f"found {given!r}") from None

@@ -1,4 +1,4 @@
-"""The target's half of the proof: each target byte is made once, each source element carried once."""
+"""The target's half of the proof: each target byte is made once, each canonical tensor carried once."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import math
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
+from porter.containers.base import StoredTensor
 from porter.errors import UnsupportedError
-from porter.layout import elements
-from porter.planning.coverage import Covered
-from porter.planning.plan import Copy, Padding
-from porter.planning.plan_options import Options
-from porter.planning.ties import only_ties
-from porter.tables.bind import BoundTensor
-from porter.tables.model import Dialect
+from porter.layout import elements, run_length
+from porter.planning.coverage import BlockIndex, Covered
+from porter.planning.plan import Copy, ZeroCheck
+from porter.planning.plan_options import PlanOptions
+from porter.tables.bind import BoundTensor, Filler, Sizes
+from porter.tables.model import ZEROS, Dialect
+from porter.tables.patterns import Pattern
 
 
 def check_filled(bound: BoundTensor, copies: Sequence[Copy]) -> None:
     """Blocks partition a tensor, so the copies fill it exactly when their elements add up to it."""
     moved = sum(elements(copy.loops) for copy in copies)
-    wanted = math.prod(bound.shape) - bound.padding
+    wanted = math.prod(bound.shape) - sum(elements(filler.loops) for filler in bound.fillers)
     if moved != wanted:
         raise UnsupportedError(
             f"{bound.name} would not be filled exactly",
@@ -27,39 +28,91 @@ def check_filled(bound: BoundTensor, copies: Sequence[Copy]) -> None:
         )
 
 
-def check_used(covered: Covered, copies: Sequence[Copy], alias: Mapping[str, str], target: Dialect) -> None:
-    """Every element of every mapped source tensor goes to one place; ties go by what they are tied to."""
-    moved = dict.fromkeys(covered.tensors, 0)
-    by_stored_name = {tensor.name: name for name, tensor in covered.tensors.items()}
-    for copy in copies:
-        if copy.canonical not in alias:
-            moved[by_stored_name[copy.source]] += elements(copy.loops)
-    for name, tensor in covered.tensors.items():
-        bound = covered.bound[name]
-        if moved[name] != tensor.elements - bound.padding and not only_ties(bound, alias):
+def check_carried_once(
+    source: BlockIndex, target: BlockIndex, alias: Mapping[str, str], sizes: Sizes, dialect: Dialect
+) -> None:
+    """Every canonical tensor that the source holds is held once by it, and once by the target.
+
+    Each block of a rule runs over all axes of its canonical tensor that no name holds, so a tensor that is
+    held at each value of its index variables is carried with all its elements. Those in `alias` are read
+    from what they are tied to, and may be left out; what is read for them is carried by them, too.
+    """
+    for side, what in ((source, "the source"), (target, dialect.title)):
+        for canonical, one, other in side.twice:
+            raise _twice(canonical, one, other, what)
+    for canonical in dict.fromkeys([*source, *target]):
+        held = _points(source, canonical, sizes, "the source")
+        made = _points(target, canonical, sizes, dialect.title)
+        left = held.keys() - made.keys()
+        for reader in (name for name, other in alias.items() if other == canonical) if left else ():
+            left -= _points(target, reader, sizes, dialect.title).keys()
+        if left and canonical not in alias:
             raise UnsupportedError(
-                f"{tensor.name} would not be carried over exactly once",
-                cause=f"of its {tensor.elements} elements, {moved[name]} would be written as {target.title}",
-                hint=f"the conditions (`when`) of {target.path.name} must hold once for each weight",
+                f"{_named(canonical, min(left))} of the source would be lost",
+                cause=f"{held[min(left)]} holds it, and no tensor of {dialect.title} does"
+                + (f"; nor {len(left) - 1} more of its kind" if len(left) > 1 else ""),
+                hint=f"the conditions (`when`) of {dialect.path.name} must hold once for each weight",
             )
 
 
-def cropped_rows(covered: Covered, options: Options) -> tuple[tuple[Padding, ...], list[str]]:
-    """Stored rows that belong to no weight: those that must be zeros, and notes on all of them.
+def _points(index: BlockIndex, canonical: str, sizes: Sizes, what: str) -> Mapping[tuple[int, ...], str]:
+    """The stored name by the values of all index variables of a canonical tensor, in its pattern's order."""
+    groups = index.variables(canonical)
+    if len(groups) == 1 and groups[0] == (wanted := _variables(canonical)):
+        return {point: name for point, (name, _) in index.entries(canonical, wanted).items()}
+    found: dict[tuple[int, ...], str] = {}
+    for variables in groups:
+        for values, (name, _) in index.entries(canonical, variables).items():
+            for point in sizes.points(_variables(canonical), dict(zip(variables, values, strict=True))):
+                if point in found:
+                    raise _twice(_named(canonical, point), found[point], name, what)
+                found[point] = name
+    return found
 
-    Rows that a table says may hold anything, and those of tensors that `--allow-unmapped` names, are left
+
+def _variables(canonical: str) -> tuple[str, ...]:
+    return Pattern(canonical).variables
+
+
+def _named(canonical: str, point: tuple[int, ...]) -> str:
+    return repr(Pattern(canonical).at(point))
+
+
+def _twice(canonical: str, one: str, other: str, what: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"{canonical} would be held twice by {what}",
+        cause=f"by {one} and by {other}" if one != other else f"by two blocks of {one}",
+        hint="the conditions (`when`) of its table must hold once for each weight",
+    )
+
+
+def left_out(covered: Covered, options: PlanOptions) -> tuple[list[ZeroCheck], list[str]]:
+    """Stored elements that belong to no weight: those that must be zeros, and notes on all of them.
+
+    Those that a table says may hold anything, and those of tensors that `--allow-unmapped` names, are left
     out without a look at them.
     """
     checked, notes = [], []
     for name, tensor in covered.tensors.items():
-        padding = covered.bound[name].padding
-        if not padding:
-            continue
-        rows = padding // (tensor.elements // tensor.shape[0])
-        zero = covered.bound[name].rule.padding == "zero"
-        zero = zero and not any(fnmatchcase(tensor.name, glob) for glob in options.allow_unmapped)
-        if zero:
-            checked.append(Padding(tensor.name, padding))
-        how = "which are checked to be zeros" if zero else "whatever they hold"
-        notes.append(f"{tensor.name}: its last {rows} of {tensor.shape[0]} rows are left out, {how}")
-    return tuple(checked), notes
+        for filler in covered.bound[name].fillers:
+            zero = filler.kind == ZEROS
+            zero = zero and not any(fnmatchcase(tensor.name, glob) for glob in options.allow_unmapped)
+            what = _which(filler, tensor)
+            if zero and tensor.strides is not None:
+                raise UnsupportedError(
+                    f"{tensor.name} has rows to be left out and is a strided view",
+                    hint="save it again after .contiguous()",
+                )
+            if zero:
+                checked.append(ZeroCheck(tensor.name, what, filler.offset, filler.loops))
+            how = "which are checked to be zeros" if zero else "whatever they hold"
+            notes.append(f"{tensor.name}: {what} are left out, {how}")
+    return checked, notes
+
+
+def _which(filler: Filler, tensor: StoredTensor) -> str:
+    number, row = elements(filler.loops), tensor.elements // max(1, tensor.shape[0])
+    whole = run_length(filler.loops) == number and number % row == 0
+    if whole and filler.offset + number == tensor.elements:
+        return f"the last {number // row} of {tensor.shape[0]} rows"
+    return f"{number} of {tensor.elements} elements"

@@ -6,11 +6,11 @@ system does it is found out when the plan is run; that it could is decided here,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from porter.containers.base import StoredTensor
-from porter.layout.copies import coalesce, elements, run_length
+from porter.layout.copies import Loop, coalesce, elements, run_length
 from porter.planning.plan import EXTENT, Copy, Plan
 
 # Bytes; the block of XFS, btrfs and ext4. Multiples of it suit smaller blocks too.
@@ -32,13 +32,24 @@ class SharedRange:
 
 def shared_range(copy: Copy, source: StoredTensor, target: StoredTensor) -> SharedRange | None:
     """The blocks that the copy could share; None where there is none, or the two do not agree."""
-    if copy.copy_class != EXTENT or source.dtype != target.dtype:
+    if copy.copy_class != EXTENT:
         return None
-    if elements(copy.loops) != run_length(coalesce(copy.loops)):
+    return shared_block(coalesce(copy.loops), copy.source_offset, copy.target_offset, source, target)
+
+
+def shared_block(
+    loops: Sequence[Loop],
+    source_offset: int,
+    target_offset: int,
+    source: StoredTensor,
+    target: StoredTensor,
+) -> SharedRange | None:
+    """The same for coalesced loops from one offset to another, in elements."""
+    if source.dtype != target.dtype or elements(loops) != run_length(loops):
         return None
-    nbytes = source.dtype.nbytes(elements(copy.loops))
-    read_at = source.offset + source.dtype.nbytes(copy.source_offset)
-    write_at = target.offset + target.dtype.nbytes(copy.target_offset)
+    nbytes = source.dtype.nbytes(elements(loops))
+    read_at = source.offset + source.dtype.nbytes(source_offset)
+    write_at = target.offset + target.dtype.nbytes(target_offset)
     if (read_at - write_at) % BLOCK:
         return None
     edge = -write_at % BLOCK

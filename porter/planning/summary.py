@@ -44,7 +44,7 @@ def summarise(
         split=len(split),
         ties_written=len(tied),
         ties_dropped=len(omitted) if stored_ties else 0,
-        dropped=len(covered.dropped) + len(covered.ignored) + len(covered.beyond),
+        dropped=len(covered.dropped) + len(covered.ignored) + len(covered.beyond) + len(covered.state),
         unmapped=len(covered.dropped),
     )
 
@@ -58,6 +58,8 @@ def plan_notes(identity: Identity, copies: Sequence[Copy], covered: Covered) -> 
         )
     if covered.beyond:
         notes.append(f"text only: left out are {parts(covered.beyond)}")
+    if covered.state:
+        notes.append(f"a trainer's own, not weights, and left out: {parts(covered.state)}")
     if covered.dropped:
         notes.append(f"dropped on request: {', '.join(covered.dropped[:5])}")
     if any(operation.kind for copy in copies for operation in copy.operations):
@@ -76,4 +78,4 @@ def grade(plan: Plan) -> str:
         widened = (source.name, target.name) in wider or (source.quantised and target.name in ("F32", "F64"))
         if copy.operations or not (widened or source == target):
             return "lossy"
-    return "exact when checked" if plan.checks or plan.cropped else "exact"
+    return "exact when checked" if plan.checks else "exact"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
-from porter.errors import DifferenceError, UnsupportedError, UsageError
-from porter.planning.coverage import Covered
+from porter.errors import UnsupportedError
+from porter.planning.join import Join
 from porter.planning.plan import Copy, EqualCheck
-from porter.planning.plan_options import Options
+from porter.planning.plan_options import PlanOptions
 from porter.tables.bind import BoundTensor
 from porter.tables.model import Canonical, Dialect
 
@@ -24,14 +24,21 @@ def only_ties(tensor: BoundTensor, ties: Mapping[str, str]) -> bool:
 
 
 def untie(
-    hyperparameters: Mapping[str, Any], target: Dialect, ties: Mapping[str, str], options: Options
+    hyperparameters: Mapping[str, Any], target: Dialect, ties: Mapping[str, str], options: PlanOptions
 ) -> tuple[dict[str, Any], bool]:
-    """`--tied write` into a dialect that leaves tied tensors out makes the two independent."""
+    """The target's hyperparameters, and whether tied tensors become independent there.
+
+    `--tied untie` says so; so does `--tied write` into a dialect that leaves tied tensors out.
+    """
     found = dict(hyperparameters)
-    if options.tied not in (None, "write", "omit"):
-        raise UsageError(f"--tied must be write or omit, not {options.tied!r}")
     leaves_out = any(rule.when_tied == "omit" for rule in target.rules)
-    if ties and options.tied == "write" and leaves_out:
+    if ties and (options.tied == "untie" or (options.tied == "write" and leaves_out)):
+        if not _can_untie(target):
+            raise UnsupportedError(
+                f"{target.title} has no head of its own",
+                cause="it computes with the embedding in its place, in code",
+                hint="hf and litgpt hold both",
+            )
         found["tie_embeddings"] = False
         return found, True
     if not ties and options.tied == "omit":
@@ -40,6 +47,11 @@ def untie(
             cause="the source's config says that the head is not tied to the embedding",
         )
     return found, False
+
+
+def _can_untie(target: Dialect) -> bool:
+    field = target.config.fields.get("tie_embeddings")
+    return field is not None and not field.has_fixed
 
 
 def shared_storage(
@@ -58,22 +70,32 @@ def shared_storage(
     }
 
 
+def either(ties: Mapping[str, str], held: Container[str]) -> dict[str, str]:
+    """What each canonical tensor of a tied pair is read from, given those that the source holds.
+
+    A tied tensor is read from the one that owns the weight; where only the tied one is stored, the other way.
+    """
+    return {
+        **{name: other for name, other in ties.items() if other in held or name not in held},
+        **{other: name for name, other in ties.items() if other not in held and name in held},
+    }
+
+
 def tie_checks(
-    covered: Covered, bound: Sequence[BoundTensor], ties: Mapping[str, str]
-) -> tuple[EqualCheck, ...]:
-    """Where both copies of a tie are stored, they must hold the same bytes before one may be dropped."""
-    makers = {block.canonical: tensor.name for tensor in bound for block in tensor.blocks}
-    checks = []
-    for name, other in ties.items():
-        # A table may store the tied tensor under a condition only.
-        dropped, kept = makers.get(name, ""), makers.get(other, "")
-        if dropped in covered.tensors and kept in covered.tensors:
-            one, two = covered.tensors[kept], covered.tensors[dropped]
-            if one.dtype != two.dtype:
-                raise DifferenceError(
-                    f"{two.name} is tied to {one.name}, but their dtypes differ",
-                    cause=f"{one.name} is {one.dtype.name}, {two.name} is {two.dtype.name}",
-                    hint="if the head was trained on its own, untie it: --to hf --tied write",
-                )
-            checks.append(EqualCheck(one.name, two.name, "tied embeddings"))
-    return tuple(checks)
+    join: Join, present: Iterable[BoundTensor], source: Dialect, target: Dialect
+) -> list[EqualCheck]:
+    """Where both of a tied pair are stored, they must have the same values before one may be dropped."""
+    reason = "the config says that they are tied"
+    if source.name.startswith("litgpt"):
+        reason += "; LitGPT itself trains the two apart"
+    if _can_untie(target):
+        hint = f"--tied untie keeps both: {target.title} then has a head of its own, and its config says so"
+    else:
+        hint = f"{target.title} has no head of its own; hf and litgpt hold both, with --tied untie"
+    return [
+        check
+        for tensor in present
+        for block in tensor.blocks
+        if block.canonical in join.alias
+        for check in join.equal(tensor, block, reason, hint)
+    ]

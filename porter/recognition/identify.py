@@ -6,7 +6,7 @@ whose rules know the most of the tensors is taken.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from porter.config.raw import get, raw_config
 from porter.config.read import ConfigReader, Shapes
 from porter.containers.checkpoint import Checkpoint
+from porter.containers.storage_kinds import lone_adapter
 from porter.errors import MalformedError, UnsupportedError, UsageError
 from porter.recognition.choose_family import choose_family
 from porter.recognition.infer import infer, missing_rules
@@ -37,12 +38,17 @@ class Identity:
     unknown_fields: tuple[str, ...]
     notes: tuple[str, ...] = ()
     words: Dialect | None = None
+    wrapper: str = ""
 
 
 class NameMatcher:
-    """Finds the rule that a stored name fits, trying the dialect's alternative prefixes last."""
+    """Finds the rule that a stored name fits, trying the dialect's alternative prefixes last.
 
-    def __init__(self, dialect: Dialect) -> None:
+    `wrapper` is what stands before all of a checkpoint's names: an attribute of the module around the model.
+    """
+
+    def __init__(self, dialect: Dialect, wrapper: str = "") -> None:
+        self.wrapper = wrapper
         # By template: the form of a name, and the rule's own pattern where the name is another one for it.
         self._forms: dict[str, list[tuple[Spelling, Pattern | None]]] = {}
         for rule in dialect.rules:
@@ -58,22 +64,27 @@ class NameMatcher:
 
     def spelled(self, name: str) -> str | None:
         """The name as the table spells it, or None if no rule fits."""
-        found = self._fits(name)
-        if found is not None:
-            return found
-        for ours, theirs in self._prefixes:
-            if name.startswith(theirs):
-                found = self._fits(ours + name[len(theirs) :])
-                if found is not None:
-                    return found
-        return None
+        return next((found for form in self._forms_of(name) if (found := self._fits(form))), None)
 
     def ignored(self, name: str) -> bool:
         """Whether the dialect stores this tensor but it is no weight (a buffer, say)."""
-        template, digits = taken_apart(name)
-        return any(
-            pattern.matched(template, digits) is not None for pattern in self._ignored.get(template, ())
-        )
+        for form in self._forms_of(name) if self._ignored else ():
+            template, digits = taken_apart(form)
+            if any(p.matched(template, digits) is not None for p in self._ignored.get(template, ())):
+                return True
+        return False
+
+    def bare(self, name: str) -> str:
+        """The name without the wrapper."""
+        return name.removeprefix(self.wrapper)
+
+    def _forms_of(self, name: str) -> Iterator[str]:
+        """A name as it may stand in the table: without the wrapper, then under the other prefixes."""
+        name = self.bare(name)
+        yield name
+        for ours, theirs in self._prefixes:
+            if name.startswith(theirs):
+                yield ours + name[len(theirs) :]
 
     def _fits(self, name: str) -> str | None:
         template, digits = taken_apart(name)
@@ -100,12 +111,19 @@ def identify(
     if family is not None and family not in families:
         raise UsageError(f"unknown family {family!r}", hint=f"one of {', '.join(sorted(families))}")
     meant = families if family is None else {family: families[family]}
+    if adapter := lone_adapter(checkpoint.tensors):
+        raise UnsupportedError(
+            f"{checkpoint.label} is no whole model: its tensors are {adapter.what}",
+            cause=f"found only tensors such as {_some(checkpoint.tensors)}",
+            hint=adapter.hint,
+        )
     best: tuple[tuple[int, bool, int], _Candidate, dict[str, str]] | None = None
     rivals: list[str] = []
     for candidate in _candidates(checkpoint, meant, config, named=family is not None):
         if dialect is not None and candidate.dialect.name != dialect:
             continue
-        names = _known_names(checkpoint, candidate.dialect)
+        wrapper, names = _known_names(checkpoint, candidate.dialect)
+        candidate = replace(candidate, wrapper=wrapper)
         if not _recognised(checkpoint, candidate, names):
             continue
         missing = 0
@@ -171,6 +189,7 @@ class _Candidate:
     raw: Mapping[str, Any]
     inferred: Mapping[str, Any] | None = None
     file: str | None = None
+    wrapper: str = ""
 
     @property
     def bare(self) -> bool:
@@ -218,6 +237,7 @@ def _read(checkpoint: Checkpoint, found: _Candidate, names: Mapping[str, str]) -
     found, leftover = _without_quantization(checkpoint, found, names)
     reader = found.reader(found.words, found.raw, shapes, checkpoint.label)
     values = reader.read()
+    read = tuple(note for header in checkpoint.headers for note in header.notes)
     passed = ", ".join(reader.passed_over)
     title = found.words.title
     notes: tuple[str, ...] = (
@@ -245,8 +265,9 @@ def _read(checkpoint: Checkpoint, found: _Candidate, names: Mapping[str, str]) -
         found.raw,
         names,
         tuple(reader.unknown_fields()),
-        notes,
+        (*read, *notes),
         found.words if found.words is not found.dialect else None,
+        found.wrapper,
     )
 
 
@@ -350,8 +371,42 @@ def matches(raw: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     return True
 
 
-def _known_names(checkpoint: Checkpoint, dialect: Dialect) -> dict[str, str]:
-    matcher = NameMatcher(dialect)
+# Parts of a name that may stand around a model: `base_model.model.`, `lightning_module.network.model.`.
+_DEEPEST_WRAPPER = 3
+
+
+def _known_names(checkpoint: Checkpoint, dialect: Dialect) -> tuple[str, dict[str, str]]:
+    """What stands before all names, and the tensors that are known by the table's names.
+
+    Something is taken for a wrapper only where more names are known without it.
+    """
+    best: tuple[str, dict[str, str]] = ("", {})
+    for wrapper in _wrappers(checkpoint.tensors):
+        names = _matched(checkpoint, NameMatcher(dialect, wrapper))
+        if len(names) > len(best[1]):
+            best = wrapper, names
+        if len(names) == len(checkpoint.tensors):
+            break
+    return best
+
+
+def _wrappers(names: Iterable[str]) -> Iterator[str]:
+    """Beginnings that all names share, the shortest first; none comes before them."""
+    yield ""
+    every = list(names)
+    if not every:
+        return
+    low, high = min(every), max(every)
+    end = 0
+    for _ in range(_DEEPEST_WRAPPER):
+        ends = [at + 1 for at in (low.find(".", end), low.find("/", end)) if at >= 0]
+        if not ends or not high.startswith(low[: min(ends)]):
+            return
+        end = min(ends)
+        yield low[:end]
+
+
+def _matched(checkpoint: Checkpoint, matcher: NameMatcher) -> dict[str, str]:
     names: dict[str, str] = {}
     taken: dict[str, str] = {}
     for name in checkpoint.tensors:

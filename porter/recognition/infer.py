@@ -46,9 +46,7 @@ def infer(dialect: Dialect, canonical: Canonical, shapes: Shapes) -> Inferred:
             sizes[name] = max(sizes.get(name, 0), value + 1)
         if rule.theirs not in done and len(shape) == len(rule.layout.dims):
             done.add(rule.theirs)
-            # Padding stands behind the outermost axis and is of any length.
-            padded = 1 if rule.pad else 0
-            equations.extend(list(zip(rule.layout.dims, shape, strict=True))[padded:])
+            equations.extend(zip(rule.layout.dims, shape, strict=True))
     _solve(equations, sizes)
     return _told(dialect, canonical, sizes)
 
@@ -61,7 +59,7 @@ def missing_rules(dialect: Dialect, canonical: Canonical, shapes: Shapes) -> int
         and rule.when is None
         and all(
             must_hold(canonical.tensors[name].when, dialect, canonical) and not canonical.tensors[name].tied
-            for name in rule.ours
+            for name in rule.weights
         )
         for rule in dialect.rules
     )

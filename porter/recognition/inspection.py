@@ -128,7 +128,7 @@ def _ties(identity: Identity) -> dict[str, str]:
     """Stored names of tied weights, where the config says that the tie holds."""
     if not identity.hyperparameters.get("tie_embeddings"):
         return {}
-    makers = {name: rule.theirs.text for rule in identity.dialect.rules for name in rule.ours}
+    makers = {name: rule.theirs.text for rule in identity.dialect.rules for name in rule.weights}
     return {
         makers[name]: makers[tensor.tied]
         for name, tensor in identity.family.canonical.tensors.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from porter.planning.plan import COPY_CLASSES, Plan
+from porter.planning.plan import COPY_CLASSES, Plan, ZeroCheck
 from porter.planning.summary import grade
 from porter.reporting.collapse import collapse, collapsed_name
 from porter.reporting.collapse import full as every
@@ -88,7 +88,10 @@ def render(plan: Plan) -> list[str]:
     lines += table(cells(plan), right=RIGHT)
     lines.append("")
     for check in plan.checks:
-        lines.append(f"check    {check.dropped} equals {check.kept} ({check.reason})")
+        if isinstance(check, ZeroCheck):
+            lines.append(f"check    {check.what} of {check.tensor} are zeros")
+        else:
+            lines.append(f"check    {check.dropped} equals {check.kept} ({check.reason})")
     files = [["File", "Size", ""]]
     files += [[file.name, size(file.size), plural(len(file.tensors), "tensor")] for file in plan.files]
     for side in plan.side_files:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 from porter.errors import MalformedError, PorterError
-from porter.layout import AddressMap, BoundLayout, Expression, bind
+from porter.layout import AddressMap, BoundLayout, Expression, Loop, bind, coalesce, elements
 from porter.tables.check import sizes_read
-from porter.tables.model import Canonical, Dialect, Rule, TableError
+from porter.tables.model import FILLERS, Canonical, Dialect, Rule, TableError
 
 _FUNCTIONS = {"sqrt": math.sqrt}
 
@@ -30,11 +30,22 @@ class Block(NamedTuple):
     address: AddressMap
 
 
+class Filler(NamedTuple):
+    """A block of a stored tensor that is no weight: which (ZEROS or UNUSED), and where its elements lie.
+
+    `loops` are coalesced; both strides of each are that of the stored tensor.
+    """
+
+    kind: str
+    offset: int
+    loops: tuple[Loop, ...]
+
+
 class BoundTensor(NamedTuple):
     """A stored tensor that a dialect has for these hyperparameters. Shape in elements, row-major.
 
     Its name holds the values `point` of the `variables`; tensors of one rule share their blocks, mostly.
-    Its last `padding` elements belong to no weight. `scales` is the name of the factors of its rows, for
+    `blocks` are its weights, `fillers` the rest of it. `scales` is the name of the factors of its rows, for
     where it is stored in whole numbers.
     """
 
@@ -44,7 +55,7 @@ class BoundTensor(NamedTuple):
     rule: Rule
     variables: tuple[str, ...]
     point: tuple[int, ...]
-    padding: int = 0
+    fillers: tuple[Filler, ...] = ()
     scales: str | None = None
 
     @property
@@ -55,20 +66,29 @@ class BoundTensor(NamedTuple):
 
 @dataclass(frozen=True)
 class Sizes:
-    """The sizes of axes and index variables of one family under given hyperparameters."""
+    """The sizes of axes and index variables of one family under given hyperparameters.
+
+    `axes` are the sizes that a dialect adds.
+    """
 
     canonical: Canonical
     hyperparameters: Mapping[str, Any]
+    axes: Mapping[str, Expression] = field(default_factory=dict)
 
     @cached_property
     def _expressions(self) -> Mapping[str, Expression]:
-        return {**sizes_read(self.canonical), **self.canonical.index}
+        return {**sizes_read(self.canonical), **self.canonical.index, **self.axes}
 
     @cached_property
     def varying(self) -> frozenset[str]:
-        """Axes whose size depends on an index variable."""
-        index = set(self.canonical.index)
-        return frozenset(name for name, expression in self.canonical.axes.items() if expression.names & index)
+        """Axes and index variables whose size depends on an index variable, through other axes as well."""
+        own = {**self.canonical.axes, **self.canonical.index, **self.axes}
+        found: set[str] = set()
+        reads = set(self.canonical.index)
+        while further := {name for name, size in own.items() if name not in found and size.names & reads}:
+            found |= further
+            reads |= further
+        return frozenset(found)
 
     @cached_property
     def _constant(self) -> dict[str, int]:
@@ -90,7 +110,7 @@ class Sizes:
             if axis in self.varying and stacked:
                 every = {
                     self.size(axis, {**at, **dict(zip(stacked, point, strict=True))})
-                    for point in itertools.product(*(range(self.size(s, at)) for s in stacked))
+                    for point in self.points(stacked, at)
                 }
                 if len(every) > 1:
                     raise MalformedError(
@@ -109,15 +129,49 @@ class Sizes:
         free = [axis for axis in stacked if axis in condition.names and axis not in at]
         values = {
             bool(self._value(condition, {**at, **dict(zip(free, point, strict=True))}))
-            for point in itertools.product(*(range(self.size(s, at)) for s in free))
+            for point in self.points(free, at)
         }
         if len(values) > 1:
             raise MalformedError(f"`{condition.text}` differs along the stacked {', '.join(free)}")
         return values.pop() if values else False
 
-    def value(self, expression: Expression) -> Any:
-        """What an expression over the hyperparameters gives. Raises MalformedError."""
-        return self._value(expression, {})
+    def points(
+        self, variables: Sequence[str], at: Mapping[str, int] | None = None
+    ) -> Iterator[tuple[int, ...]]:
+        """All values of index variables, the last one fastest; those in `at` are held."""
+        at = at or {}
+        if not self.varying.intersection(variables):
+            yield from itertools.product(
+                *((at[v],) if v in at else range(self.size(v, {})) for v in variables)
+            )
+            return
+        # The number of experts may depend on the layer, wherever that stands in the name.
+        order = sorted(variables, key=lambda variable: len(self._depends[variable]))
+        back = [order.index(variable) for variable in variables]
+        for found in self._nested(order, at):
+            yield tuple(found[place] for place in back)
+
+    def _nested(self, order: Sequence[str], at: Mapping[str, int]) -> Iterator[tuple[int, ...]]:
+        if not order:
+            yield ()
+            return
+        first, rest = order[0], order[1:]
+        for value in (at[first],) if first in at else range(self.size(first, at)):
+            for tail in self._nested(rest, {**at, first: value}):
+                yield (value, *tail)
+
+    @cached_property
+    def _depends(self) -> Mapping[str, frozenset[str]]:
+        """For each index variable, all names that its number is computed from."""
+        own, found = {**self.canonical.axes, **self.canonical.index}, {}
+        for name in self.canonical.index:
+            met, reads = set[str](), [name]
+            while reads:
+                further = own[reads.pop()].names - met
+                met |= further
+                reads.extend(further & own.keys())
+            found[name] = frozenset(met)
+        return found
 
     def _evaluate(self, axis: str, at: Mapping[str, int]) -> int:
         value = self._value(self._expressions[axis], at)
@@ -134,7 +188,7 @@ class Sizes:
         def lookup(name: str) -> Any:
             if name in at:
                 return at[name]
-            if name in self.canonical.axes:
+            if name in self.canonical.axes or name in self.axes:
                 return self.size(name, at)
             return self.hyperparameters.get(name)
 
@@ -154,7 +208,7 @@ def bind_dialect(
 
     Raises MalformedError when sizes do not fit, and TableError when two rules make one stored name.
     """
-    sizes = Sizes(canonical, hyperparameters)
+    sizes = Sizes(canonical, hyperparameters, dialect.axes)
     _check_inverses(sizes)
     bound: dict[str, BoundTensor] = {}
     for rule in dialect.rules:
@@ -176,7 +230,7 @@ def _with_numbers(rule: Rule, sizes: Sizes) -> Rule:
     return replace(
         rule,
         operations=tuple(
-            (kind, float(sizes.value(value)) if isinstance(value, Expression) else value)
+            (kind, float(sizes._value(value, {})) if isinstance(value, Expression) else value)
             for kind, value in rule.operations
         ),
     )
@@ -189,8 +243,8 @@ def _bind_rule(rule: Rule, canonical: Canonical, sizes: Sizes) -> Iterator[Bound
     cache: dict[tuple[int, ...], BoundLayout] = {}
     layout: BoundLayout | None = None
     blocks: tuple[Block, ...] = ()
-    padding = 0
-    for point in _points(variables, sizes):
+    fillers: tuple[Filler, ...] = ()
+    for point in sizes.points(variables):
         if layout is None or varies:
             fixed = dict(zip(variables, point, strict=True))
             if not _exists(rule, canonical, sizes, fixed):
@@ -202,9 +256,10 @@ def _bind_rule(rule: Rule, canonical: Canonical, sizes: Sizes) -> Iterator[Bound
             if key not in cache:
                 cache[key] = bind(rule.layout, found)
             layout = cache[key]
-            if rule.pad:
-                layout, padding = _padded(rule, layout, found, sizes)
-            blocks = tuple(Block(*leaf) for leaf in zip(rule.ours, layout.leaves, strict=True))
+            leaves = [Block(*leaf) for leaf in zip(rule.ours, layout.leaves, strict=True)]
+            blocks = tuple(block for block in leaves if block.canonical not in FILLERS)
+            fillers = tuple(_filler(block, found) for block in leaves if block.canonical in FILLERS)
+            fillers = tuple(filler for filler in fillers if elements(filler.loops))
         yield BoundTensor(
             rule.theirs.at(point),
             layout.shape,
@@ -212,7 +267,7 @@ def _bind_rule(rule: Rule, canonical: Canonical, sizes: Sizes) -> Iterator[Bound
             rule,
             variables,
             point,
-            padding,
+            fillers,
             _scales(rule, variables, point),
         )
 
@@ -221,19 +276,10 @@ def _scales(rule: Rule, variables: tuple[str, ...], point: tuple[int, ...]) -> s
     return rule.scale_by.format(dict(zip(variables, point, strict=True))) if rule.scale_by else None
 
 
-def _padded(
-    rule: Rule, layout: BoundLayout, found: Mapping[str, int], sizes: Sizes
-) -> tuple[BoundLayout, int]:
-    """The layout with a longer outermost axis, and how many elements that adds at the tensor's end."""
-    ((axis, expression),) = rule.pad.items()
-    stored = sizes.value(expression)
-    if not isinstance(stored, int) or stored < found[axis]:
-        raise MalformedError(
-            f"{rule.theirs.text}: {stored} stored rows cannot hold the {found[axis]} of {axis}",
-            cause=f"`{expression.text}` says how many rows are stored ({rule.where})",
-        )
-    row = math.prod(layout.shape[1:])
-    return replace(layout, shape=(stored, *layout.shape[1:])), (stored - found[axis]) * row
+def _filler(block: Block, found: Mapping[str, int]) -> Filler:
+    strides = block.address.strides
+    loops = coalesce([Loop(found[axis], stride, stride) for axis, stride in strides.items()])
+    return Filler(block.canonical, block.address.offset, loops)
 
 
 def _varies(rule: Rule, canonical: Canonical, sizes: Sizes, axes: Sequence[str]) -> bool:
@@ -241,38 +287,25 @@ def _varies(rule: Rule, canonical: Canonical, sizes: Sizes, axes: Sequence[str])
 
     They hardly ever do; a checkpoint of a hundred thousand tensors is then bound once per rule.
     """
-    conditions = [rule.when, *(canonical.tensors[name].when for name in rule.ours)]
+    conditions = [rule.when, *(canonical.tensors[name].when for name in rule.weights)]
     held = set(rule.theirs.variables)
     return any(axis in sizes.varying for axis in axes) or any(
         condition is not None and condition.names & held for condition in conditions
     )
 
 
-def _points(
-    variables: Sequence[str], sizes: Sizes, at: Mapping[str, int] | None = None
-) -> Iterator[tuple[int, ...]]:
-    if not any(variable in sizes.varying for variable in variables):
-        yield from itertools.product(*(range(sizes.size(variable, {})) for variable in variables))
-        return
-    first, rest = variables[0], variables[1:]
-    at = at or {}
-    for value in range(sizes.size(first, at)):
-        for tail in _points(rest, sizes, {**at, first: value}):
-            yield (value, *tail)
-
-
 def _exists(rule: Rule, canonical: Canonical, sizes: Sizes, fixed: Mapping[str, int]) -> bool:
     stacked = [axis for leaf in rule.layout.leaves for axis in leaf if axis in canonical.index]
     if not sizes.holds(rule.when, fixed, stacked):
         return False
-    there = [sizes.holds(canonical.tensors[name].when, fixed, stacked) for name in rule.ours]
+    there = [sizes.holds(canonical.tensors[name].when, fixed, stacked) for name in rule.weights]
     if any(there) and not all(there):
         raise TableError(
             rule.where,
             f"{rule.theirs.format(fixed)} would hold only a part of its blocks",
             cause=", ".join(
                 f"{name} {'exists' if here else 'does not'}"
-                for name, here in zip(rule.ours, there, strict=True)
+                for name, here in zip(rule.weights, there, strict=True)
             ),
             hint="split the rule, each with its own `when`",
         )

@@ -16,8 +16,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from porter.layout import Expression
-from porter.layout.parse import Axis
-from porter.tables.model import Canonical, CanonicalTensor, Constant, Dialect, Rule, TableError, Where
+from porter.tables.model import (
+    FILLERS,
+    Canonical,
+    CanonicalTensor,
+    Constant,
+    Dialect,
+    Rule,
+    TableError,
+    Where,
+)
 from porter.tables.patterns import Pattern
 
 # What an expression may call. Conditions, sizes and fixed values call nothing: both directions compute them.
@@ -39,6 +47,8 @@ def check_canonical(canonical: Canonical) -> None:
         _names(expression, known, start, f"the size of {name}")
     _check_circles(canonical, start)
     for tensor in canonical.tensors.values():
+        if tensor.name in FILLERS:
+            raise TableError(tensor.where, f"{tensor.name!r} is a word of the notation, and no weight's name")
         for variable in tensor.pattern.variables:
             if variable not in canonical.index:
                 raise TableError(
@@ -69,10 +79,11 @@ def check_canonical(canonical: Canonical) -> None:
 
 
 def _check_circles(canonical: Canonical, where: Where) -> None:
-    for name in canonical.axes:
+    sizes = {**canonical.axes, **canonical.index}
+    for name in sizes:
         reads, met = [name], set[str]()
         while reads:
-            expression = canonical.axes.get(reads.pop())
+            expression = sizes.get(reads.pop())
             further = (expression.names if expression else frozenset()) - met
             if name in further:
                 raise TableError(where, f"the size of {name} is derived from itself", hint="break the circle")
@@ -82,8 +93,15 @@ def _check_circles(canonical: Canonical, where: Where) -> None:
 
 def check_dialect(dialect: Dialect, canonical: Canonical) -> None:
     """Check an expanded dialect table against its canonical table."""
+    known = {*canonical.hyperparameters, *canonical.index, *canonical.axes}
+    for name, size in dialect.axes.items():
+        if name in known:
+            raise TableError(
+                Where(dialect.path, 1), f"[axes]: {canonical.family} has a size of {name} itself"
+            )
+        _names(size, known, Where(dialect.path, 1), f"the size of {name}")
     for rule in dialect.rules:
-        _check_rule(rule, canonical)
+        _check_rule(rule, canonical, {*known, *dialect.axes})
     _check_produced_once(dialect, canonical)
     _check_overlaps(dialect, canonical)
     _check_config(dialect, canonical)
@@ -100,7 +118,7 @@ def _check_tie(tensor: CanonicalTensor, canonical: Canonical) -> None:
         raise TableError(tensor.where, "a tie needs the hyperparameter `tie_embeddings`")
 
 
-def _check_rule(rule: Rule, canonical: Canonical) -> None:
+def _check_rule(rule: Rule, canonical: Canonical, known: set[str]) -> None:
     leaves = rule.layout.leaves
     if len(leaves) != len(rule.ours):
         raise TableError(
@@ -108,7 +126,18 @@ def _check_rule(rule: Rule, canonical: Canonical) -> None:
             f"the layout `{rule.layout}` has {len(leaves)} blocks, `ours` names {len(rule.ours)} tensors",
             hint="blocks, depth-first, belong to the tensors of `ours` in order",
         )
+    if not rule.weights:
+        raise TableError(rule.where, "a stored tensor without a weight", hint="list its name in `ignore`")
     for name, leaf in zip(rule.ours, leaves, strict=True):
+        if name in FILLERS:
+            for axis in leaf:
+                if axis not in known:
+                    raise TableError(
+                        rule.where,
+                        f"the axis {axis} of {name!r} has no size",
+                        hint=f'add `{axis} = "<expression>"` to [axes]',
+                    )
+            continue
         tensor = canonical.tensors.get(name)
         if tensor is None:
             raise TableError(
@@ -139,11 +168,11 @@ def _check_rule(rule: Rule, canonical: Canonical) -> None:
         if isinstance(value, Expression):
             known = set(canonical.hyperparameters) | set(canonical.axes)
             _names(value, known, rule.where, f"`{kind}`", VALUES)
-    _check_extras(rule, canonical)
+    _check_extras(rule)
 
 
-def _check_extras(rule: Rule, canonical: Canonical) -> None:
-    """Other names hold the same variables; only the outermost axis of one weight is padded."""
+def _check_extras(rule: Rule) -> None:
+    """Other names hold the same variables."""
     for other in (*rule.also, *([rule.scale_by] if rule.scale_by else [])):
         if sorted(other.variables) != sorted(rule.theirs.variables):
             raise TableError(
@@ -151,21 +180,12 @@ def _check_extras(rule: Rule, canonical: Canonical) -> None:
                 f"{other.text!r} and {rule.theirs.text!r} hold different variables",
                 hint="the names of one tensor, and of its factors, number the same things",
             )
-    for axis, size in rule.pad.items():
-        _names(size, set(canonical.hyperparameters) | set(canonical.axes), rule.where, "`pad`")
-        first = rule.layout.dims[0] if rule.layout.dims else None
-        if len(rule.layout.leaves) != 1 or first != Axis(axis) or len(rule.pad) > 1:
-            raise TableError(
-                rule.where,
-                f"`pad` cannot lengthen the axis {axis} of `{rule.layout}`",
-                hint="only the outermost axis of a tensor that holds one weight may be padded",
-            )
 
 
 def _check_produced_once(dialect: Dialect, canonical: Canonical) -> None:
     makers: dict[str, list[Rule]] = {name: [] for name in canonical.tensors}
     for rule in dialect.rules:
-        for name in rule.ours:
+        for name in rule.weights:
             makers[name].append(rule)
     for name, rules in makers.items():
         tensor = canonical.tensors[name]
@@ -219,7 +239,7 @@ def _check_overlaps(dialect: Dialect, canonical: Canonical) -> None:
     ]
     for rule in dialect.rules:
         names = (rule.theirs, *rule.also, *([rule.scale_by] if rule.scale_by else []))
-        conditional = rule.when is not None or all(canonical.tensors[name].when for name in rule.ours)
+        conditional = rule.when is not None or all(canonical.tensors[name].when for name in rule.weights)
         entries += [(name, rule.where, conditional) for name in names]
     for pattern, where, conditional in entries:
         rivals = [entry for form in pattern.spellings for entry in seen.get(form.template, ())]

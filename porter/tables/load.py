@@ -62,6 +62,7 @@ _DIALECT_KEYS = {
     "files",
     "targets",
     "beyond",
+    "axes",
     "shared",
     "after",
     "example",
@@ -155,13 +156,14 @@ def load_dialect(path: Path, roots: Path | Sequence[Path], canonical: Canonical)
         shared=bool(own.data.get("shared", False)),
         after=tuple(texts_of(own, "after")),
         example=_example(chain),
+        axes={name: expression_at(str(size), where) for name, (size, where) in merge(chain, "axes").items()},
     )
     check_dialect(dialect, canonical)
     # A base has rules for what its cousins have; those that never hold here would only be in the way.
     held = tuple(
         rule
         for rule in dialect.rules
-        if all(may_hold(canonical.tensors[name].when, dialect, canonical) for name in rule.ours)
+        if all(may_hold(canonical.tensors[name].when, dialect, canonical) for name in rule.weights)
     )
     return replace(dialect, rules=held)
 
@@ -180,7 +182,7 @@ def _canonical_tensor(
     if len(set(axes)) != len(axes):
         raise TableError(where, f"the canonical tensor {name!r} names an axis twice")
     when = expression_at(spec["when"], where) if "when" in spec else None
-    return CanonicalTensor(name, tuple(axes), when, spec.get("tied"), where)
+    return CanonicalTensor(name, tuple(axes), when, spec.get("tied"), where, tuple(str(spec["axes"]).split()))
 
 
 def _hyperparameter(name: str, value: Any, where: Where) -> Hyperparameter:

@@ -61,13 +61,17 @@ class Hyperparameter:
 
 @dataclass(frozen=True)
 class CanonicalTensor:
-    """A weight: its name pattern, its named axes (refined, outermost first), when it exists, its tie."""
+    """A weight: its name pattern, its named axes (refined, outermost first), when it exists, its tie.
+
+    `stated` are the axes as the table names them, before they are refined.
+    """
 
     name: str
     axes: tuple[str, ...]
     when: Expression | None
     tied: str | None
     where: Where
+    stated: tuple[str, ...] = ()
 
     @property
     def pattern(self) -> Pattern:
@@ -94,6 +98,12 @@ class Canonical:
     normal: Mapping[str, Expression] = field(default_factory=dict)
 
 
+# Canonical tensors that every family has, over any axes: elements that are no weight. ZEROS are zeros on
+# either side. UNUSED may hold anything where it is read, and is written as zeros.
+ZEROS, UNUSED = "zeros", "unused"
+FILLERS = (ZEROS, UNUSED)
+
+
 @dataclass(frozen=True)
 class Rule:
     """One line of a dialect: the stored tensor `theirs` holds the canonical tensors `ours` as `layout` says.
@@ -101,9 +111,8 @@ class Rule:
     `operations` are what turns the canonical value into the stored one, in order: ("add", 1.0); expressions
     over the hyperparameters are numbers once the rule is bound.
     `when_tied` says what the dialect does with a tensor whose tie holds: "write" or "omit". `also` are other
-    names for the same tensor, read but not written. `pad` gives the size of the outermost axis as it is
-    stored, with rows behind the weight's own that must be "zero" or may be "any" (`padding`). `scale_by` is
-    the stored tensor that holds a factor for each row, where the rows are whole numbers.
+    names for the same tensor, read but not written. `scale_by` is the stored tensor that holds a factor for
+    each row, where the rows are whole numbers.
     """
 
     theirs: Pattern
@@ -114,8 +123,6 @@ class Rule:
     when_tied: str
     where: Where
     also: tuple[Pattern, ...] = ()
-    pad: Mapping[str, Expression] = field(default_factory=dict)
-    padding: str = "zero"
     scale_by: Pattern | None = None
 
     @property
@@ -125,6 +132,11 @@ class Rule:
         if len(found) < len(self.operations):
             raise TableError(self.where, "the rule's operations have no numbers before it is bound")
         return tuple(found)
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Those of `ours` that are weights, without the blocks of zeros."""
+        return tuple(name for name in self.ours if name not in FILLERS)
 
 
 @dataclass(frozen=True)
@@ -249,6 +261,7 @@ class Dialect:
 
     A `shared` one is a dialect of every family with these canonical tensors. Where several families could
     express a checkpoint, those that a table names under `after` come before it. `example` gives sizes.
+    `axes` are sizes of axes that only blocks of zeros run over: what this dialect stores behind a weight.
     """
 
     family: str
@@ -266,3 +279,4 @@ class Dialect:
     shared: bool = False
     after: tuple[str, ...] = ()
     example: Mapping[str, Any] = field(default_factory=dict)
+    axes: Mapping[str, Expression] = field(default_factory=dict)

@@ -27,8 +27,6 @@ _FORMS = {
     "when": '"a condition"',
     "tied": '"write" or "omit"',
     "also": "a list of stored names",
-    "pad": 'a table such as { vocab = "padded_vocab_size" }',
-    "padding": '"zero" or "any"',
     "scale_by": '"the name of the stored factors"',
 }
 
@@ -170,10 +168,12 @@ def _check_form(raw: Any, where: Where) -> None:
             fits = fits or texts
         elif key == "also":
             fits = texts
-        elif key == "pad":
-            fits = isinstance(value, dict) and all(isinstance(size, str) for size in value.values())
         if not fits:
             raise TableError(where, f"`{key}` must be {_FORMS[key]}", cause=f"found {value!r}")
+        if key == "multiply" and value == 0:
+            raise TableError(
+                where, "`multiply = 0` leaves nothing of a weight", hint="what is it multiplied by?"
+            )
 
 
 def _rule(raw: Mapping[str, Any], where: Where, canonical: Canonical) -> Rule:
@@ -185,9 +185,6 @@ def _rule(raw: Mapping[str, Any], where: Where, canonical: Canonical) -> Rule:
             f'`tied` must be "write" or "omit", not {tied!r}',
             hint="it says what the framework does with a tensor that equals another",
         )
-    padding = raw.get("padding", "zero")
-    if padding not in ("zero", "any"):
-        raise TableError(where, f"`padding` must be {_FORMS['padding']}, not {padding!r}")
     return Rule(
         theirs=pattern_at(raw["theirs"], where),
         ours=ours,
@@ -197,8 +194,6 @@ def _rule(raw: Mapping[str, Any], where: Where, canonical: Canonical) -> Rule:
         when_tied=tied,
         where=where,
         also=tuple(pattern_at(text, where) for text in raw.get("also", ())),
-        pad={axis: expression_at(size, where) for axis, size in raw.get("pad", {}).items()},
-        padding=padding,
         scale_by=pattern_at(raw["scale_by"], where) if "scale_by" in raw else None,
     )
 
@@ -213,11 +208,13 @@ def _layout(raw: Mapping[str, Any], ours: tuple[str, ...], where: Where, canonic
             return parse_layout(raw["layout"]).refined(canonical.refine)
         except PorterError as error:
             raise TableError(where, error.message, cause=error.cause, hint=error.hint) from None
-    # A rule without a layout stores one canonical tensor in the order of its axes.
+    # A rule without a layout stores one canonical tensor in the order of its axes. Finer axes that an axis is
+    # refined into stand for it as one dim, as they do in a layout that names it.
     if len(ours) != 1 or ours[0] not in canonical.tensors:
         raise TableError(
             where,
             "the rule has no `layout`",
             hint="only a rule for one known canonical tensor may leave it out",
         )
-    return parse_layout(" ".join(canonical.tensors[ours[0]].axes))
+    tensor = canonical.tensors[ours[0]]
+    return parse_layout(" ".join(tensor.stated or tensor.axes)).refined(canonical.refine)

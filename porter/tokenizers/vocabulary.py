@@ -67,10 +67,14 @@ def vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
             hint="put the model's own tokenizer.json beside the GGUF: files there are used as they are",
         )
     pieces = tuple(_column(metadata, "tokens", str))
-    scores = tuple(_column(metadata, "scores", float, len(pieces)))
+    gemma = str(metadata.get("general.architecture", "")).startswith("gemma")
+    if gemma and "tokenizer.ggml.scores" not in metadata:
+        # They would not be read but for pieces that do not merge.
+        scores: tuple[float, ...] = (0.0,) * len(pieces)
+    else:
+        scores = tuple(_column(metadata, "scores", float, len(pieces)))
     kinds: tuple[int, ...] = tuple(_column(metadata, "token_type", int, len(pieces)))
     _check_pieces(pieces, scores, kinds)
-    gemma = str(metadata.get("general.architecture", "")).startswith("gemma")
     unknown = kinds.index(Kind.UNKNOWN) if Kind.UNKNOWN in kinds else 0
     unk = _special(metadata, "unknown", len(pieces), unknown)
     if gemma:

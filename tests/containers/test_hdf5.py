@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from porter.containers.keras import hdf5
+from porter.containers.array_files import exported
+from porter.containers.keras import hdf5, keras_files
 from porter.errors import MalformedError, PorterError, UnsupportedError
 
 h5py = importlib.import_module("h5py")
@@ -78,15 +79,104 @@ def test_a_file_inside_another_is_read_where_it_lies(tmp_path):
     assert header.size == outer.stat().st_size
 
 
+# --- what is written out before it is read -----------------------------------------------------------
+
+BIG = np.arange(35, dtype="<f4").reshape(7, 5)
+
+
+def compact(group, name, data) -> None:
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_layout(h5py.h5d.COMPACT)
+    space = h5py.h5s.create_simple(data.shape)
+    h5py.Dataset(h5py.h5d.create(group.id, name.encode(), h5py.h5t.py_create(data.dtype), space, dcpl=plist))[
+        ...
+    ] = data
+
+
+STORED = {
+    "chunks": {"chunks": (2, 3)},
+    "gzip": {"compression": "gzip", "shuffle": True},
+    "lzf": {"compression": "lzf", "chunks": (7, 1)},
+    "checksums": {"fletcher32": True},
+    "everything": {"chunks": (3, 2), "compression": "gzip", "shuffle": True, "fletcher32": True},
+    "growing": {"maxshape": (None, None)},
+    "compact": None,
+}
+
+
+@pytest.mark.parametrize("options", STORED.values(), ids=STORED)
+@pytest.mark.parametrize("dtype", ["<f4", "<f2", "V2"])
+def test_chunked_and_compressed_datasets_are_written_out(tmp_path, monkeypatch, options, dtype):
+    monkeypatch.setattr("porter.containers.array_files.PIECE", 24)
+    data = (BIG.astype("<f2") if dtype != "<f4" else BIG).view(dtype)
+
+    def fill(file):
+        file["plain/vars/0"] = PLAIN
+        group = file.create_group("layers/x/vars")
+        compact(group, "0", data) if options is None else group.create_dataset("0", data=data, **options)
+        if dtype == "V2":
+            group["0"].attrs["dtype"] = "bfloat16"
+
+    path = write(tmp_path / "model.weights.h5", fill)
+    plain, array = keras_files.read_file(tmp_path, "model.weights.h5")
+    assert [tensor.name for tensor in plain.tensors] == ["plain/vars/0"]
+    (tensor,) = array.tensors
+    assert (tensor.name, tensor.shape, array.size) == ("layers/x/vars/0", (7, 5), data.nbytes)
+    with exported(tmp_path, [*plain.tensors, tensor], tmp_path / "beside") as paths:
+        assert paths.keys() == {tensor.file}
+        with h5py.File(path) as opened:
+            assert (
+                paths[tensor.file].read_bytes() == opened["layers/x/vars/0"][...].tobytes() == data.tobytes()
+            )
+        assert paths[tensor.file].stat().st_mtime_ns == path.stat().st_mtime_ns
+    assert not list((tmp_path / "beside").iterdir())
+
+
+def test_a_broken_checksum_is_malformed(tmp_path):
+    path = write(tmp_path / "m.h5", lambda file: file.create_dataset("x", data=BIG, fletcher32=True))
+    _, array = keras_files.read_file(tmp_path, "m.h5")
+    raw = path.read_bytes()
+    path.write_bytes(raw.replace(BIG.tobytes()[40:80], bytes(40)))
+    with pytest.raises(MalformedError, match="x cannot be read"), exported(tmp_path, array.tensors, tmp_path):
+        pass
+
+
+def test_a_filter_that_is_a_library_of_somebodys_is_unsupported(tmp_path):
+    def fill(file):
+        file.create_dataset("x", data=BIG.astype("<f4"), chunks=(7, 5), scaleoffset=3)
+
+    with pytest.raises(UnsupportedError, match="a filter that is not undone") as caught:
+        read(write(tmp_path / "m.h5", fill))
+    assert caught.value.exit_code == 5
+
+
+def test_other_files_of_keras_are_named(tmp_path):
+    def whole_model(file):
+        file.attrs["model_config"] = "{}"
+        file["model_weights/dense/kernel:0"] = PLAIN
+
+    def lora(file):
+        file["lora/rank"] = 4
+        file["lora/0/lora_kernel_a"] = PLAIN
+
+    for fill, words, way in (
+        (whole_model, "older HDF5 format", "save_weights"),
+        (lora, "an adapter", "load_lora_weights"),
+    ):
+        with pytest.raises(UnsupportedError, match=words) as caught:
+            read(write(tmp_path / "m.h5", fill))
+        assert way in caught.value.hint
+
+
 # --- what is refused ---------------------------------------------------------------------------------
 
 
-def chunked(file) -> None:
-    file.create_dataset("x", data=PLAIN, chunks=(1, 3))
+def never_written(file) -> None:
+    file.create_dataset("x", (2, 3), "<f4", chunks=(1, 3), fillvalue=5)
 
 
-def compressed(file) -> None:
-    file.create_dataset("x", data=PLAIN, compression="gzip")
+def partly_written(file) -> None:
+    file.create_dataset("x", (2, 3), "<f4", chunks=(1, 3))[0] = 1
 
 
 def external(file) -> None:
@@ -97,12 +187,6 @@ def virtual(file) -> None:
     layout = h5py.VirtualLayout((2, 3), "<f4")
     layout[:] = h5py.VirtualSource("/etc/passwd", "y", (2, 3))
     file.create_virtual_dataset("x", layout)
-
-
-def compact(file) -> None:
-    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    plist.set_layout(h5py.h5d.COMPACT)
-    h5py.h5d.create(file.id, b"x", h5py.h5t.IEEE_F32LE, h5py.h5s.create_simple((2, 3)), dcpl=plist)
 
 
 def unwritten(file) -> None:
@@ -149,10 +233,9 @@ def deep(file) -> None:
 
 
 REFUSED = {
-    chunked: "contiguous data, found them chunked",
-    compressed: "contiguous data, found them chunked",
-    compact: "contiguous data, found them compact",
-    virtual: "contiguous data, found them virtual",
+    never_written: "the one at [0, 0] was never written",
+    partly_written: "the one at [1, 0] was never written",
+    virtual: "contiguous or chunked data, found them virtual",
     external: "external storage",
     unwritten: "expected 24 stored bytes",
     soft_link: "expected a hard link, found a SoftLink",

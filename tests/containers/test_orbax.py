@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from porter.containers.array_files import ARRAY, exported
 from porter.containers.base import StoredTensor
 from porter.containers.checkpoint import open_checkpoint
-from porter.containers.orbax.orbax_arrays import exported
-from porter.containers.orbax.orbax_tree import ARRAY, holds_orbax, read_directory
+from porter.containers.orbax.orbax_tree import holds_orbax, read_directory
 from porter.containers.orbax.orbax_writer import place
 from porter.dtypes import DTYPES
-from porter.errors import MalformedError, UnsupportedError
+from porter.errors import MalformedError, UnsupportedError, UsageError
 from porter.sources.local import locate
 
 SHAPE = (5, 3, 4)
@@ -101,12 +101,71 @@ def test_what_is_not_plain_is_no_range(root, changes):
     assert read_directory(root)[0].tensors[0].file == f"{ARRAY}w"
 
 
-def test_a_chunk_that_was_never_written_is_no_range(root, tensorstore):
+@pytest.mark.parametrize("stated", [{}, {"store_array_data_equal_to_fill_value": False}])
+def test_a_chunk_that_was_left_out_is_the_fill_value_and_said(root, tensorstore, stated):
+    (root / "_METADATA").write_text(json.dumps(stated))
     plain(root, "w", values(), fill_value=0.0)
     (root / "w" / "0.0.0").unlink()
     (header,) = read_directory(root)
     assert header.tensors[0].file == f"{ARRAY}w"
+    assert "0.0.0 is not stored" in header.notes[0]
     assert read(root, header) == bytes(values().nbytes)
+
+
+@pytest.mark.parametrize("chunks", [(5, 3, 4), (2, 3, 2)])
+@pytest.mark.parametrize("driver", ["zarr", "zarr3"])
+def test_a_chunk_that_is_lost_is_named(root, tensorstore, chunks, driver):
+    (root / "_METADATA").write_text('{"store_array_data_equal_to_fill_value": true}')
+    written(tensorstore, root, "a.w", values(), database=False, chunks=chunks, driver=driver)
+    (header,) = read_directory(root)
+    assert read(root, header) == values().tobytes()
+    lost = sorted(path for path in (root / "a.w").rglob("*") if path.is_file() and path.name[0].isdigit())[-1]
+    lost.unlink()
+    with pytest.raises(MalformedError, match="a/w is not complete") as refused:
+        read_directory(root)
+    assert lost.relative_to(root / "a.w").as_posix() in refused.value.cause
+    # Lost in between, after the plan was made.
+    with pytest.raises(MalformedError, match="a/w cannot be read"):
+        read(root, header)
+
+
+@pytest.mark.parametrize("kind", [{"use_ocdbt": False}, {"use_ocdbt": True}])
+@pytest.mark.parametrize("zarr3", [False, True])
+def test_what_orbax_does_not_restore_is_not_read(tmp_path, monkeypatch, kind, zarr3):
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    orbax = importlib.import_module("orbax.checkpoint")
+    root = tmp_path / "saved"
+    with orbax.Checkpointer(orbax.PyTreeCheckpointHandler(use_zarr3=zarr3, **kind)) as saver:
+        saver.save(root, args=orbax.args.PyTreeSave({"a": {"w": values()}, "zero": values() * 0}))
+    found = {header.tensors[0].name: header for header in read_directory(root)}
+    assert read(root, found["a/w"]) == values().tobytes()
+    if kind["use_ocdbt"]:
+        for path in [path for path in root.rglob("*") if path.parent.name == "d"]:
+            path.unlink()
+    else:
+        (root / "a.w" / ("c/0/0/0" if zarr3 else "0.0.0")).unlink()
+    with orbax.Checkpointer(orbax.PyTreeCheckpointHandler()) as saver, pytest.raises(Exception):  # noqa: B017
+        saver.restore(root)
+    with pytest.raises(MalformedError):
+        read(root, found["a/w"])
+    if not kind["use_ocdbt"]:
+        with pytest.raises(MalformedError, match="a/w is not complete"):
+            read_directory(root)
+
+
+def test_a_chunk_that_is_a_link_out_is_refused(tmp_path, root, tensorstore):
+    written(tensorstore, root, "w", values(), database=False, chunks=(2, 3, 4))
+    (header,) = read_directory(root)
+    moved = root / "w" / "0.0.0"
+    moved.rename(root / "elsewhere")
+    moved.symlink_to(root / "elsewhere")
+    assert read(root, header) == values().tobytes(), "a link inside is followed"
+    (root / "elsewhere").rename(tmp_path / "outside")
+    moved.unlink()
+    moved.symlink_to(tmp_path / "outside")
+    for look in (read_directory, lambda root: read(root, header)):
+        with pytest.raises(MalformedError, match="leads out of the checkpoint"):
+            look(root)
 
 
 @pytest.mark.parametrize("chunks", [None, (2, 3, 4), (2, 2, 3)])
@@ -114,7 +173,7 @@ def test_a_chunk_that_was_never_written_is_no_range(root, tensorstore):
 @pytest.mark.parametrize("driver", ["zarr", "zarr3"])
 def test_arrays_come_through_tensorstore(root, tensorstore, monkeypatch, database, chunks, driver):
     # Small pieces, so that there are several.
-    monkeypatch.setattr("porter.containers.orbax.orbax_arrays.PIECE", 64)
+    monkeypatch.setattr("porter.containers.array_files.PIECE", 64)
     written(tensorstore, root, "a.w", values(), database=database, chunks=chunks, driver=driver)
     written(tensorstore, root, "b/c.scale", values((7,)), database=database, driver=driver)
     found = {header.tensors[0].name: header for header in read_directory(root)}
@@ -133,11 +192,28 @@ def test_a_checkpoint_may_lie_in_a_folder_beside_its_tokenizer(tmp_path, root):
     assert opened.tensors["w"].file == "checkpoint/w/0.0.0"
 
 
-def test_two_checkpoints_are_not_one(tmp_path, root):
+def test_of_two_checkpoints_one_has_to_be_named(tmp_path, root):
     plain(root, "w", values())
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "_METADATA").write_text("{}")
-    assert not holds_orbax(tmp_path)
+    assert holds_orbax(tmp_path)
+    with pytest.raises(UsageError, match="2 Orbax checkpoints") as refused:
+        read_directory(tmp_path)
+    assert refused.value.cause == "found checkpoint, other"
+
+
+def test_a_managers_root_says_which_steps_there_are(tmp_path):
+    for step in (900, 1000):
+        folder = tmp_path / "run" / str(step) / "default"
+        folder.mkdir(parents=True)
+        (folder / "_METADATA").write_text("{}")
+        plain(folder, "w", values())
+    (tmp_path / "run" / "1000" / "metrics").mkdir()
+    with pytest.raises(UsageError, match="2 steps") as refused:
+        open_checkpoint(locate(tmp_path / "run"))
+    assert refused.value.cause == "found the steps 900, 1000"
+    opened = open_checkpoint(locate(tmp_path / "run" / "900"))
+    assert opened.tensors["w"].file == "default/w/0.0.0"
 
 
 @pytest.mark.parametrize("raw", ["", "[1]", '{"shape": [-1]}', '{"shape": "5"}', '{"shape": [1e3]}'])

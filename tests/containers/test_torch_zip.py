@@ -10,6 +10,7 @@ import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from litgpt.utils import incremental_save
@@ -116,14 +117,23 @@ def test_contiguous_views_are_extents_inside_their_storage(tmp_path):
         lambda base: base[::2],
         lambda base: torch.ones(1, 6).expand(10, 6),
         lambda base: torch.ones(1).expand(4),
-        lambda base: torch.complex(base, base).conj(),
     ],
-    ids=["transposed", "columns", "every other row", "expanded", "expanded scalar", "conjugated"],
+    ids=["transposed", "columns", "every other row", "expanded", "expanded scalar"],
 )
-def test_a_view_without_an_extent_is_refused_by_name(tmp_path, view):
-    path = saved(tmp_path / "m.pth", {"fine": torch.ones(2), "h.0.odd": view(torch.randn(10, 6))})
+def test_a_view_lies_by_its_strides(tmp_path, view):
+    value = view(torch.randn(10, 6))
+    path = saved(tmp_path / "m.pth", {"fine": torch.ones(2), "h.0.odd": value})
+    (stored,) = [tensor for tensor in read_header(path, path.name).tensors if tensor.name == "h.0.odd"]
+    assert stored.strides == value.stride()
+    flat = np.fromfile(path, "<f4", stored.span, offset=stored.offset)
+    found = np.lib.stride_tricks.as_strided(flat, stored.shape, [4 * step for step in stored.strides])
+    assert np.array_equal(found, value.numpy())
+
+
+def test_a_conjugated_view_is_refused_by_name(tmp_path):
+    value = torch.complex(torch.ones(3), torch.ones(3)).conj()
     with pytest.raises(UnsupportedError, match=r"h\.0\.odd") as error:
-        read(path)
+        read(saved(tmp_path / "m.pth", {"fine": torch.ones(2), "h.0.odd": value}))
     assert "save it again" in error.value.hint
 
 
@@ -133,7 +143,10 @@ def test_what_is_no_plain_tensor_is_unsupported(tmp_path, value):
         read(saved(tmp_path / "m.pth", {"odd": value}))
 
 
-@pytest.mark.parametrize("wrapper", ["model", "state_dict", "model_state_dict", "module", "model.module"])
+@pytest.mark.parametrize(
+    "wrapper",
+    ["model", "state_dict", "model_state_dict", "module", "model.module", "net", "params", "weights", "ema"],
+)
 def test_the_state_dict_may_be_wrapped(tmp_path, wrapper):
     value = SMALL
     for key in reversed(wrapper.split(".")):
@@ -144,24 +157,36 @@ def test_the_state_dict_may_be_wrapped(tmp_path, wrapper):
 
 
 @pytest.mark.parametrize(
-    ("prefix", "stripped"),
+    ("prefix", "kept"),
     [
-        ("_orig_mod.", "_orig_mod."),
-        ("module.", "module."),
-        ("module._orig_mod.", "module._orig_mod."),
-        ("_orig_mod.module.", "_orig_mod.module."),
-        ("model.", None),
-        ("module", None),
+        ("_orig_mod.", ""),
+        ("module.", ""),
+        ("module._orig_mod.", ""),
+        ("_orig_mod.module.", ""),
+        ("_forward_module.module.", ""),
+        ("model.", "model."),
+        ("module", "module"),
     ],
 )
-def test_wrappers_prefixes_are_taken_off_when_all_names_have_them(tmp_path, prefix, stripped):
+def test_what_wrappers_put_before_all_names_is_taken_off(tmp_path, prefix, kept):
     state = {prefix + name: tensor for name, tensor in SMALL.items()}
-    header, found = read(saved(tmp_path / "m.pth", state))
-    kept = "" if stripped else prefix
+    _, found = read(saved(tmp_path / "m.pth", state))
     assert set(found) == {kept + name for name in SMALL}
-    assert header.metadata.get("torch.prefix") == stripped
-    _, found = read(saved(tmp_path / "m.pth", {**state, "extra": torch.ones(1)}))
-    assert set(found) == {*state, "extra"}
+    if prefix == "module.":
+        _, found = read(saved(tmp_path / "m.pth", {**state, "extra": torch.ones(1)}))
+        assert set(found) == {*state, "extra"}
+
+
+def test_what_wrappers_put_into_names_is_taken_out(tmp_path):
+    state = {
+        "h.0._checkpoint_wrapped_module.w": torch.ones(1),
+        "h._fsdp_wrapped_module.1._orig_mod.w": torch.ones(2),
+        "not_orig_mod.w": torch.ones(3),
+    }
+    _, found = read(saved(tmp_path / "m.pth", state))
+    assert set(found) == {"h.0.w", "h.1.w", "not_orig_mod.w"}
+    with pytest.raises(MalformedError, match="two tensors are called"):
+        read(saved(tmp_path / "m.pth", {**state, "h.0.w": torch.ones(1)}))
 
 
 def test_a_training_checkpoint_beside_whose_weights_lie_other_objects(tmp_path):

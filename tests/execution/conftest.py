@@ -8,8 +8,10 @@ import pytest
 from porter.containers.base import StoredTensor
 from porter.containers.safetensors.safetensors_writer import place
 from porter.dtypes import DTYPES
-from porter.execution.run import execute
+from porter.execution.publish import publish_plan
+from porter.execution.watch import Watch
 from porter.planning.plan import Plan, Summary
+from porter.sources.local_files import LocalSource
 
 SOURCE = "source.bin"
 
@@ -63,7 +65,8 @@ class Workbench:
 
     def run(self, name="out", **options):
         plan = self.plan()
-        result = execute(plan, self.source_root, self.root / name, **options)
+        watch = Watch(**{key: options.pop(key) for key in ("progress", "moving", "notice") if key in options})
+        result = publish_plan(plan, LocalSource(self.source_root), self.root / name, watch=watch, **options)
         raw = (self.root / name / "model.safetensors").read_bytes()
         return result, {
             tensor.name: raw[tensor.offset : tensor.offset + tensor.nbytes] for tensor in plan.targets()

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from porter.errors import MalformedError, PorterError, UnsupportedError
 from porter.execution import units
 from porter.execution.kernels import extents, gather, runs, tiles
-from porter.execution.open_files import WeightFile
-from porter.execution.run_options import ExecutionOptions
+from porter.execution.run_options import RunOptions
+from porter.execution.sinks.directory import FileWriter
 from porter.layout.copies import Loop, coalesce, run_length
 from porter.planning.plan import EXTENT, RUNS, TILE, Copy
 
@@ -95,7 +95,7 @@ def test_any_box_in_any_order_at_any_place(new_bench, budget, case, seed, long_r
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(extents, "BUFFER", budget)
         patch.setattr(runs, "BUFFER", budget)
-        patch.setattr(runs, "RESIDENT", budget)
+        patch.setattr(runs, "WINDOW", budget)
         patch.setattr(runs, "LONG_RUN", long_run)
         patch.setattr(tiles, "TILE", budget)
         patch.setattr(tiles, "SHORT_SPAN", 16)
@@ -110,6 +110,8 @@ def test_any_box_in_any_order_at_any_place(new_bench, budget, case, seed, long_r
         patch.setattr(gather, "SOURCE_SPAN", budget)
         patch.setattr(gather, "SHORT_RUN", long_run)
         patch.setattr(gather, "LOOSE", loose)
+        patch.setattr(gather, "LONG_GAP", 1 << 10 if long_run == 1 else budget)
+        patch.setattr(units, "RANGE", max(1, budget // 3))
         patch.setattr(units, "RANGE", budget)
         _, found = bench.run()
     assert found["b"] == expected.tobytes()
@@ -145,7 +147,7 @@ def test_matrices_beyond_every_block_and_strip_are_turned(bench, item, shape, or
     bench.source("a", DTYPE[item], shape, source.tobytes())
     bench.target("b", DTYPE[item], expected.shape)
     bench.copies.append(Copy("a", "a", "b", 0, 0, loops, TILE))
-    _, found = bench.run(options=ExecutionOptions(max_memory=8 << 20))
+    _, found = bench.run(options=RunOptions(max_memory=8 << 20))
     assert found["b"] == expected.tobytes()
 
 
@@ -203,8 +205,8 @@ def test_single_elements_interleaved_are_put_together_in_memory(bench, monkeypat
         bench.source(name, "BF16", part.shape, part.tobytes())
         bench.copies.append(Copy(name, name, "gate_up", 0, index, (Loop(12000, 1, 2),), TILE))
     calls = []
-    put = WeightFile.put
-    monkeypatch.setattr(WeightFile, "put", lambda self, *data: (calls.append(1), put(self, *data)))
+    write = FileWriter.write
+    monkeypatch.setattr(FileWriter, "write", lambda self, *data: (calls.append(1), write(self, *data)))
     _, found = bench.run()
     assert found["gate_up"] == np.stack([gate, up], axis=-1).tobytes()
     assert len(calls) < 10

@@ -8,7 +8,7 @@ import pytest
 
 from porter.errors import UsageError
 from porter.execution.buffers import Buffers
-from porter.execution.run_options import LEAST_MEMORY, ExecutionOptions, memory_spoken
+from porter.execution.run_options import LEAST_MEMORY, RunOptions, memory_spoken
 from porter.layout.copies import Loop
 from porter.planning.plan import COMPUTE, EXTENT, RUNS, TILE, Copy
 
@@ -16,13 +16,15 @@ PROGRAM = """
 import pickle, resource, sys
 from pathlib import Path
 import torch
-from porter.execution.run_options import ExecutionOptions
-from porter.execution.run import execute
+from porter.execution.run_options import RunOptions
+from porter.execution.publish import publish_plan
+from porter.sources.local_files import LocalSource
 root = Path(sys.argv[1])
 torch.empty(2, 3).t().contiguous().float()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 plan = pickle.loads((root / "plan").read_bytes())
-execute(plan, root / "source", root / "out", options=ExecutionOptions(max_memory=int(sys.argv[2])))
+options = RunOptions(max_memory=int(sys.argv[2]))
+publish_plan(plan, LocalSource(root / "source"), root / "out", options=options)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 """
 
@@ -84,4 +86,4 @@ def test_other_words_are_refused(text):
 @pytest.mark.parametrize("wrong", [{"reflink": "yes"}, {"digest": "maybe"}, {"max_memory": LEAST_MEMORY - 1}])
 def test_options_out_of_range_are_refused(wrong):
     with pytest.raises(UsageError):
-        ExecutionOptions(**wrong)
+        RunOptions(**wrong)

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from porter.containers.safetensors.safetensors_writer import place
 from porter.execution import units
 from porter.execution.kernels import gather, tiles
-from porter.execution.run import execute
-from porter.execution.run_options import LEAST_MEMORY, ExecutionOptions
+from porter.execution.publish import publish_plan
+from porter.execution.run_options import LEAST_MEMORY, RunOptions
 from porter.layout.copies import Loop, coalesce, run_length
 from porter.planning.plan import EXTENT, RUNS, TILE, Copy
 from porter.planning.sharing import residues
+from porter.sources.local_files import LocalSource
 from tests.execution.conftest import Workbench
 from tests.execution.filesystems import mounted
 
@@ -105,7 +106,7 @@ numbers = itertools.count()
     small=st.booleans(),
     aligned=st.booleans(),
     options=st.builds(
-        ExecutionOptions,
+        RunOptions,
         reflink=st.sampled_from(["auto", "never"]),
         digest=st.sampled_from(["auto", "always", "never"]),
         resume=st.booleans(),
@@ -129,7 +130,7 @@ def test_any_plan_comes_out_as_the_reference_says(root, wanted, small, aligned, 
             patch.setattr(tiles, "TILE", 3000)
             patch.setattr(tiles, "SOURCE_RUN", 64)
             patch.setattr(gather, "SHORT_RUN", 16)
-        execute(plan, bench.source_root, bench.root / "out", options=options)
+        publish_plan(plan, LocalSource(bench.source_root), bench.root / "out", options=options)
     raw = (bench.root / "out" / "model.safetensors").read_bytes()
     for name, expected in reference(plan, bytes(bench.content)).items():
         tensor = plan.target_by_name[name]

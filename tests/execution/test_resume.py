@@ -9,17 +9,19 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
 from porter.errors import PorterError, UsageError
-from porter.execution import digests, journal, staging, units, weights
-from porter.execution import open_files as files
-from porter.execution.run import Interrupted, execute
-from porter.execution.run_options import ExecutionOptions
+from porter.execution import digests, file_run, journal, units, writers
+from porter.execution.leftovers import stage_name
+from porter.execution.publish import publish_plan
+from porter.execution.run_options import RunOptions
+from porter.execution.sinks.directory import Interrupted
+from porter.execution.watch import Watch
 from porter.layout.copies import Loop
 from porter.planning.plan import COMPUTE, EXTENT, RUNS, TILE, Copy
+from porter.sources.local_files import LocalSource
 
 ROWS, COLUMNS = 120, 350
 
@@ -59,7 +61,7 @@ class After:
 
     def __init__(self, monkeypatch, count):
         self.left = count
-        finish = files.RangeWriter.finish
+        finish = writers.RangeWriter.finish
         note = journal.Journal.note
 
         def counted(into):
@@ -68,7 +70,7 @@ class After:
                 raise KeyboardInterrupt
             return finish(into)
 
-        monkeypatch.setattr(files.RangeWriter, "finish", counted)
+        monkeypatch.setattr(writers.RangeWriter, "finish", counted)
         self.noted = []
         monkeypatch.setattr(journal.Journal, "note", lambda *given: (self.noted.append(given), note(*given)))
 
@@ -119,7 +121,7 @@ def test_digests_of_resumed_files_are_those_of_the_files(ready, monkeypatch, exp
     import hashlib
 
     stopped(ready, monkeypatch)
-    result, _ = ready.run(options=ExecutionOptions(digest=digest))
+    result, _ = ready.run(options=RunOptions(digest=digest))
     right = "sha256:" + hashlib.sha256(expected).hexdigest()
     assert result.digests["model.safetensors"] == (None if digest == "never" else right)
 
@@ -151,7 +153,7 @@ def test_a_range_that_changed_would_be_published_if_it_were_not_read_again(ready
         for entry in journal._lines((stage / journal.NAME).read_bytes())
         if "start" in entry
     }
-    monkeypatch.setattr(weights, "range_crc", lambda file, *range_: noted[range_])
+    monkeypatch.setattr(file_run, "range_crc", lambda file, *range_: noted[range_])
     result, _ = ready.run()
     assert (result.out / "model.safetensors").read_bytes() != expected
 
@@ -206,7 +208,7 @@ def test_a_changed_plan_starts_anew_and_says_so(ready, monkeypatch):
 
 def test_no_resume_starts_anew_and_keeps_no_journal(ready, monkeypatch, expected):
     stage = stopped(ready, monkeypatch)
-    _, said = resumed(ready, monkeypatch, expected, options=ExecutionOptions(resume=False))
+    _, said = resumed(ready, monkeypatch, expected, options=RunOptions(resume=False))
     assert any("as asked for" in text for text in said)
     assert not stage.exists()
 
@@ -221,23 +223,22 @@ def test_two_runs_at_once_are_refused(ready, monkeypatch):
         with once:
             if not refusals:
                 with pytest.raises(UsageError, match="another porter is writing") as caught:
-                    execute(plan, ready.source_root, ready.root / "out")
+                    publish_plan(plan, LocalSource(ready.source_root), ready.root / "out")
                 refusals.append(caught)
 
-    execute(plan, ready.source_root, ready.root / "out", moving=second)
+    publish_plan(plan, LocalSource(ready.source_root), ready.root / "out", watch=Watch(moving=second))
     assert len(refusals) == 1
 
 
 def test_an_error_that_can_be_resumed_keeps_what_was_done(ready, monkeypatch, expected):
-    class Broken(PorterError):
-        resumable = True
-
     def moving(name):
         if name == "tile2":
-            raise Broken("the network broke")
+            raise PorterError("the network broke")
 
-    with pytest.raises(Broken):
-        ready.run(moving=moving)
+    source = LocalSource(ready.source_root)
+    source.near = False
+    with pytest.raises(PorterError, match="network broke"):
+        publish_plan(ready.plan(), source, ready.root / "out", watch=Watch(moving=moving))
     assert list(ready.root.glob(".out.porter-*"))
     resumed(ready, monkeypatch, expected)
 
@@ -261,7 +262,7 @@ def test_bytes_are_durable_before_they_are_noted(ready, monkeypatch):
 def test_a_hash_that_lags_is_given_up_or_waited_for(ready, monkeypatch, mode):
     monkeypatch.setattr(digests, "LAG", 1)
     monkeypatch.setattr(digests, "BUFFER", 1 << 10)
-    result, _ = ready.run(options=ExecutionOptions(digest=mode))
+    result, _ = ready.run(options=RunOptions(digest=mode))
     assert (result.digests["model.safetensors"] is None) == (mode == "auto")
 
 
@@ -271,14 +272,17 @@ PROGRAM = """
 import pickle, sys, time
 from pathlib import Path
 from porter.execution import journal, units
-from porter.execution.run import execute
+from porter.execution.publish import publish_plan
+from porter.execution.watch import Watch
+from porter.sources.local_files import LocalSource
 journal.INTERVAL = 0.01
 units.RANGE = 1 << 15
 root = Path(sys.argv[1])
 def moving(name):
     print(name, flush=True)
     time.sleep(0.01)
-execute(pickle.loads((root / "plan").read_bytes()), root / "source", root / "out", moving=moving)
+plan = pickle.loads((root / "plan").read_bytes())
+publish_plan(plan, LocalSource(root / "source"), root / "out", watch=Watch(moving=moving))
 """
 
 
@@ -312,7 +316,7 @@ def test_killed_at_any_moment_it_goes_on_until_it_is_done(ready, expected, seed)
 
 def test_an_old_staging_directory_without_a_journal_is_used_afresh(ready, expected):
     plan = ready.plan()
-    stage = Path(ready.root / f".out.porter-{plan.hash[7 : 7 + staging._DIGITS]}")
+    stage = stage_name(ready.root / "out", plan.hash)
     (stage / "sub").mkdir(parents=True)
     (stage / "sub" / "left").write_text("over")
     result, _ = ready.run()

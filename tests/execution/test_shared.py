@@ -12,10 +12,12 @@ from porter.containers.base import StoredTensor
 from porter.containers.safetensors.safetensors_writer import place
 from porter.dtypes import DTYPES
 from porter.errors import UnsupportedError
-from porter.execution.run_options import ExecutionOptions
+from porter.execution.publish import publish_plan
+from porter.execution.run_options import RunOptions
 from porter.layout.copies import Loop
 from porter.planning.plan import EXTENT, TILE, Copy
 from porter.planning.sharing import BLOCK, residues, shareable_bytes, shared_range
+from porter.sources.local_files import LocalSource
 from tests.execution.conftest import Workbench
 from tests.execution.filesystems import mounted
 
@@ -53,10 +55,8 @@ def placed(bench):
 
 
 def found(bench, plan, name, **options):
-    from porter.execution.run import execute
-
     out = bench.root / name
-    result = execute(plan, bench.source_root, out, options=ExecutionOptions(**options))
+    result = publish_plan(plan, LocalSource(bench.source_root), out, options=RunOptions(**options))
     raw = (out / "model.safetensors").read_bytes()
     return result, {t.name: raw[t.offset : t.offset + t.nbytes] for t in plan.targets()}
 
@@ -136,14 +136,13 @@ def test_always_says_why_where_no_block_agrees(sharing):
 
 
 def test_another_file_system_is_copied_from_or_refused(sharing, tmp_path):
-    from porter.execution.run import execute
-
     bench = bench_in(sharing, [40 * BLOCK], start=808)
     plan = placed(bench)
-    result = execute(plan, bench.source_root, tmp_path / "out")
+    result = publish_plan(plan, LocalSource(bench.source_root), tmp_path / "out")
     assert result.shared == {"model.safetensors": 0}
     with pytest.raises(UnsupportedError, match="cannot share blocks"):
-        execute(plan, bench.source_root, tmp_path / "two", options=ExecutionOptions(reflink="always"))
+        always = RunOptions(reflink="always")
+        publish_plan(plan, LocalSource(bench.source_root), tmp_path / "two", options=always)
 
 
 def test_a_refusal_half_way_copies_the_rest(tmp_path, monkeypatch):

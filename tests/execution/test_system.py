@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from porter.execution.crc import joined
-from porter.execution.system import clone_range, reserve
+from porter.system import clone_range, reserve
 
 
 @given(st.binary(max_size=300), st.binary(max_size=300))

@@ -10,10 +10,12 @@ import torch
 from porter.containers.torch import torch_zip_writer
 from porter.dtypes import DTYPES
 from porter.execution import journal, units
-from porter.execution.run import Interrupted, execute
-from porter.execution.run_options import ExecutionOptions
+from porter.execution.publish import publish_plan
+from porter.execution.run_options import RunOptions
+from porter.execution.sinks.directory import Interrupted
 from porter.layout.copies import Loop
 from porter.planning.plan import EXTENT, TILE, Copy
+from porter.sources.local_files import LocalSource
 
 
 @pytest.fixture
@@ -50,7 +52,9 @@ def check(path, bench):
 @pytest.mark.parametrize("options", [{}, {"resume": False}, {"digest": "always"}], ids=str)
 def test_checksums_are_true_and_torch_loads_it(ready, options):
     plan, bench = ready
-    result = execute(plan, bench.source_root, bench.root / "out", options=ExecutionOptions(**options))
+    result = publish_plan(
+        plan, LocalSource(bench.source_root), bench.root / "out", options=RunOptions(**options)
+    )
     check(result.out / "lit_model.pth", bench)
     assert (result.digests["lit_model.pth"] is not None) == (options.get("digest") == "always")
 
@@ -68,8 +72,8 @@ def test_checksums_are_true_after_a_resumption(ready, monkeypatch):
 
         patch.setattr(journal.Journal, "note", interrupted)
         with pytest.raises(Interrupted):
-            execute(plan, bench.source_root, bench.root / "out")
-    result = execute(plan, bench.source_root, bench.root / "out")
+            publish_plan(plan, LocalSource(bench.source_root), bench.root / "out")
+    result = publish_plan(plan, LocalSource(bench.source_root), bench.root / "out")
     check(result.out / "lit_model.pth", bench)
 
 

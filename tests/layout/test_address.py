@@ -208,3 +208,26 @@ def test_a_copy_of_nothing_has_no_runs():
     bound = bind(parse_layout("a b"), {"a": 0, "b": 3})
     _, _, loops = strided_copy(bound.leaves[0], bound.leaves[0], {"a": 0, "b": 3})
     assert list(runs(loops)) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["(a b | c b) d", "(a (b | 1 | 1) c) d", "a (d | 1) 1 (b c)", "1 d", "a b c d"]
+)
+@given(data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_a_view_is_walked_by_its_strides(text, data):
+    """Against NumPy: the storage's own numbers, seen through the view, at each row-major place."""
+    sizes = {axis: data.draw(st.integers(1, 4)) for axis in "abcd"}
+    bound = bind(parse_layout(text), sizes)
+    order = data.draw(st.permutations(range(len(bound.shape))))
+    steps = data.draw(st.lists(st.integers(1, 2), min_size=len(order), max_size=len(order)))
+    wide = [bound.shape[axis] * steps[axis] for axis in order]
+    storage = np.arange(math.prod(wide)).reshape(wide).transpose(np.argsort(order))
+    view = storage[tuple(slice(None, None, step) for step in steps)]
+    strides = tuple(step // view.itemsize for step in view.strides)
+    places = view.reshape(-1)
+    for leaf in bound.leaves:
+        walked = leaf.restrided(bound.shape, strides)
+        for point in np.ndindex(*(sizes[axis] for axis in leaf.strides)):
+            at = dict(zip(leaf.strides, point, strict=True))
+            assert walked.at(at).offset == places[leaf.at(at).offset]

@@ -379,7 +379,7 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(MalformedError, match=r"lit_model\.safetensors: no such file"):
         GPT.from_checkpoint(tmp_path)
     (tmp_path / "lit_model.safetensors").write_bytes(b"not tensors")
-    with pytest.raises(MalformedError, match="not a safetensors file"):
+    with pytest.raises(MalformedError, match=r"lit_model\.safetensors is malformed"):
         GPT.from_checkpoint(tmp_path)
 
 

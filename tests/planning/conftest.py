@@ -15,7 +15,7 @@ from porter.containers.checkpoint import Checkpoint
 from porter.dtypes import DTYPES
 from porter.layout import runs
 from porter.planning.build import build_plan
-from porter.planning.plan_options import Options
+from porter.planning.plan_options import PlanOptions
 from porter.recognition.identify import Identity, NameMatcher
 from porter.tables import Family, load_families
 from porter.tables.bind import bind_dialect
@@ -66,7 +66,7 @@ class Lab:
     def plan(self, family, source, target, shapes, hyperparameters, *, dtypes=None, **options):
         checkpoint = self.checkpoint(shapes, dtypes)
         identity = self.identity(family, source, checkpoint, hyperparameters)
-        return build_plan(checkpoint, identity, family.dialect(target), Options(**options))
+        return build_plan(checkpoint, identity, family.dialect(target), PlanOptions(**options))
 
     def convert(self, family, source, target, arrays, hyperparameters):
         """The target's arrays by name: the plan's runs, one by one, over flat buffers."""

@@ -56,6 +56,18 @@ def test_an_extra_tensor_is_an_error_until_it_is_dropped_knowingly(shipped, tmp_
     assert caught.value.cause == "vision.patch.weight"
 
 
+@pytest.mark.parametrize(
+    "extra",
+    ["model.layers.1.mlp.up_proj.scale", "model.layers.2.self_attn.gate.weight", "model.norm.bias"],
+)
+def test_what_a_known_module_or_layer_has_more_is_not_offered_to_be_dropped(shipped, tmp_path, extra):
+    folder = shipped.write(tmp_path / "m", "gemma", "hf", add={extra: (3,)})
+    with pytest.raises(UnsupportedError, match="1 tensor of the source is not mapped") as caught:
+        plan(folder, to="litgpt")
+    assert "allow-unmapped" not in caught.value.hint
+    assert "--map" in caught.value.hint
+
+
 def test_what_is_mapped_cannot_be_dropped_so(shipped, tmp_path):
     folder = shipped.write(tmp_path / "m", "gemma", "hf")
     assert plan(folder, to="litgpt", allow_unmapped=["*"]).summary.dropped == 0

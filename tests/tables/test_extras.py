@@ -3,9 +3,10 @@
 import pytest
 
 from porter.errors import MalformedError
+from porter.layout import Loop
 from porter.recognition.identify import NameMatcher
 from porter.tables import TableError
-from porter.tables.bind import bind_dialect
+from porter.tables.bind import Filler, bind_dialect
 
 SIZES = {
     "n_layer": 2,
@@ -17,6 +18,7 @@ SIZES = {
     "tie_embeddings": False,
     "k_bias": False,
 }
+HEAD = 'dialect = "plain"\n'
 EMBED = 'theirs = "embed"\nours   = "embed"'
 Q = 'theirs = "layers.{layer}.q"\n'
 
@@ -26,22 +28,37 @@ def bound(tables, *changes, **sizes):
     return {tensor.name: tensor for tensor in bind_dialect(dialect, canonical, SIZES | sizes)}
 
 
-def test_padding_lengthens_what_is_stored_and_nothing_else(tables):
-    made = bound(tables, (EMBED, f'{EMBED}\npad = {{ vocab = "vocab_size + 3" }}'))
-    plain = bound(tables)
-    assert (made["embed"].shape, made["embed"].padding) == ((14, 7), 21)
+def padded(rows, kind="zeros", layout="(vocab | rows) d_model"):
+    """Changes to the table: rows of no weight behind the embedding's."""
+    rule = f'theirs = "embed"\nours   = ["embed", "{kind}"]\nlayout = "{layout}"'
+    return ((HEAD, f'{HEAD}[axes]\nrows = "{rows}"\n'), (EMBED, rule))
+
+
+@pytest.mark.parametrize("kind", ["zeros", "unused"])
+def test_zeros_lengthen_what_is_stored_and_nothing_else(tables, kind):
+    made, plain = bound(tables, *padded("vocab_size - 8", kind)), bound(tables)
+    assert made["embed"].shape == (14, 7)
+    assert made["embed"].fillers == (Filler(kind, 77, (Loop(21, 1, 1),)),)
+    assert [block.canonical for block in made["embed"].blocks] == ["embed"]
     assert made["embed"].blocks[0].address == plain["embed"].blocks[0].address
-    assert (made["head"].shape, made["head"].padding) == ((11, 7), 0)
+    assert (made["head"].shape, made["head"].fillers) == ((11, 7), ())
 
 
-def test_padding_may_be_nothing(tables):
-    made = bound(tables, (EMBED, f'{EMBED}\npad = {{ vocab = "vocab_size" }}'))
-    assert (made["embed"].shape, made["embed"].padding) == ((11, 7), 0)
+def test_zeros_are_a_block_like_any_other(tables):
+    """In front, or behind each row: seven numbers of an embedding and two of no meaning."""
+    made = bound(tables, *padded("2", layout="vocab (d_model | rows)"))["embed"]
+    assert made.shape == (11, 9) and made.blocks[0].address.strides == {"vocab": 9, "d_model": 1}
 
 
-def test_padding_cannot_be_less_than_nothing(tables):
-    with pytest.raises(MalformedError, match="10 stored rows cannot hold the 11 of vocab"):
-        bound(tables, (EMBED, f'{EMBED}\npad = {{ vocab = "vocab_size - 1" }}'))
+def test_zeros_may_be_none(tables):
+    made = bound(tables, *padded("0"))["embed"]
+    assert (made.shape, made.fillers) == ((11, 7), ())
+
+
+def test_zeros_cannot_be_less_than_none(tables):
+    with pytest.raises(MalformedError, match="size of the axis rows must be a whole number") as caught:
+        bound(tables, *padded("0 - 1"))
+    assert "gives -1" in caught.value.cause
 
 
 def test_other_names_stand_for_the_first(tables):
@@ -60,12 +77,15 @@ def test_factors_are_known_by_their_own_name(tables):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ((EMBED, f'{EMBED}\npad = {{ d_model = "9" }}'), "cannot lengthen the axis d_model"),
-        ((EMBED, f'{EMBED}\npad = {{ vocab = "9", d_model = "9" }}'), "cannot lengthen the axis"),
-        ((Q, Q + 'pad = { n_kv_head = "9" }\n'), "cannot lengthen the axis n_kv_head"),
-        ((EMBED, f'{EMBED}\npad = {{ vocab = "nonsense" }}'), "reads nonsense"),
-        ((EMBED, f'{EMBED}\npad = "9"'), "`pad` must be"),
-        ((EMBED, f'{EMBED}\npadding = "some"'), "`padding` must be"),
+        (padded("nonsense"), "reads nonsense"),
+        (padded("3", layout="(vocab | more) d_model"), "the axis more of 'zeros' has no size"),
+        (padded("3", layout="(vocab rows | 1) d_model"), "'embed' has no axis rows"),
+        (((EMBED, 'theirs = "embed"\nours = "zeros"\nlayout = "d_model"'),), "without a weight"),
+        (
+            (('dialect = "plain"\n', 'dialect = "plain"\n[axes]\nvocab = "3"\n'),),
+            "has a size of vocab itself",
+        ),
+        ((Q, Q + "multiply = 0\n"), "`multiply = 0`"),
         ((Q, Q + 'also = "q"\n'), "`also` must be"),
         ((Q, Q + 'also = ["q"]\n'), "different variables"),
         ((Q, Q + 'scale_by = "q_scaler"\n'), "different variables"),
@@ -76,4 +96,4 @@ def test_factors_are_known_by_their_own_name(tables):
 def test_what_makes_no_sense_is_refused(tables, change, message):
     tables.canonical()
     with pytest.raises(TableError, match=message):
-        tables.dialect(change)
+        tables.dialect(*(change if isinstance(change[0], tuple) else (change,)))

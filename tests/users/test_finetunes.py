@@ -94,9 +94,59 @@ def test_an_untied_head_is_carried_as_its_own(write, tmp_path):
 
 def test_an_untied_head_that_the_config_calls_tied_is_an_error(write, tmp_path):
     source = write(weights(head=True), config(tie_word_embeddings=True))
-    with pytest.raises(DifferenceError, match="have to be equal"):
+    with pytest.raises(DifferenceError, match="have to be equal") as caught:
         porter.convert(source, tmp_path / "lit", to="litgpt")
     assert not (tmp_path / "lit").exists()
+    assert "--tied untie keeps both" in caught.value.hint
+    porter.convert(source, tmp_path / "lit", to="litgpt", tied="untie")
+    lit = load_file(tmp_path / "lit" / "lit_model.safetensors")
+    assert np.array_equal(lit["lm_head.weight"], weights(head=True)["lm_head.weight"])
+    porter.convert(tmp_path / "lit", tmp_path / "back", to="hf")
+    assert same(load_file(tmp_path / "back" / "model.safetensors"), weights(head=True))
+    assert json.loads((tmp_path / "back" / "config.json").read_text())["tie_word_embeddings"] is False
+
+
+def test_litgpt_trains_the_head_apart(write, tmp_path):
+    """LitGPT's finetune of what porter has ported: the config still says tied, and the head has moved."""
+    porter.convert(write(weights(), config()), tmp_path / "lit", to="litgpt")
+    file = tmp_path / "lit" / "lit_model.safetensors"
+    trained = {name: array.copy() for name, array in load_file(file).items()}
+    trained["lm_head.weight"] += 1
+    save_file(trained, file)
+    with pytest.raises(DifferenceError, match="LitGPT itself trains the two apart") as caught:
+        porter.convert(tmp_path / "lit", tmp_path / "out", to="hf")
+    assert "--tied untie" in caught.value.hint
+    porter.convert(tmp_path / "lit", tmp_path / "out", to="hf", tied="untie")
+    found = load_file(tmp_path / "out" / "model.safetensors")
+    assert np.array_equal(found["lm_head.weight"], trained["lm_head.weight"])
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["tie_word_embeddings"] is False
+
+
+@pytest.mark.parametrize("to", ["litgpt", "hf"])
+def test_the_head_alone_may_be_stored(write, tmp_path, to):
+    tensors = weights(head=True)
+    embed = tensors.pop("model.embed_tokens.weight")
+    porter.convert(write(tensors, config()), tmp_path / "out", to=to)
+    found = load_file(next((tmp_path / "out").glob("*.safetensors")))
+    names = {"litgpt": ("transformer.wte.weight", "lm_head.weight"), "hf": ("model.embed_tokens.weight",)}[to]
+    assert all(np.array_equal(found[name], tensors["lm_head.weight"]) for name in names)
+    assert not np.array_equal(embed, tensors["lm_head.weight"])
+
+
+@pytest.mark.parametrize("near", [0.0, 1e-3])
+def test_copies_of_two_dtypes_are_equal_by_value(write, tmp_path, near):
+    tensors = weights()
+    half = tensors["model.embed_tokens.weight"].astype(np.float16)
+    tensors["model.embed_tokens.weight"] = half
+    tensors["lm_head.weight"] = half.astype(np.float32) + np.float32(near)
+    source = write(tensors, config())
+    if near:
+        with pytest.raises(DifferenceError, match="against"):
+            porter.convert(source, tmp_path / "out", to="litgpt", dtype="float32")
+        return
+    porter.convert(source, tmp_path / "out", to="litgpt", dtype="float32")
+    found = load_file(tmp_path / "out" / "lit_model.safetensors")
+    assert np.array_equal(found["lm_head.weight"], half.astype(np.float32))
 
 
 @pytest.mark.parametrize("dialect", ["keras", "gemma_pytorch", "flax"])
@@ -104,6 +154,69 @@ def test_an_untied_head_has_no_place_in_frameworks_that_tie(write, dialect):
     source = write(weights(head=True), config(tie_word_embeddings=False))
     with pytest.raises(UnsupportedError, match="tie_embeddings = False"):
         porter.plan(source, to=dialect)
+
+
+def in_int8(tensors, factors=".SCB"):
+    """Matrices as bitsandbytes stores them: whole numbers, and a factor for each row beside them."""
+    made = dict(tensors)
+    for name, tensor in tensors.items():
+        if "_proj" in name:
+            largest = np.abs(tensor).max(axis=1)
+            made[name] = np.round(tensor / largest[:, None] * 127).astype(np.int8)
+            if factors:
+                made[name.removesuffix(".weight") + factors] = largest
+    return made
+
+
+@pytest.mark.parametrize("dtype", ["keep", "float32"])
+@pytest.mark.parametrize(
+    ("factors", "allowed", "words"),
+    [
+        (".SCB", (), "quantised to int8 by bitsandbytes"),
+        (".SCB", ("*.SCB",), "quantised to int8 by bitsandbytes"),
+        (None, (), "quantised to int8, as bitsandbytes does it, without its scales"),
+        (".weight_scale", ("*_scale",), "FP8 or integers with scales"),
+    ],
+)
+def test_whole_numbers_are_no_weights(write, dtype, factors, allowed, words):
+    source = write(in_int8(weights(), factors), config())
+    with pytest.raises(UnsupportedError, match=words) as caught:
+        porter.plan(source, to="hf", dtype=dtype, allow_unmapped=allowed)
+    assert "allow-unmapped" not in caught.value.hint
+    assert caught.value.exit_code == 5
+
+
+@pytest.mark.parametrize(
+    ("beside", "words"),
+    [
+        ("model.layers.0.mlp.up_proj.weight.absmax", "4 bits by bitsandbytes"),
+        ("model.layers.0.mlp.up_proj.g_idx", "GPTQ"),
+        ("model.layers.0.mlp.up_proj.qzeros", "AWQ"),
+        ("model.layers.0.mlp.up_proj.weight_scale_inv", "FP8"),
+        ("model.layers.0.mlp.up_proj.weight_packed", "compressed-tensors"),
+        ("model.layers.0.mlp.up_proj.lora_A.default.weight", "not been merged"),
+    ],
+)
+def test_what_is_stored_otherwise_is_named_and_never_offered_to_be_dropped(write, beside, words):
+    source = write({**weights(), beside: np.ones((3, 2), np.float32)}, config())
+    with pytest.raises(UnsupportedError, match=words) as caught:
+        porter.plan(source, to="hf")
+    assert "allow-unmapped" not in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", "merge_and_unload"),
+        ("transformer.h.0.attn.qkv.lora_A", "litgpt merge_lora"),
+        ("_layer_checkpoint_dependencies/backbone/layers/x/lora_kernel_a", "enable_lora"),
+    ],
+)
+def test_a_lone_adapter_is_named_with_the_way_to_merge_it(write, name, way):
+    source = write({name: np.ones((3, 2), np.float32)}, config())
+    with pytest.raises(UnsupportedError, match="no whole model") as caught:
+        porter.plan(source, to="litgpt")
+    assert way in caught.value.hint
 
 
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod."])
@@ -140,3 +253,55 @@ def test_an_adapter_is_no_model(tmp_path, whole):
         with pytest.raises(UnsupportedError, match="is an adapter") as caught:
             porter.inspect(source)
         assert "merge" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("file", "way"),
+    [
+        ("lit_model.pth.lora", "litgpt merge_lora"),
+        ("lit_model.pth.adapter_v2", "cannot be merged"),
+        ("adapter_model.safetensors", "merge_and_unload"),
+        ("model.lora.h5", "load_lora_weights"),
+    ],
+)
+def test_an_adapters_file_is_named_with_the_way_to_merge_it(write, tmp_path, file, way):
+    """Alone, and as the only weights of a directory; not beside a whole model."""
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / file).write_bytes(b"PK\x03\x04")
+    (folder / "config.json").write_text(json.dumps(config()))
+    for place in (folder, folder / file):
+        with pytest.raises(UnsupportedError, match="is an adapter, not a whole model") as caught:
+            porter.inspect(place)
+        assert way in caught.value.hint
+        assert file in caught.value.cause
+    whole = write(weights(), config())
+    (whole / "lit_model.pth.lora").write_bytes(b"PK\x03\x04")
+    assert porter.inspect(whole).dialect == "hf"
+
+
+@pytest.mark.parametrize(
+    "options", [{"compression": "gzip", "shuffle": True}, {"chunks": True, "fletcher32": True}]
+)
+def test_keras_weights_that_were_saved_again_compressed(write, tmp_path, options):
+    import h5py
+
+    porter.convert(write(weights(), config()), tmp_path / "keras", to="keras", dtype="float32")
+    file = tmp_path / "keras" / "model.weights.h5"
+    file.rename(tmp_path / "before.h5")
+    with h5py.File(tmp_path / "before.h5") as before, h5py.File(file, "w") as after:
+
+        def again(name, item):
+            if isinstance(item, h5py.Dataset):
+                after.create_dataset(name, data=item[...], **options).attrs.update(item.attrs)
+
+        before.visititems(again)
+    porter.convert(tmp_path / "keras", tmp_path / "back", to="hf")
+    assert same(load_file(tmp_path / "back" / "model.safetensors"), weights())
+    with h5py.File(file, "a") as changed:
+        name = "layers/rms_normalization/vars/0"
+        del changed[name]
+        changed.create_dataset(name, (D,), "<f4", chunks=(D,))
+    with pytest.raises(porter.PorterError, match="not complete") as caught:
+        porter.convert(tmp_path / "keras", tmp_path / "other", to="hf")
+    assert caught.value.exit_code == 6

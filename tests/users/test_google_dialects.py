@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 
 import numpy as np
@@ -185,6 +186,44 @@ def store(folder, made, prefix="transformer/"):
     return folder
 
 
+def nested(flat):
+    found = {}
+    for name, array in flat.items():
+        *groups, leaf = name.split("/")
+        inner = found
+        for group in groups:
+            inner = inner.setdefault(group, {})
+        inner[leaf] = array
+    return found
+
+
+@pytest.mark.parametrize("item", ["default", "state"])
+def test_of_a_trainers_step_the_weights_are_taken_and_the_rest_is_said(tmp_path, monkeypatch, item):
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    orbax = importlib.import_module("orbax.checkpoint")
+    made = tree()
+    moments = {name: array * 0 for name, array in made.items()}
+    whole = {
+        "step": np.int32(100),
+        "frozen": np.array([True, False]),
+        "params": nested(made),
+        "opt_state": {"0": {"count": np.int32(100), "mu": nested(moments), "nu": nested(moments)}},
+    }
+    with orbax.PyTreeCheckpointer() as saver:
+        saver.save(tmp_path / "run" / "100" / item, whole)
+    done = porter.convert(tmp_path / "run" / "100", tmp_path / "out", to="hf")
+    expected = made["layer_0/mlp/linear/w"].T
+    assert np.array_equal(tensors(tmp_path / "out")["model.layers.0.mlp.down_proj.weight"], expected)
+    (note,) = [note for note in done.plan.notes if "trainer's own" in note]
+    assert all(word in note for word in ("opt_state (19 tensors)", "step (1 tensor)", "frozen (1 tensor)"))
+    # A weight is never a trainer's own: without one of them nothing is written.
+    del whole["params"]["final_norm"]
+    with orbax.PyTreeCheckpointer() as saver:
+        saver.save(tmp_path / "run" / "200" / item, whole)
+    with pytest.raises(MalformedError, match="1 tensor missing"):
+        porter.convert(tmp_path / "run" / "200", tmp_path / "other", to="hf")
+
+
 @pytest.mark.parametrize("prefix", ["transformer/", "", "params/"])
 def test_shapes_say_it_all(tmp_path, prefix):
     """Without any config: nested and flat trees, and those of a trainer."""
@@ -237,7 +276,7 @@ def test_padding_that_holds_something_is_not_lost(tmp_path, config):
         lambda: porter.convert(source, tmp_path / "out", to="hf", config=config),
         lambda: porter.load_state_dict(source, as_="hf", config=config),
     ):
-        with pytest.raises(DifferenceError, match="last 9 rows") as caught:
+        with pytest.raises(DifferenceError, match="last 9 of 32 rows of") as caught:
             act()
     assert not (tmp_path / "out").exists()
     name = "transformer/embedder/input_embedding"

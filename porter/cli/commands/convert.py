@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from porter.cli import output
-from porter.cli.commands.inspect import ConfigOption, MapOption
+from porter.cli.commands.inspect import ConfigOption, KeyOption, MapOption
 from porter.errors import UsageError
 
 
@@ -30,7 +30,7 @@ def convert(
     dtype: Annotated[str, typer.Option("--dtype", help="keep, bfloat16, float16 or float32.")] = "keep",
     tied: Annotated[
         str | None,
-        typer.Option("--tied", help="write or omit tied weights. Default: as the target's framework does."),
+        typer.Option("--tied", help="Tied weights: write, omit or untie. Default: as the target does."),
     ] = None,
     max_shard_size: Annotated[
         str | None,
@@ -57,6 +57,7 @@ def convert(
     ] = None,
     map: MapOption = [],  # noqa: B006
     config: ConfigOption = None,
+    key: KeyOption = None,
     allow_unmapped: Annotated[
         list[str],
         typer.Option("--allow-unmapped", metavar="GLOB", help="Drop these tensors; may be repeated."),
@@ -91,30 +92,32 @@ def convert(
 ) -> None:
     """Convert a checkpoint into another dialect."""
     from porter.api import convert as api
-    from porter.execution.run_options import ExecutionOptions, memory_spoken
+    from porter.execution.run_options import RunOptions, memory_spoken
     from porter.planning.plan import plan_to_json
+    from porter.planning.plan_options import PlanOptions
     from porter.planning.summary import grade
     from porter.reporting.plans import render, summary
     from porter.reporting.text import size
 
     if explain and not dry_run:
         raise UsageError("--explain tells about a plan that is not run", hint="--dry-run --explain")
-    options = ExecutionOptions(reflink, digest, resume, memory_spoken(max_memory))
+    options = RunOptions(reflink, digest, resume, memory_spoken(max_memory))
     if keep_source and source is not None:
         _download(source)
-    prepared = api.prepare(
-        source,
+    wanted = PlanOptions(
         to=to,
         dtype=dtype,
-        tied=tied,
+        tied=tied,  # type: ignore[arg-type]  # its words are checked there
         max_shard_size=max_shard_size,
         allow_unmapped=allow_unmapped,
         maps=map,
         config=config,
         source_dialect=source_dialect,
-        container=container,
+        container=container,  # type: ignore[arg-type]
         text_only=text_only,
+        key=key,
     )
+    prepared = api.prepare(source, wanted)
     plan = prepared.plan
     if source is None:
         output.note(f"no source named: took {prepared.opened.checkpoint.label}, at {prepared.opened.source}")
@@ -136,6 +139,7 @@ def convert(
         return
     output.say(f"plan     {summary(plan)}")
     from porter.cli.progress import progress
+    from porter.execution.watch import Watch
 
     try:
         with progress("convert", plan) as watch:
@@ -144,9 +148,7 @@ def convert(
                 out,
                 force=force,
                 options=options,
-                progress=watch,
-                moving=watch.moving,
-                notice=output.note,
+                watch=Watch(watch, watch.moving, output.note),
             )
     except KeyboardInterrupt as stopped:
         if kept := getattr(stopped, "kept", 0):

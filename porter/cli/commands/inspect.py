@@ -19,6 +19,11 @@ ConfigOption = Annotated[
     typer.Option("--config", metavar="FILE", help="A config to use in place of the checkpoint's own."),
 ]
 
+KeyOption = Annotated[
+    str | None,
+    typer.Option("--key", metavar="NAME", help="Which state dict of a torch file that holds several."),
+]
+
 
 def inspect(
     source: Annotated[
@@ -44,17 +49,18 @@ def inspect(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
     map: MapOption = [],  # noqa: B006
     config: ConfigOption = None,
+    key: KeyOption = None,
 ) -> None:
     """Show what a checkpoint holds: a shape table from headers alone."""
     if json + csv + markdown > 1:
         raise UsageError("choose one of --json, --csv and --markdown")
     if as_ is not None:
-        _as(source, as_, full, filter, json, csv, markdown, map, config)
+        _as(source, as_, full, filter, json, csv, markdown, map, config, key)
         return
     from porter.api.inspect import inspect as look
     from porter.reporting.shape_table import RIGHT, cells, render
 
-    found = look(source, filter=filter, maps=map, config=config)
+    found = look(source, filter=filter, maps=map, config=config, key=key)
     if source is None:
         output.note(f"no source named: took {found.label}, at {found.source}")
     if json:
@@ -79,12 +85,13 @@ def _as(
     markdown: bool,
     maps: list[Path],
     config: Path | None,
+    key: str | None,
 ) -> None:
     from porter.api.inspect import inspect_as
     from porter.reporting.plans import RIGHT, cells, sources_by_target
     from porter.reporting.text import table
 
-    plan = inspect_as(source, dialect, filter=filter, maps=maps, config=config)
+    plan = inspect_as(source, dialect, filter=filter, maps=maps, config=config, key=key)
     if json:
         sources = sources_by_target(plan)
         output.as_json(

@@ -3,7 +3,7 @@
 Promised: `read_header` reads the header alone, versions 2 and 3, little-endian; no weight is read and
 nothing beyond the header's own size is kept. Every tensor that it returns lies inside the file, aligned,
 and overlaps no other. Shapes are row-major, outermost first (ggml lists dims the other way round).
-Not promised: dequantising, writing, split files as one checkpoint.
+Not promised: dequantising, writing. A model in several files is put together by `gguf_split`.
 
 Source: the GGUF specification (ggml's `docs/gguf.md`, version 3), `gguf.constants` (0.19) for type numbers.
 """

@@ -1,9 +1,10 @@
 """Reading an HDF5 file that holds Keras weights: every dataset as a plain range of bytes.
 
-HDF5 can say that data lie elsewhere, are compressed, or are made up on reading. One strict rule keeps all
-of that out: hard links only and each object linked once; datasets contiguous, unfiltered, neither virtual
-nor external, with an offset that is known, as many stored bytes as declared, inside the file; elements
-F16, F32, or BF16 as Keras marks it. What breaks the rule is refused with the reason. No dataset is read.
+HDF5 can say that data lie elsewhere, are compressed, or are made up on reading. One strict rule keeps the
+first and the last out: hard links only and each object linked once; datasets neither virtual nor external;
+contiguous and unfiltered, with an offset that is known, as many stored bytes as declared, inside the file,
+or else chunks that are all there, to be written out before they are read (`hdf5_arrays`); elements F16, F32,
+or BF16 as Keras marks it. What breaks the rule is refused with the reason. No dataset is read here.
 
 What Keras keeps beside weights (`is_state`: an optimizer's variables, random seeds) is listed too and may
 hold whole numbers. Whole numbers anywhere else are quantised weights and not read.
@@ -22,9 +23,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from porter.containers.base import Header, StoredTensor
+from porter.containers.keras.hdf5_arrays import array_name, check_array
+from porter.containers.storage_kinds import KERAS_LORA
 from porter.containers.window import Window
 from porter.dtypes import DTYPES, Dtype
 from porter.errors import MalformedError, PorterError, UnsupportedError
+from porter.sources.paths import CONTROL
 
 CONTAINER = "hdf5"
 
@@ -36,7 +40,6 @@ MAX_DEPTH = 32
 BF16_ATTRIBUTE, BF16_WORD = "dtype", "bfloat16"
 
 _STATE = re.compile(r"(^|/)optimizer/|/seed_generator/")
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _STATE_INTEGERS = {("i", 4): "I32", ("i", 8): "I64", ("u", 4): "U32", ("u", 8): "U64"}
 # Ranks and sizes are unsigned 64-bit numbers in the format; torch has no larger tensors.
 _MAX_ELEMENTS = 2**63 - 1
@@ -87,6 +90,7 @@ def _read(h5py: Any, window: Window, file: str, start: int) -> Iterator[StoredTe
         _refuse(file, f"no HDF5 file: {error}")
     with opened as root:
         try:
+            _refuse_other_files(root, file)
             datasets = list(_walk(h5py, root, file))
             tensors = [_tensor(h5py, name, dataset, window.size, file, start) for name, dataset in datasets]
         except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
@@ -94,10 +98,27 @@ def _read(h5py: Any, window: Window, file: str, start: int) -> Iterator[StoredTe
             _refuse(file, str(error))
     end, before = 0, ""
     for tensor in sorted(tensors, key=lambda tensor: tensor.offset):
-        if tensor.nbytes and tensor.offset < end:
+        if tensor.file == file and tensor.nbytes and tensor.offset < end:
             _refuse(file, f"expected data of its own, found it to overlap {before!r}", tensor.name)
-        end, before = max(end, tensor.offset + tensor.nbytes), tensor.name
+        if tensor.file == file:
+            end, before = max(end, tensor.offset + tensor.nbytes), tensor.name
     yield from tensors
+
+
+def _refuse_other_files(root: Any, file: str) -> None:
+    """What Keras stores under the same suffix, and is no file of weights by their layers' paths."""
+    if "model_config" in root.attrs or "layer_names" in root.attrs or "model_weights" in root:
+        raise UnsupportedError(
+            f"{file} is Keras' older HDF5 format, which model.save() writes",
+            cause="it names weights by what layers were called, in an order that its attributes say",
+            hint='load it in Keras and save its weights: model.save_weights("model.weights.h5")',
+        )
+    if list(root) == ["lora"]:
+        raise UnsupportedError(
+            f"{file} is an adapter (Keras' LoRA), not a whole model",
+            cause="it holds changes to the weights of another checkpoint, by the numbers of its layers",
+            hint=KERAS_LORA.hint,
+        )
 
 
 def _walk(h5py: Any, root: Any, file: str) -> Iterator[tuple[str, Any]]:
@@ -111,7 +132,7 @@ def _walk(h5py: Any, root: Any, file: str) -> Iterator[tuple[str, Any]]:
         inner: list[tuple[str, Any, int]] = []
         for key in group:
             name = f"{path}/{key}" if path else key
-            if _CONTROL.search(key):
+            if CONTROL.search(key):
                 _refuse(file, "expected a name without control characters", name)
             link = group.get(key, getlink=True)
             if not isinstance(link, h5py.HardLink):
@@ -141,13 +162,8 @@ def _open(group: Any, key: str, name: str, file: str) -> Any:
 
 def _tensor(h5py: Any, name: str, dataset: Any, size: int, file: str, start: int) -> StoredTensor:
     layout = dataset.id.get_create_plist()
-    if layout.get_layout() != h5py.h5d.CONTIGUOUS:
-        words = {h5py.h5d.CHUNKED: "chunked", h5py.h5d.COMPACT: "compact"}
-        _refuse(
-            file, f"expected contiguous data, found them {words.get(layout.get_layout(), 'virtual')}", name
-        )
-    if layout.get_nfilters():
-        _refuse(file, "expected unfiltered data, found a filter", name)
+    if layout.get_layout() not in (h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED, h5py.h5d.COMPACT):
+        _refuse(file, "expected contiguous or chunked data, found them virtual", name)
     if layout.get_external_count():
         _refuse(file, "expected data in this file, found external storage", name)
     if dataset.shape is None:
@@ -160,6 +176,9 @@ def _tensor(h5py: Any, name: str, dataset: Any, size: int, file: str, start: int
         _refuse(file, f"expected less than 2^63 elements, found the shape {list(shape)!r:.80}", name)
     dtype = _dtype(h5py, name, dataset, file)
     tensor = StoredTensor(name, dtype, shape, file, 0)
+    if layout.get_layout() != h5py.h5d.CONTIGUOUS:
+        check_array(h5py, name, dataset, file)
+        return tensor._replace(file=array_name(file, name))
     stored, offset = dataset.id.get_storage_size(), dataset.id.get_offset()
     if stored != tensor.nbytes:
         _refuse(file, f"expected {tensor.nbytes} stored bytes for {list(shape)!r:.80}, found {stored}", name)

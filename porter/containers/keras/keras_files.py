@@ -18,9 +18,9 @@ from typing import Any, NoReturn
 
 from porter.containers.base import Header
 from porter.containers.keras import hdf5
-from porter.containers.paths import locate, unsafe_path
 from porter.containers.torch.torch_zip_entries import Entry, pread, read_entries
 from porter.errors import MalformedError, UnsupportedError
+from porter.sources.paths import locate, unsafe_path
 
 WEIGHTS, INDEX, METADATA, CONFIG = "model.weights.h5", "model.weights.json", "metadata.json", "config.json"
 TOKENIZER = "assets/tokenizer/vocabulary.spm"
@@ -42,7 +42,32 @@ def holds_keras(root: Path) -> bool:
 def read_file(root: Path, file: str) -> tuple[Header, ...]:
     """The header of one weight file or archive."""
     path = locate(root, file)
-    return (_read_archive(path, file) if file.endswith(".keras") else hdf5.read_header(path, file),)
+    return with_arrays(
+        [_read_archive(path, file) if file.endswith(".keras") else hdf5.read_header(path, file)]
+    )
+
+
+def with_arrays(headers: Iterable[Header]) -> tuple[Header, ...]:
+    """The headers, and after them one for each dataset that is written out before it is read."""
+    whole, arrays = [], []
+    for header in headers:
+        own = tuple(tensor for tensor in header.tensors if tensor.file == header.file)
+        whole.append(replace(header, tensors=own))
+        arrays += [
+            Header(header.container, tensor.file, tensor.nbytes, (tensor,))
+            for tensor in header.tensors
+            if tensor.file != header.file
+        ]
+    return (*whole, *arrays)
+
+
+def weights_range(descriptor: int, file: str) -> tuple[int, int]:
+    """Where in an open file the HDF5 file lies that holds its weights: its start and its size in bytes."""
+    size = os.fstat(descriptor).st_size
+    if not file.endswith(".keras"):
+        return 0, size
+    entry = read_entries(descriptor, size, file)[WEIGHTS]
+    return entry.offset, entry.size
 
 
 def read_directory(root: Path) -> tuple[Header, ...]:
@@ -67,7 +92,7 @@ def read_directory(root: Path) -> tuple[Header, ...]:
         return read_file(root, names[0])
     if (root / METADATA).is_file():
         _check_count(_json(locate(root, METADATA).read_bytes(), METADATA), headers, METADATA)
-    return headers
+    return with_arrays(headers)
 
 
 def preset_metadata(sizes: Iterable[int]) -> bytes:

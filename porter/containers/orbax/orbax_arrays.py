@@ -7,20 +7,17 @@ array's own chunks, so that each is decoded once; an array that is one chunk pas
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from porter.containers.array_files import ARRAY, rows_at_once
+from porter.containers.array_files import exported as exported
 from porter.containers.base import StoredTensor
-from porter.containers.orbax.orbax_tree import ARRAY
+from porter.containers.orbax.orbax_folders import DATABASE, array_folder, check_links
+from porter.containers.orbax.orbax_tree import stores_every_chunk
 from porter.errors import MalformedError, UnsupportedError
 
-# Bytes of an array read at a time, where its chunks are smaller.
-PIECE = 32 << 20
-
-_DATABASE = "manifest.ocdbt"
+_METADATA = ("/.zarray", "/zarr.json")
 
 
 def tensorstore() -> Any:
@@ -44,20 +41,14 @@ def database(base: Path) -> Any:
         raise MalformedError(f"{base.name} cannot be opened", cause=str(error)[:300]) from None
 
 
-@contextmanager
-def exported(root: Path, tensors: Iterable[StoredTensor], beside: Path) -> Iterator[Mapping[str, Path]]:
-    """Plain files, in a directory in `beside` that goes afterwards, for those tensors that have none."""
-    wanted = [tensor for tensor in tensors if tensor.file.startswith(ARRAY)]
-    if not wanted:
-        yield {}
-        return
-    beside.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".porter-arrays-", dir=beside) as folder:
-        paths = {}
-        for number, tensor in enumerate(wanted):
-            paths[tensor.file] = Path(folder) / str(number)
-            export(root, tensor, paths[tensor.file])
-        yield paths
+def database_keys(base: Path) -> dict[str, bytes]:
+    """The keys of an OCDBT checkpoint: with their content where it is an array's metadata, else with b""."""
+    store = database(base)
+    try:
+        keys = [key.decode() for key in store.list().result()]
+        return {key: bytes(store[key]) if key.endswith(_METADATA) else b"" for key in keys}
+    except (ValueError, OSError, UnicodeDecodeError) as error:
+        raise MalformedError(f"{base.name} cannot be listed", cause=str(error)[:300]) from None
 
 
 def export(root: Path, tensor: StoredTensor, path: Path) -> None:
@@ -72,7 +63,7 @@ def export(root: Path, tensor: StoredTensor, path: Path) -> None:
             if not tensor.shape:
                 stream.write(array.read(order="C").result().tobytes())
             else:
-                step = _step(array, tensor)
+                step = rows_at_once(tensor, int(array.chunk_layout.read_chunk.shape[0]))
                 for start in range(0, tensor.shape[0], step):
                     piece = array[start : min(start + step, tensor.shape[0])].read(order="C").result()
                     stream.write(piece.tobytes())
@@ -81,22 +72,18 @@ def export(root: Path, tensor: StoredTensor, path: Path) -> None:
     os.utime(path, ns=(changed, changed))
 
 
-def _step(array: Any, tensor: StoredTensor) -> int:
-    """Outermost rows that are read at once: whole chunks of them."""
-    rows = max(1, int(array.chunk_layout.read_chunk.shape[0]))
-    row = max(1, tensor.nbytes // max(1, tensor.shape[0]))
-    return max(rows, PIECE // row // rows * rows)
-
-
 def _open(root: Path, tensor: StoredTensor) -> tuple[Any, int]:
     package = tensorstore()
     name = tensor.file.removeprefix(ARRAY)
-    folder, param = _split(root, name)
+    folder, param = array_folder(root, name)
+    check_links(root, folder)
+    # What was left out on purpose is the fill value to Orbax; what is lost is an error, as it is there.
+    filled = not stores_every_chunk(root, folder)
     base = root / folder
     store: dict[str, Any]
-    if (base / _DATABASE).is_file():
+    if (base / DATABASE).is_file():
         store = {**_store(base), "path": f"{param}/"}
-        changed = (base / _DATABASE).stat().st_mtime_ns
+        changed = (base / DATABASE).stat().st_mtime_ns
     else:
         store = _files(base / param)
         changed = max(path.stat().st_mtime_ns for path in (base / param).iterdir())
@@ -104,19 +91,11 @@ def _open(root: Path, tensor: StoredTensor) -> tuple[Any, int]:
     context = package.Context({"cache_pool": {"total_bytes_limit": 0}})
     for driver in ("zarr", "zarr3"):
         try:
-            spec = {"driver": driver, "kvstore": store}
+            spec = {"driver": driver, "kvstore": store, "fill_missing_data_reads": filled}
             return package.open(spec, open=True, read=True, context=context).result(), changed
         except ValueError as error:
             cause = str(error)
     raise MalformedError(f"{tensor.name} cannot be opened", cause=cause[:300])
-
-
-def _split(root: Path, name: str) -> tuple[str, str]:
-    """The checkpoint's folder within `root`, and the array's name in it."""
-    head, _, rest = name.partition("/")
-    if rest and any((root / head / mark).is_file() for mark in ("_METADATA", _DATABASE)):
-        return head, rest
-    return "", name
 
 
 def _store(base: Path) -> dict[str, Any]:

@@ -5,7 +5,9 @@ which keeps many small ones in few files, and compressed chunks) are known here 
 bytes are fetched by `orbax_arrays` when a plan is run. OCDBT needs the tensorstore package even to be listed.
 
 A leaf's path in the tree becomes its name, with slashes, whether the tree was nested or flat. Sharded or
-replicated arrays are whole arrays here. What the metadata of the tree say (`_METADATA`) is not needed.
+replicated arrays are whole arrays here. Of the tree's own metadata (`_METADATA`) one fact is needed: whether
+a chunk that is not there is lost, or was left out because it holds nothing but the fill value. Nothing that
+is read, here or by tensorstore, may be a link out of the checkpoint.
 
 Format: Orbax 0.12 (`type_handlers`), the zarr v2 and v3 specifications, tensorstore's OCDBT.
 """
@@ -14,26 +16,29 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from porter.containers.array_files import ARRAY as ARRAY
 from porter.containers.base import Header, StoredTensor
-from porter.containers.paths import locate
+from porter.containers.orbax.orbax_folders import DATABASE, TREE, find_folder, stored_keys
+from porter.containers.orbax.orbax_folders import holds_orbax as holds_orbax
+from porter.containers.orbax.zarr_chunks import chunk_key, missing_chunks
 from porter.containers.safetensors.safetensors_header import check_name
 from porter.dtypes import DTYPES, Dtype
 from porter.errors import MalformedError, UnsupportedError
+from porter.sources.paths import locate
 
 CONTAINER = "orbax"
 
-# Before the name of an array whose bytes are no range of a file.
-ARRAY = "array:"
-
-_TREE, _DATABASE = "_METADATA", "manifest.ocdbt"
 _ZARR, _ZARR3 = ".zarray", "zarr.json"
 
 # Bytes. An array's metadata are a few hundred.
 _LARGEST = 1 << 20
+
+# Bytes. Of a tree: a hundred for each of 100,000 leaves, and shardings.
+_LARGEST_TREE = 256 << 20
 
 # numpy's words in zarr v2, plain ones in v3.
 _WORDS = {
@@ -43,83 +48,95 @@ _WORDS = {
     "bfloat16": "BF16",
     "|i1": "I8",
     "|u1": "U8",
+    "|b1": "BOOL",
+    "<i2": "I16",
+    "<u2": "U16",
     "<i4": "I32",
+    "<u4": "U32",
     "<i8": "I64",
+    "<u8": "U64",
     "float64": "F64",
     "float32": "F32",
     "float16": "F16",
     "int8": "I8",
     "uint8": "U8",
+    "bool": "BOOL",
+    "int16": "I16",
+    "uint16": "U16",
     "int32": "I32",
+    "uint32": "U32",
     "int64": "I64",
+    "uint64": "U64",
 }
 
+# What optimizers and training loops call their part of a tree, and what they keep at its top.
+_STATE = {"opt_state", "optimizer", "optimizer_state", "opt", "step", "rng", "rngs", "grad_accum"}
 
-def holds_orbax(root: Path) -> bool:
-    """Whether a directory is an Orbax checkpoint, or holds exactly one."""
-    return _folder(root) is not None
+
+def is_state(tensor: StoredTensor) -> bool:
+    """Whether a leaf that no table knows is a trainer's own: a counter, a flag, an optimizer's moments."""
+    parts = tensor.name.split("/")
+    return tensor.dtype.kind in ("int", "bool") or not tensor.shape or not _STATE.isdisjoint(parts)
 
 
 def read_directory(root: Path) -> tuple[Header, ...]:
-    """One header per array. Raises UnsupportedError without tensorstore where it is needed, MalformedError
-    for metadata that are broken."""
-    folder = _folder(root)
-    if folder is None:
-        raise MalformedError(f"{root} holds no Orbax checkpoint")
+    """One header per array. Raises UnsupportedError without tensorstore where it is needed, UsageError where
+    it is not clear which of several checkpoints is meant, MalformedError for metadata that are broken, links
+    that lead out, and chunks that are not there."""
+    folder = find_folder(root)
     base = root / folder
-    database = (base / _DATABASE).is_file()
-    listed = _listed(base) if database else _walked(base)
+    keys = stored_keys(root, folder)
+    database = (base / DATABASE).is_file()
+    meant = not stores_every_chunk(root, folder)
     prefix = f"{folder}/" if folder else ""
     headers: dict[str, Header] = {}
-    for key, raw in listed:
+    for key in sorted(keys):
         param, _, kind = key.rpartition("/")
-        tensor = _tensor(root, prefix, param, _parsed(raw, key), kind, database)
+        if kind not in (_ZARR, _ZARR3) or not param:
+            continue
+        stated = _parsed(_content(keys[key], key), key)
+        tensor = _tensor(root, prefix, param, stated, kind, database)
         if tensor.name in headers:
             raise MalformedError(f"{root.name}: two arrays are called {tensor.name!r}")
-        headers[tensor.name] = Header(CONTAINER, tensor.file, tensor.nbytes, (tensor,))
+        absent = missing_chunks(stated, param, keys)
+        if absent and not meant:
+            raise MalformedError(
+                f"{tensor.name} is not complete",
+                cause=f"expected the chunk {absent[0]} of {param}, found none",
+                hint="copy the checkpoint again, all of its files",
+            )
+        notes = (
+            (f"{tensor.name}: {absent[0]} is not stored and read as the fill value, as Orbax reads it",)
+            if absent
+            else ()
+        )
+        headers[tensor.name] = Header(CONTAINER, tensor.file, tensor.nbytes, (tensor,), notes=notes)
     if not headers:
         raise MalformedError(f"{base} holds no arrays", cause="expected zarr metadata, found none")
     return tuple(headers.values())
 
 
-def chunk_key(shape: tuple[int, ...], separator: str = ".") -> str:
-    """What zarr v2 calls the only chunk of an array."""
-    return separator.join("0" for _ in shape) or "0"
+def stores_every_chunk(root: Path, folder: str) -> bool:
+    """Whether chunks of nothing but the fill value are stored too, so that an absent one is a lost one.
 
-
-def _folder(root: Path) -> str | None:
-    """The checkpoint's place in a directory: the directory itself, or the only one in it that is one."""
-    if any((root / name).is_file() for name in (_TREE, _DATABASE)):
-        return ""
-    inside = [
-        path.name
-        for path in sorted(root.iterdir())
-        if path.is_dir() and any((path / name).is_file() for name in (_TREE, _DATABASE))
-    ]
-    return inside[0] if len(inside) == 1 else None
-
-
-def _listed(base: Path) -> Iterator[tuple[str, bytes]]:
-    from porter.containers.orbax.orbax_arrays import database
-
-    store = database(base)
+    Orbax takes the word's absence for a no; a directory without `_METADATA` is not Orbax' own.
+    """
+    file = f"{folder}/{TREE}" if folder else TREE
+    if not (root / file).is_file():
+        return True
     try:
-        keys = sorted(key.decode() for key in store.list().result())
-        for key in keys:
-            if key.endswith((f"/{_ZARR}", f"/{_ZARR3}")):
-                yield key, bytes(store[key])
-    except (ValueError, OSError, UnicodeDecodeError) as error:
-        raise MalformedError(f"{base.name} cannot be listed", cause=str(error)[:300]) from None
+        found = json.loads(_content(locate(root, file), file, _LARGEST_TREE))
+    except (ValueError, RecursionError) as error:
+        raise MalformedError(f"{file} is not valid JSON", cause=str(error)) from None
+    return isinstance(found, dict) and bool(found.get("store_array_data_equal_to_fill_value", False))
 
 
-def _walked(base: Path) -> Iterator[tuple[str, bytes]]:
-    for path in sorted(base.rglob("*")):
-        if path.name in (_ZARR, _ZARR3):
-            key = path.relative_to(base).as_posix()
-            real = locate(base, key)
-            if real.stat().st_size > _LARGEST:
-                raise MalformedError(f"{key} is too large for an array's metadata")
-            yield key, real.read_bytes()
+def _content(source: Path | bytes, key: str, most: int = _LARGEST) -> bytes:
+    if isinstance(source, bytes):
+        return source
+    if source.stat().st_size > most:
+        raise MalformedError(f"{key} is too large", cause=f"expected at most {most} bytes")
+    return source.read_bytes()
 
 
 def _parsed(raw: bytes, key: str) -> Mapping[str, Any]:
@@ -141,10 +158,9 @@ def _tensor(
     shape = tuple(stated["shape"])
     dtype = _dtype(stated.get("dtype") or stated.get("data_type"), param)
     plain = StoredTensor(name, dtype, shape, f"{prefix}{param}/{chunk_key(shape)}", 0)
-    if not database and kind == _ZARR and _one_chunk(stated):
-        chunk = root / plain.file
-        if chunk.is_file() and locate(root, plain.file).stat().st_size == plain.nbytes:
-            return plain
+    whole = not database and kind == _ZARR and _one_chunk(stated) and (root / plain.file).is_file()
+    if whole and locate(root, plain.file).stat().st_size == plain.nbytes:
+        return plain
     return StoredTensor(name, dtype, shape, f"{ARRAY}{prefix}{param}", 0)
 
 

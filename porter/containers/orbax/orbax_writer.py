@@ -14,7 +14,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from porter.containers.base import OutputFile, StoredTensor
-from porter.containers.orbax.orbax_tree import CONTAINER, chunk_key
+from porter.containers.orbax.orbax_tree import CONTAINER
+from porter.containers.orbax.zarr_chunks import chunk_key
 from porter.containers.safetensors.safetensors_writer import TensorSpec
 from porter.errors import UnsupportedError
 

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from porter.containers.base import Header, StoredTensor
 from porter.dtypes import DTYPES, Dtype
 from porter.errors import MalformedError, UnsupportedError
+from porter.sources.paths import CONTROL
 
 CONTAINER = "safetensors"
 
@@ -27,7 +28,6 @@ MAX_HEADER = 25_000_000
 _MAX_ELEMENTS = 2**63 - 1
 
 _ENTRY_KEYS = ("dtype", "shape", "data_offsets")
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def parse_header(raw: bytes, size: int, file: str) -> Header:

@@ -11,7 +11,6 @@ import stat
 from pathlib import Path
 
 from porter.containers.base import Header
-from porter.containers.paths import locate, unsafe_path
 from porter.containers.safetensors.safetensors_header import (
     check_names,
     header_length,
@@ -22,6 +21,7 @@ from porter.containers.safetensors.safetensors_header import (
     strict_json,
 )
 from porter.errors import MalformedError, PorterError, UsageError
+from porter.sources.paths import locate, unsafe_path
 
 # Bytes. The largest published indexes (90,000 tensors) take 9 MB.
 MAX_INDEX = 100_000_000

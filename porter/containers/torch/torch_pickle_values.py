@@ -108,12 +108,25 @@ def _call_parameter(arguments: tuple[Any, ...]) -> Any:
 
 
 def _call_from_type(arguments: tuple[Any, ...]) -> Any:
-    """A tensor on which somebody has set attributes; they do not matter here."""
+    """A tensor with attributes of somebody's own, which do not matter here; or one of a distributed run."""
     if len(arguments) == 4 and all(isinstance(argument, Global) for argument in arguments[:2]):
         function, made = arguments[0].name, arguments[1].name
         if function in _TENSORS and made in _NAMED and type(arguments[2]) is tuple:
             return _TENSORS[function](arguments[2])
+        if function == _SUBCLASS and made.rpartition(".")[2] == "DTensor":
+            return _whole(arguments[2], arguments[3])
     return Inert("torch._tensor._rebuild_from_type_v2")
+
+
+def _whole(arguments: Any, state: Any) -> Any:
+    """A distributed tensor whose local part is all of it, as of a run with one rank; else `Inert`."""
+    # A class with slots has its state as a pair: the instance's dict, and the slots.
+    if type(state) is tuple and len(state) == 2:
+        state = state[1]
+    local = state.get("_local_tensor") if isinstance(state, dict) else None
+    if isinstance(local, Tensor) and type(arguments) is tuple and local.shape in arguments[2:3]:
+        return local
+    return Inert(DTENSOR)
 
 
 def _call_size(arguments: tuple[Any, ...]) -> Any:
@@ -150,6 +163,10 @@ def kind_of(value: Any) -> str:
         return repr(value.name)
     return _KINDS.get(type(value), f"a {type(value).__name__.lower()}")
 
+
+DTENSOR = "torch.distributed.tensor.DTensor"
+
+_SUBCLASS = "torch._utils._rebuild_wrapper_subclass"
 
 _KINDS: dict[type, str] = {
     dict: "a dict",

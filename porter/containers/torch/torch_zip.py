@@ -1,9 +1,10 @@
 """Torch files (`.pth`, `.bin`, `.pt`, `.ckpt`): the tensors of a zip that torch.save wrote, as file extents.
 
 Promised: nothing is imported or executed that the file names, torch is not needed, and no weight is read.
-Every tensor that is returned is one row-major block inside a stored entry of the archive; two names may
-share a block, which is how torch keeps ties. Not promised: that the zip's checksums of weights are right
-(torch does not check them either), and files in torch's formats from before 1.6.
+Every tensor that is returned lies inside a stored entry of the archive, row-major or, where it was saved as
+a view, with its strides; two names may share their bytes, which is how torch keeps ties. Not promised: that
+the zip's checksums of weights are right (torch does not check them either), and files in torch's formats from
+before 1.6.
 
 Format: torch's `serialization.py` and `caffe2/serialize/inline_container.cc` (2.13).
 """
@@ -19,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from porter.containers.base import Header
-from porter.containers.paths import locate
 from porter.containers.safetensors.safetensors_header import check_name, some
 from porter.containers.safetensors.shards import check_index, check_shards_exist, holders_of, read_index
 from porter.containers.torch.torch_pickle import MAX_PICKLE, unpickle
-from porter.containers.torch.torch_state import common_prefix, find_state, place_tensor
+from porter.containers.torch.torch_state import find_state, place_tensor, unwrapped
 from porter.containers.torch.torch_zip_entries import LOCAL_MAGIC, Entry, pread, read_entries, refuse
 from porter.errors import PorterError, UnsupportedError, UsageError
+from porter.sources.paths import locate
 
 CONTAINER = "torch"
 SUFFIXES = (".pth", ".bin", ".pt", ".ckpt")
@@ -46,18 +47,18 @@ _RESAVE = "save it again where it comes from: torch.save(torch.load(file, weight
 _MAX_BYTEORDER = 16
 
 
-def read_header(path: Path, file: str) -> Header:
+def read_header(path: Path, file: str, key: str | None = None) -> Header:
     """The tensors of the torch file at `path`, whose name in the checkpoint is `file`, in file order.
 
-    `metadata` may hold "torch.wrapped_under" (the key of the state dict), "torch.prefix" (a wrapper's prefix
-    that was taken off all names), and "torch.foreign" (classes and functions that the pickle names and that
+    `key` says which of the file's state dicts is meant. `metadata` may hold "torch.wrapped_under" (the key of
+    the state dict) and "torch.foreign" (classes and functions that the pickle names and that
     were not looked up). Raises MalformedError for a file that is broken or unsafe, UnsupportedError for
-    views without an extent, other byte orders, compressed entries and formats from before torch 1.6.
+    negated views, other byte orders, compressed entries and formats from before torch 1.6.
     """
-    return _strip([_read_raw(path, file)])[0]
+    return _strip([_read_raw(path, file, key)])[0]
 
 
-def read_checkpoint_headers(directory: Path) -> list[Header]:
+def read_checkpoint_headers(directory: Path, key: str | None = None) -> list[Header]:
     """The headers of all torch files of a checkpoint directory, ordered by file name.
 
     An index decides which those are; without one `pytorch_model.bin`, `lit_model.pth`, or the only file with
@@ -75,11 +76,11 @@ def read_checkpoint_headers(directory: Path) -> list[Header]:
         raise _ambiguous(directory, indexes)
     if not indexes:
         file = _only_file(names, directory)
-        return [read_header(locate(directory, file), file)]
+        return [read_header(locate(directory, file), file, key)]
     weight_map = read_index(locate(directory, indexes[0]))
     files = sorted(set(weight_map.values()))
     check_shards_exist(files, weight_map, directory, indexes[0])
-    headers = [_read_raw(locate(directory, file), file) for file in files]
+    headers = [_read_raw(locate(directory, file), file, key) for file in files]
     # The index lists names as they are stored.
     check_index(weight_map, holders_of(headers), indexes[0])
     return _strip(headers)
@@ -110,21 +111,15 @@ def _ambiguous(directory: Path, names: list[str]) -> UsageError:
 
 
 def _strip(headers: list[Header]) -> list[Header]:
-    """Take a wrapper's prefix off, where all tensors of the checkpoint have it."""
-    prefix = common_prefix(tensor.name for header in headers for tensor in header.tensors)
-    if not prefix:
-        return headers
+    """Take what wrappers put into names out of them."""
+    bare = unwrapped(tensor.name for header in headers for tensor in header.tensors)
     return [
-        replace(
-            header,
-            tensors=tuple(tensor._replace(name=tensor.name[len(prefix) :]) for tensor in header.tensors),
-            metadata={**header.metadata, "torch.prefix": prefix},
-        )
+        replace(header, tensors=tuple(tensor._replace(name=bare[tensor.name]) for tensor in header.tensors))
         for header in headers
     ]
 
 
-def _read_raw(path: Path, file: str) -> Header:
+def _read_raw(path: Path, file: str, key: str | None = None) -> Header:
     """A file's header with names as they are stored."""
     try:
         # A pipe would block before anything can be said about it.
@@ -142,22 +137,33 @@ def _read_raw(path: Path, file: str) -> Header:
     except OSError as error:
         raise PorterError(f"{file} cannot be read", cause=f"{error.strerror}: {path}") from error
     found = unpickle(pickled, file)
-    wrapper, state = find_state(found.value, file)
+    state = find_state(found.value, file, key)
+    if any(name.endswith("placement_types.Partial") for name in found.foreign):
+        raise UnsupportedError(
+            f"{file} holds partial sums of a distributed run",
+            hint="save a full state dict: StateDictOptions(full_state_dict=True)",
+        )
     folder = f"{top}/data/"
     storages = {
         name.removeprefix(folder): entry for name, entry in entries.items() if name.startswith(folder)
     }
     tensors = []
-    for name, tensor in state.items():
+    for name, tensor in state.tensors.items():
         check_name(name, file)
         tensors.append(place_tensor(name, tensor, storages, file))
     tensors.sort(key=lambda tensor: tensor.offset)
     metadata: dict[str, Any] = {}
-    if wrapper is not None:
-        metadata[WRAP] = wrapper
+    notes: tuple[str, ...] = ()
+    if state.key is not None:
+        metadata[WRAP] = state.key
+    if state.others:
+        notes = (
+            f"{file}: took the weights under {state.key!r}; it holds others under "
+            f"{', '.join(map(repr, state.others))}, which --key takes",
+        )
     if found.foreign:
         metadata["torch.foreign"] = found.foreign
-    return Header(CONTAINER, file, size, tuple(tensors), metadata)
+    return Header(CONTAINER, file, size, tuple(tensors), metadata, notes)
 
 
 def _check_format(start: bytes, file: str) -> None:

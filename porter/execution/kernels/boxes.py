@@ -109,6 +109,36 @@ def _part(box: Box, axis: int, start: int, count: int) -> Box:
     return Box(loops, box.source + start * loop.source_stride, box.target + start * loop.target_stride)
 
 
+def clip_to_target(box: Box, low: int, high: int) -> Iterator[Box]:
+    """Parts of a box that hold just its elements whose place in the target is in `low` to `high`.
+
+    Where loops nest cleanly, as those of a row-major tensor do, there are at most two a loop, and one.
+    """
+    first, span = box.target, box.target_span
+    if box.elements == 0 or first + span <= low or first >= high:
+        return
+    if low <= first and first + span <= high:
+        yield box
+        return
+    # What lies in part within the bounds has a loop of several steps.
+    axis = max(
+        (axis for axis, loop in enumerate(box.loops) if loop.size > 1),
+        key=lambda axis: box.loops[axis].target_stride,
+    )
+    size, stride = box.loops[axis].size, box.loops[axis].target_stride
+    inner = span - (size - 1) * stride
+    # Steps that touch the bounds at all, and those that lie within them.
+    begin, end = max(0, (low - first - inner) // stride + 1), min(size, -(-(high - first) // stride))
+    whole = max(begin, -(-(low - first) // stride))
+    whole_end = max(whole, min(end, (high - inner - first) // stride + 1))
+    for step in range(begin, min(whole, end)):
+        yield from clip_to_target(_part(box, axis, step, 1), low, high)
+    if whole < whole_end:
+        yield _part(box, axis, whole, whole_end - whole)
+    for step in range(whole_end, end):
+        yield from clip_to_target(_part(box, axis, step, 1), low, high)
+
+
 def byte_loops(dtype: Dtype, loops: Sequence[Loop]) -> tuple[Loop, ...]:
     """A coalesced copy's loops in bytes instead of elements, the innermost one over a run's bytes.
 

@@ -20,8 +20,11 @@ from porter.layout.copies import Loop, Run, coalesce, run_length, runs
 # An array of unsigned integers, whatever it is that they hold the bits of.
 Words = NDArray[Any]
 
-# Bytes of source that may be mapped at once where a box has too many gaps to be read whole.
-SOURCE_SPAN = 64 << 20
+# Bytes of source that are read at once where a box has too many gaps to be read whole.
+SOURCE_SPAN = 4 << 20
+
+# Bytes between the starts of two runs above which each is read alone: a call costs as much as this.
+LONG_GAP = 16 << 10
 
 # Bytes. Shorter runs are not worth a read of their own.
 SHORT_RUN = 1 << 10
@@ -63,10 +66,11 @@ def gather(move: Move, box: Box) -> Words:
         move.reader.read([raw], start)
         return _view(raw, dtype, box, [loop.source_stride for loop in box.loops])
     raw = move.buffers.take("read", into.target_span * item)
-    if run_length(pieces) * item >= SHORT_RUN:
+    apart = box.source_span * item // max(1, box.elements // run_length(pieces))
+    if run_length(pieces) * item >= SHORT_RUN or apart >= LONG_GAP:
         _read_runs(move, runs(pieces), raw, start, item)
     else:
-        _from_map(move, into, raw, dtype)
+        _from_spans(move, into, raw, dtype)
     return _view(raw, dtype, box, [loop.target_stride for loop in into.loops])
 
 
@@ -92,15 +96,14 @@ def _read_runs(move: Move, pieces: Iterator[Run], raw: memoryview, start: int, i
         move.reader.read(views, start + first * item)
 
 
-def _from_map(move: Move, into: Box, raw: memoryview, dtype: np.dtype[Any]) -> None:
-    """Runs too short to be read alone, too far apart to be read together: the kernel maps their pages."""
+def _from_spans(move: Move, into: Box, raw: memoryview, dtype: np.dtype[Any]) -> None:
+    """Runs too short to be read alone, too far apart to be read in one: spans of the source."""
     item = dtype.itemsize
-    source = memoryview(move.reader.map)[move.source.offset : move.source.offset + move.source.nbytes]
     for part in cut_by_source_span(into, max(1, SOURCE_SPAN // item)):
+        span = move.buffers.take("span", part.source_span * item)
+        move.reader.read([span], move.source.offset + part.source * item)
         held = _view(raw, dtype, part, [loop.target_stride for loop in part.loops], part.target)
-        held[...] = _view(source, dtype, part, [loop.source_stride for loop in part.loops], part.source)
-        start = move.source.offset + part.source * item
-        move.reader.forget(start, start + part.source_span * item)
+        held[...] = _view(span, dtype, part, [loop.source_stride for loop in part.loops])
 
 
 def _spread(box: Box, item: int) -> Box:

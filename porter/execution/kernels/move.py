@@ -8,10 +8,11 @@ from porter.containers.base import StoredTensor
 from porter.errors import MalformedError, PorterError
 from porter.execution.buffers import Buffers
 from porter.execution.kernels.boxes import Box
-from porter.execution.open_files import RangeWriter, SourceFile
 from porter.execution.run_options import MAX_MEMORY
+from porter.execution.writers import RangeWriter
 from porter.layout.copies import coalesce
 from porter.planning.plan import COMPUTE, Copy
+from porter.sources.base import SourceFile
 
 
 @dataclass(frozen=True)
@@ -49,15 +50,16 @@ class Move:
         strides = [stride for loop in box.loops for stride in (loop.source_stride, loop.target_stride)]
         inside = (
             min(strides, default=0) >= 0
-            and 0 <= box.source <= self.source.elements - box.source_span
+            and 0 <= box.source <= self.source.span - box.source_span
             and 0 <= box.target <= self.target.elements - box.target_span
         )
         if not inside:
             raise PorterError(f"{self.label}: the copy leaves its tensors")
-        if self.source.offset + self.source.nbytes > self.reader.size:
+        end = self.source.offset + self.source.dtype.nbytes(self.source.span)
+        if end > self.reader.size:
             raise MalformedError(
                 f"{self.source.file} ends inside tensor {self.source.name!r}",
-                cause=f"expected {self.source.offset + self.source.nbytes} bytes, found {self.reader.size}",
+                cause=f"expected {end} bytes, found {self.reader.size}",
             )
         if self.copy.copy_class != COMPUTE and self.source.dtype != self.target.dtype:
             raise PorterError(

@@ -45,7 +45,9 @@ def dequantised(move: Move, limit: int) -> Iterator[tuple[Box, torch.Tensor]]:
             count = min(step, last - block)
             start = move.source.offset + block * dtype.block_bytes
             size = count * dtype.block_bytes
-            blocks = np.frombuffer(move.reader.map, dtype=np.uint8, count=size, offset=start)
+            raw = move.buffers.take("blocks", size)
+            move.reader.read([raw], start)
+            blocks = np.frombuffer(raw, dtype=np.uint8)
             here = (block - first) * dtype.block
             try:
                 # Odd scales give infinities and NaNs, which are kept, here as in every other reader.
@@ -53,6 +55,5 @@ def dequantised(move: Move, limit: int) -> Iterator[tuple[Box, torch.Tensor]]:
                     values[here : here + count * dtype.block] = quants.dequantize(blocks[None, :], kind)[0]
             except NotImplementedError:
                 raise UnsupportedError(f"{move.label}: gguf cannot dequantise {dtype.name}") from None
-            move.reader.forget(start, start + size)
         strides = [loop.source_stride for loop in box.loops]
         yield box, torch.from_numpy(values).as_strided(box.shape, strides, box.source - first * dtype.block)

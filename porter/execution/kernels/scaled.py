@@ -13,7 +13,7 @@ from porter.containers.base import StoredTensor
 from porter.errors import PorterError
 from porter.execution.kernels.boxes import Box, cut_by_source_span
 from porter.execution.kernels.move import Move
-from porter.execution.open_files import SourceFile
+from porter.sources.base import SourceFile
 
 
 def scaled(move: Move, limit: int) -> Iterator[tuple[Box, torch.Tensor]]:

@@ -1,43 +1,73 @@
-"""A repository on the Hub as a source that is read by ranges, at one commit."""
+"""A repository on the Hub as a source that is read by ranges, at one commit.
+
+A file's content is known by its digest, or git's name of it, at the commit that was listed. What answers a
+request has to say the same: see `porter.sources.hub.hub_ranges`.
+"""
 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 
 from porter.errors import MalformedError
+from porter.sources.base import FileInfo, SourceFile
 from porter.sources.hub.hub_ranges import RangeReader
 from porter.sources.hub.listing import RepoFile, RepoListing
+from porter.sources.local_files import LocalFile
 from porter.sources.names import HubReference
 
 
-@dataclass(frozen=True)
-class HubSource:
-    """Files of `listing`, read by ranges and never stored."""
+class HubFile:
+    """A file of a repository; nothing of it is stored."""
 
-    ref: HubReference
-    listing: RepoListing
-    token: str | None = None
+    def __init__(self, reader: RangeReader, file: RepoFile) -> None:
+        self.name, self.size = file.name, file.size
+        self._reader, self._file = reader, file
+        self._stopped = threading.Event()
+
+    def read(self, views: Sequence[memoryview], offset: int) -> None:
+        for view in views:
+            self._reader.read(self._file, offset, view, self._stopped)
+            offset += len(view)
+
+    def close(self) -> None:
+        self._stopped.set()
+
+
+class HubSource:
+    """Files of `listing`. Small files that have been fetched lie under `root` and are read there."""
+
+    near = False
+
+    def __init__(self, ref: HubReference, listing: RepoListing, root: Path, token: str | None = None) -> None:
+        self.ref, self.listing, self.root = ref, listing, root
+        self.label = ref.repo
+        self._token = token
 
     @property
     def version(self) -> str:
         return f"{self.listing.repo}@{self.listing.commit}"
 
-    def read(self, file: str, start: int, view: memoryview, stopped: threading.Event) -> None:
-        """Fills `view` with a file's bytes from `start` on, unless stopped. Raises PorterError."""
-        self._reader.read(self._file(file), start, view, stopped)
-
     @cached_property
     def _reader(self) -> RangeReader:
-        return RangeReader(self.ref, self.listing, self.token)
+        return RangeReader(self.ref, self.listing, self._token)
 
-    def sha256(self, file: str) -> str | None:
-        """The digest that the Hub states for a large file, in hex."""
-        return self._file(file).sha256
+    def files(self) -> Mapping[str, FileInfo]:
+        return {
+            file.name: FileInfo(file.size, file.sha256, file.etag or self.listing.commit)
+            for file in self.listing.files
+        }
 
-    def _file(self, name: str) -> RepoFile:
-        found = self.listing.file(name)
+    def open(self, file: str) -> SourceFile:
+        found = self.listing.file(file)
         if found is None:
-            raise MalformedError(f"{self.ref.label} has no file {name}")
-        return found
+            raise MalformedError(f"{self.ref.label} has no file {file}")
+        place = self.root / file
+        if place.is_file() and place.stat().st_size == found.size:
+            return LocalFile(place, file)
+        return HubFile(self._reader, found)
+
+    def check(self, files: Iterable[str]) -> None:
+        """A commit does not change; each answer was held against it."""

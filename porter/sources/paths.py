@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from porter.containers.safetensors.safetensors_header import CONTROL
 from porter.errors import MalformedError
+
+# Control characters, and halves of surrogate pairs: in no name that a person gave.
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def unsafe_path(name: str) -> str | None:

@@ -1,0 +1,131 @@
+"""Ways of storing weights that porter does not undo, told by what they leave among a checkpoint's tensors.
+
+Quantisers store whole numbers or eight-bit floats with factors beside them, adapters store changes to another
+model's weights, ZeRO-3 stores placeholders. None of these can be left out: without them the rest is no
+model. Each is named as what it is, with what its own software does to make plain weights of it.
+
+Where: bitsandbytes' `nn/modules.py` and `functional.py`, AutoGPTQ and AutoAWQ's linear layers,
+compressed-tensors, transformers' `finegrained_fp8`, PEFT's `tuners`, LitGPT's `lora.py`, Keras'
+`Dense.enable_lora`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from porter.containers.base import StoredTensor
+
+
+@dataclass(frozen=True)
+class StorageKind:
+    """`what` completes "these weights are …", `hint` says how plain weights are made of them.
+
+    `parts` are parts of names that nothing else has.
+    """
+
+    what: str
+    hint: str
+    parts: tuple[str, ...]
+
+
+_DEQUANTISE = "load it with transformers, call model.dequantize() and save_pretrained(), and port that"
+
+PEFT_LORA = StorageKind(
+    "a LoRA adapter's, or of a model whose adapter has not been merged (PEFT)",
+    "merge it first: peft's merge_and_unload(), then save_pretrained(), and port that",
+    (".lora_A.", ".lora_B.", ".lora_embedding_A", ".lora_magnitude_vector", ".base_layer."),
+)
+LITGPT_LORA = StorageKind(
+    "a LoRA adapter's (LitGPT)",
+    "merge it first: litgpt merge_lora DIRECTORY, and port the lit_model.pth that it makes",
+    ("lora_A", "lora_B"),
+)
+KERAS_LORA = StorageKind(
+    "a LoRA adapter's (Keras)",
+    "in KerasHub: load the preset, backbone.enable_lora(rank), backbone.load_lora_weights(file), then "
+    "save_to_preset(DIRECTORY), and port that",
+    ("lora_kernel_a", "lora_kernel_b", "lora_embeddings_a", "lora_embeddings_b", "/lora/"),
+)
+LITGPT_ADAPTER = StorageKind(
+    "a LLaMA-Adapter's (LitGPT)",
+    "it adds to what attention computes and cannot be merged: train with `litgpt finetune_lora`, merge that",
+    (".adapter_wte.", ".gating_factor"),
+)
+ADAPTERS = (PEFT_LORA, LITGPT_LORA, LITGPT_ADAPTER, KERAS_LORA)
+
+# What holds weights by its name; LitGPT puts words of its own behind `.pth`.
+# fmt: off
+_WEIGHT_SUFFIXES = (
+    ".safetensors", ".bin", ".gguf", ".pth", ".pt", ".ckpt", ".h5", ".keras",
+    ".lora", ".adapter", ".adapter_v2",
+)
+# fmt: on
+
+_QUANTISED = (
+    StorageKind(
+        "quantised to 4 bits by bitsandbytes",
+        _DEQUANTISE,
+        (".quant_state.bitsandbytes__", ".quant_map", ".nested_absmax", ".absmax"),
+    ),
+    StorageKind("quantised to int8 by bitsandbytes", _DEQUANTISE, (".SCB", ".weight_format")),
+    StorageKind("quantised by GPTQ", _DEQUANTISE, (".g_idx",)),
+    StorageKind("quantised by AWQ or GPTQ", _DEQUANTISE, (".qweight", ".qzeros")),
+    StorageKind(
+        "quantised by compressed-tensors",
+        _DEQUANTISE,
+        (".weight_packed", ".weight_shape", ".weight_zero_point"),
+    ),
+    StorageKind(
+        "FP8 or integers with scales beside them",
+        _DEQUANTISE,
+        (".weight_scale", ".input_scale", ".k_scale", ".v_scale", "_scale_inv"),
+    ),
+)
+
+
+def find_kind(names: Iterable[str]) -> StorageKind | None:
+    """The first kind that one of the names gives away; None for plain weights."""
+    known = list(names)
+    for kind in (*ADAPTERS, *_QUANTISED):
+        if any(part in name for name in known for part in kind.parts):
+            return kind
+    return None
+
+
+def adapter_file(files: Iterable[str]) -> tuple[str, StorageKind] | None:
+    """The file of an adapter and its kind, where files hold weights and all of them are an adapter's."""
+    kinds = {name: _file_kind(name) for name in files if name.endswith(_WEIGHT_SUFFIXES)}
+    if not kinds or None in kinds.values():
+        return None
+    return next(((name, kind) for name, kind in kinds.items() if kind is not None), None)
+
+
+def _file_kind(name: str) -> StorageKind | None:
+    if name.startswith("adapter_model."):
+        return PEFT_LORA
+    if name.endswith(".lora.h5"):
+        return KERAS_LORA
+    if name.endswith((".pth.adapter", ".pth.adapter_v2")):
+        return LITGPT_ADAPTER
+    return LITGPT_LORA if name.endswith(".pth.lora") else None
+
+
+def lone_adapter(names: Iterable[str]) -> StorageKind | None:
+    """The kind of adapter of which a checkpoint holds nothing else."""
+    known = list(names)
+    for kind in ADAPTERS:
+        if known and all(any(part in name for part in kind.parts) for name in known):
+            return kind
+    return None
+
+
+def whole_numbers(tensors: Mapping[str, StoredTensor]) -> StorageKind:
+    """What weights that are stored as whole numbers look like, by what stands beside them."""
+    found = find_kind(tensors)
+    if found is not None and found not in ADAPTERS:
+        return found
+    stored = sorted({tensor.dtype.name for tensor in tensors.values() if tensor.dtype.kind != "float"})
+    if stored == ["I8"]:
+        return StorageKind("quantised to int8, as bitsandbytes does it, without its scales", _DEQUANTISE, ())
+    return StorageKind("quantised, or no weights at all", "port the weights that were quantised", ())

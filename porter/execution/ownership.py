@@ -1,0 +1,80 @@
+"""Whose a file is: where others may write, anybody can have made what an earlier run seems to have left.
+
+Such a thing is used only if it belongs to the effective user and nobody else could have written to it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from porter.errors import UsageError
+
+# Only for this user: others must not even look for names in a directory that is being filled.
+PRIVATE = 0o700
+
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_WRITABLE = stat.S_IWGRP | stat.S_IWOTH
+
+
+def is_ours(found: os.stat_result, parent: Path) -> bool:
+    """Whether it belongs to the effective user, as the file system of `parent` tells owners."""
+    return found.st_uid == os.geteuid() or found.st_uid == _fresh(parent).st_uid
+
+
+def refuse_foreign(directory: Path) -> None:
+    """Raises UsageError unless this is a directory of the effective user, to which nobody else could write.
+
+    That goes for what is in it too: directories and files with one name each, nothing else.
+    """
+    top = directory.lstat()
+    if not stat.S_ISDIR(top.st_mode):
+        raise _foreign(directory, "expected a directory")
+    _check(directory, top, directory.parent)
+    if top.st_mode & _WRITABLE and _fresh(directory.parent).st_mode & _WRITABLE == 0:
+        raise _foreign(directory, "others may write to it")
+    entered = bool(top.st_mode & _OTHERS)
+    for folder, folders, files in os.walk(directory, onerror=_raise):
+        for name in (*folders, *files):
+            path = Path(folder, name)
+            found = path.lstat()
+            _check(path, found, directory.parent)
+            if not (stat.S_ISDIR(found.st_mode) or stat.S_ISREG(found.st_mode)):
+                raise _foreign(path, "it is neither a file nor a directory")
+            if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
+                raise _foreign(path, "it has another name besides")
+            # Where nobody else may enter, a file's own mode lets nobody in.
+            if entered and found.st_mode & _WRITABLE and _fresh(directory.parent).st_mode & _WRITABLE == 0:
+                raise _foreign(path, "others may write to it")
+
+
+def _check(path: Path, found: os.stat_result, parent: Path) -> None:
+    if not is_ours(found, parent):
+        raise _foreign(path, f"it belongs to user {found.st_uid}, and this is user {os.geteuid()}")
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _foreign(path: Path, why: str) -> UsageError:
+    return UsageError(
+        f"{path} is not taken for the work of an earlier run",
+        cause=why,
+        hint="remove it, or choose an output in a directory of your own",
+    )
+
+
+def _fresh(parent: Path) -> os.stat_result:
+    """How a private directory of this user's looks there.
+
+    Some file systems know no owners or modes, or give all that root makes to another user.
+    """
+    path = parent / f".porter-{secrets.token_hex(6)}"
+    path.mkdir(PRIVATE)
+    try:
+        return path.lstat()
+    finally:
+        path.rmdir()

@@ -1,0 +1,1 @@
+"""Where a plan's output goes: a directory, memory, a comparison, digests."""

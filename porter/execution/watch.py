@@ -1,0 +1,22 @@
+"""What a caller may watch of a run: one value with three things to be told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+def _ignore(text: str) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Watch:
+    """`progress` is told of bytes that have got their final value: (file, bytes since the last call); they
+    add up to the files' sizes. `moving` is told of each target tensor, or source file, that is begun,
+    `notice` of what a user should know. All may be called from other threads.
+    """
+
+    progress: Callable[[str, int], None] | None = None
+    moving: Callable[[str], None] = _ignore
+    notice: Callable[[str], None] = _ignore
