@@ -21,6 +21,7 @@ def inspect(
     maps: Sequence[Path] = (),
     config: Path | None = None,
     key: str | None = None,
+    family: str | None = None,
 ) -> Inspection:
     """Look at a checkpoint: a directory, a weight file, or a model on the Hub (`gemma-2b`, `hf://org/name`).
 
@@ -29,7 +30,7 @@ def inspect(
     several. No weight is read. Raises PorterError: 6 for a malformed
     file, 5 for a container that is not read, 2 if there is nothing at `source`.
     """
-    opened = open_source(source, maps=maps, config=config, remote="headers", key=key)
+    opened = open_source(source, maps=maps, config=config, remote="headers", key=key, family=family)
     return describe(opened.source, opened.checkpoint, opened.identity, opened.reason, filter)
 
 
@@ -41,12 +42,13 @@ def inspect_as(
     maps: Sequence[Path] = (),
     config: Path | None = None,
     key: str | None = None,
+    family: str | None = None,
 ) -> Plan:
     """A checkpoint's tensors under their names and shapes in another dialect: a plan of weights alone.
 
     Quantised tensors are shown as float32. `filter` is a shell pattern on the other dialect's names.
     """
-    opened = open_source(source, maps=maps, config=config, remote="headers", key=key)
+    opened = open_source(source, maps=maps, config=config, remote="headers", key=key, family=family)
     identity = opened.identified()
     quantised = any(tensor.dtype.quantised for tensor in opened.checkpoint.tensors.values())
     options = PlanOptions(dtype="float32" if quantised else "keep", weights_only=True)

@@ -44,7 +44,9 @@ def load_state_dict(
         weights_only=True,
         key=key,
     )
-    identity = open_source(source, maps=wanted.maps, config=wanted.config, key=key).identified()
+    identity = open_source(
+        source, maps=wanted.maps, config=wanted.config, key=key, family=wanted.family
+    ).identified()
     as_ = as_ or identity.dialect.name
     ties = identity.family.dialect(as_).config.fields.get("tie_embeddings")
     # Sharing costs no memory; but where the framework ties in code, it has no name for the second copy.

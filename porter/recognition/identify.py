@@ -439,8 +439,9 @@ def _unknown(checkpoint: Checkpoint, families: Mapping[str, Family], config: Pat
             )
             return UnsupportedError(
                 f"no mapping table fits {checkpoint.label}",
-                cause=f"{file} says {said}; porter has tables for {known}",
-                hint="add a table of your own with --map FILE.toml",
+                cause=f"{file} says {said}; porter has tables for {known}{_broken(families)}",
+                hint="say which family it is with --family NAME, or start a table of your own: "
+                "porter mappings new llama --name mine",
             )
     if checkpoint.container == "hdf5":
         return UnsupportedError(
@@ -454,6 +455,13 @@ def _unknown(checkpoint: Checkpoint, families: Mapping[str, Family], config: Pat
         cause="the tensors alone cannot separate the number of heads from head_dim",
         hint="put its config.json or model_config.yaml there, or name it with --config FILE",
     )
+
+
+def _broken(families: Mapping[str, Family]) -> str:
+    """What is wrong with tables of the user's own, which one of them may have been meant to fit."""
+    broken = {name: family.missing for name, family in families.items() if not family.dialects}
+    found = [f"{name}: {why}" for name, why in broken.items()]
+    return "".join(f"\n{line}" for line in found)
 
 
 def _some(names: Iterable[str]) -> str:

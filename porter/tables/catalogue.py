@@ -15,7 +15,7 @@ from pathlib import Path
 
 from porter.errors import UnsupportedError, UsageError
 from porter.tables.load import load_canonical, load_dialect
-from porter.tables.model import Canonical, Dialect
+from porter.tables.model import Canonical, Dialect, TableError
 from porter.tables.toml_source import read_source, read_with_ancestors
 
 DECODER = "decoder"
@@ -52,7 +52,9 @@ class Family:
             raise UnsupportedError(
                 f"there is no table for {self.name} in the dialect {name!r}",
                 cause=self.missing,
-                hint=f"there are: {', '.join(sorted(self.dialects))}; add your own with --map FILE.toml",
+                hint=f"there are: {', '.join(sorted(self.dialects))}; add your own with --map FILE.toml"
+                if self.dialects
+                else "mend the table; `porter mappings check FILE.toml` says what is wrong with it",
             )
         return self.dialects[name]
 
@@ -118,12 +120,21 @@ def load_families(extra: Iterable[Path] = ()) -> dict[str, Family]:
     for path in (*(Path(name) for name in named if name), *extra):
         if path.is_dir():
             for name in _families_in(path):
-                families[name] = _load(path / name, (path, mappings_root()), families.get(name))
+                families[name] = _users_family(path, name, families.get(name))
         else:
             dialect = load_user_table(path)
             family = families[dialect.family]
             families[dialect.family] = Family(family.canonical, {**family.dialects, dialect.name: dialect})
     return {**families, DECODER: decoder()}
+
+
+def _users_family(root: Path, name: str, base: Family | None) -> Family:
+    """A family in a folder of the user's own. A broken one has no dialects, and stops no other."""
+    try:
+        return _load(root / name, (root, mappings_root()), base)
+    except TableError as error:
+        said = error.message + (f" ({error.cause})" if error.cause else "")
+        return base or Family(replace(decoder().canonical, family=name), {}, said)
 
 
 def load_user_table(path: Path) -> Dialect:

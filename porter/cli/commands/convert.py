@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from porter.cli import output
-from porter.cli.commands.inspect import ConfigOption, KeyOption, MapOption
+from porter.cli.commands.inspect import ConfigOption, FamilyOption, KeyOption, MapOption, MappingsOption
 from porter.errors import UsageError
 
 
@@ -56,6 +56,8 @@ def convert(
         typer.Option("--from", metavar="DIALECT", help="The source's dialect, if it could be two."),
     ] = None,
     map: MapOption = [],  # noqa: B006
+    mappings: MappingsOption = [],  # noqa: B006
+    family: FamilyOption = None,
     config: ConfigOption = None,
     key: KeyOption = None,
     allow_unmapped: Annotated[
@@ -110,9 +112,10 @@ def convert(
         tied=tied,  # type: ignore[arg-type]  # its words are checked there
         max_shard_size=max_shard_size,
         allow_unmapped=allow_unmapped,
-        maps=map,
+        maps=[*mappings, *map],
         config=config,
         source_dialect=source_dialect,
+        family=family,
         container=container,  # type: ignore[arg-type]
         text_only=text_only,
         key=key,
