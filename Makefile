@@ -1,6 +1,7 @@
 # Two commands on a fresh Linux machine with Python 3.11 or newer:
 #   make demo    the real Gemma 3 270M, from GGUF to LitGPT to generated text
 #   make test    all checks
+# And: make fuzz (more plans made up at random), make drift (the newest of each peer).
 # Both share one virtual environment, .venv.
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 JOBS ?= 2
 
-.PHONY: demo test lint check clean
+.PHONY: demo test lint check fuzz drift clean
 
 demo: $(VENV)/.installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh demo
@@ -20,9 +21,30 @@ lint: $(VENV)/.tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --platform darwin
 
 check: $(VENV)/.tested
 	$(BIN)/python -m pytest -n $(JOBS)
+
+# Made-up families, in tens of thousands, through every way of running a plan.
+PLANS ?= 20000
+
+fuzz: $(VENV)/.tested
+	$(BIN)/python tests/generated/fuzz.py $(PLANS)
+
+# The peers' own suite on the newest of each peer, in an environment of its own; torch stays as it is pinned.
+DRIFT := .venv-drift
+DRIFT_PIP := $(DRIFT)/bin/python -m pip --disable-pip-version-check
+
+drift:
+	test -x $(DRIFT)/bin/python || $(PYTHON) -m venv $(DRIFT)
+	$(DRIFT_PIP) install -q --upgrade pip
+	grep '^torch==' constraints.txt > $(DRIFT)/torch.txt
+	$(DRIFT_PIP) install -q -c $(DRIFT)/torch.txt torch
+	$(DRIFT_PIP) install -q --upgrade -c $(DRIFT)/torch.txt -e ".[demo]" --group dev --group peers
+	$(DRIFT_PIP) install -q --upgrade -c $(DRIFT)/torch.txt --no-deps litgpt keras-hub
+	$(DRIFT_PIP) list | grep -iE '^(torch|transformers|litgpt|lightning|keras|keras-hub|orbax-checkpoint|gguf) '
+	$(DRIFT)/bin/python -m pytest -n $(JOBS) -m peer
 
 # torch first and alone, so that no other requirement chooses its build.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -40,4 +62,4 @@ $(VENV)/.tested: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DRIFT) demo .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,3 +135,21 @@ def real_gguf(cache: Path) -> Path:
             assemble(part, overwrite=True)
             part.replace(path)
     return path
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
+    """The last lines: how many tests were skipped, and why. A gap in what was tested must not scroll away."""
+    result = yield
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or hasattr(session.config, "workerinput"):
+        return result
+    reasons = Counter(
+        report.longrepr[2].removeprefix("Skipped: ")
+        for report in reporter.stats.get("skipped", ())
+        if isinstance(report.longrepr, tuple)
+    )
+    reporter.write_line(f"{reasons.total()} tests skipped" + (":" if reasons else ""))
+    for reason, count in reasons.most_common():
+        reporter.write_line(f"  {count:4} {reason}")
+    return result

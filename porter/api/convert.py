@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from porter.api.opening import Opened, open_source
-from porter.errors import UsageError
+from porter.errors import UnsupportedError, UsageError
 from porter.execution.run_options import RunOptions
 from porter.execution.watch import Watch
+from porter.planning.arguments import unused_patterns
 from porter.planning.build import build_plan
 from porter.planning.plan import Plan
 from porter.planning.plan_options import PlanOptions
 from porter.planning.summary import grade
+from porter.sources.weight_files import DOCUMENTS, fits, some
 from porter.tables.catalogue import load_user_table
 from porter.tables.model import Dialect
 
@@ -75,7 +77,52 @@ def prepare(source: str | Path | None, options: PlanOptions | None = None, **cho
     )
     identity = opened.identified()
     target = identity.family.dialect(name)
-    return Prepared(opened, target, build_plan(opened.checkpoint, identity, target, options))
+    _check_container(options.container, target)
+    made = build_plan(opened.checkpoint, identity, target, options)
+    if unused := unused_patterns(options.allow_unmapped, opened.checkpoint.tensors):
+        note = f"--allow-unmapped fits no tensor: {', '.join(map(repr, unused))}"
+        made = replace(made, notes=(*made.notes, note))
+    if options.text_only and not any(
+        fits(name, identity.dialect.beyond) for name in opened.checkpoint.tensors
+    ):
+        made = replace(made, notes=(*made.notes, "--text-only: the checkpoint holds no other part"))
+    if not options.weights_only and (left := _left_behind(opened, made)):
+        made = replace(made, notes=(*made.notes, f"not carried over: {some(left)}"))
+    return Prepared(opened, target, made)
+
+
+# Files beside the weights that say how the weights are stored, or what was done to make them; a target has
+# its own, or none.
+_OWN = (
+    "*.index.json",
+    RECEIPT,
+    "metadata.json",
+    "model.weights.json",
+    "*_METADATA",
+    "manifest.ocdbt",
+    "*.md",
+)
+
+
+def _left_behind(opened: Opened, made: Plan) -> list[str]:
+    """Files of the source that are neither copied nor written anew under their name, nor its config."""
+    words = opened.identified().words or opened.identified().dialect
+    kept = {side.copied_from for side in made.side_files} | {side.name for side in made.side_files}
+    found = (*opened.checkpoint.files, *opened.checkpoint.others)
+    return sorted(
+        name
+        for name in found
+        if name not in kept and name != words.config.file and not fits(name, (*_OWN, *DOCUMENTS))
+    )
+
+
+def _check_container(container: str | None, target: Dialect) -> None:
+    """Raises UnsupportedError where the target's framework reads another container than the one asked for."""
+    own = target.files.container
+    if container == "safetensors" and own != "safetensors":
+        raise UnsupportedError(
+            f"{target.title} reads no safetensors", cause=f"it reads {own}", hint="leave out --container"
+        )
 
 
 def convert(
@@ -122,9 +169,9 @@ def run(
     """
     from porter.execution.publish import publish_plan
 
-    destination = Path(out) if out is not None else default_out(prepared)
     checkpoint = prepared.opened.checkpoint
     assert checkpoint.source is not None, "a plan that is run has a source"
+    destination = Path(out).expanduser() if out is not None else default_out(prepared)
     result = publish_plan(
         prepared.plan,
         checkpoint.source,

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
+from porter.api.leftovers import LeftBehind, left_behind
+
 _DISTRIBUTION = "weight-porter"
 _PACKAGES = (
     "torch",
@@ -56,6 +58,7 @@ class Health:
     token: bool
     offline: bool
     file_system: FileSystem
+    left_behind: tuple[LeftBehind, ...] = ()
 
 
 def doctor(path: str | Path = ".") -> Health:
@@ -64,6 +67,7 @@ def doctor(path: str | Path = ".") -> Health:
 
     from porter import __version__
 
+    file_system = _file_system(Path(path))
     return Health(
         porter=__version__,
         python=platform.python_version(),
@@ -75,8 +79,13 @@ def doctor(path: str | Path = ".") -> Health:
         hub_endpoint=constants.ENDPOINT,
         token=get_token() is not None,
         offline=bool(constants.HF_HUB_OFFLINE),
-        file_system=_file_system(Path(path)),
+        file_system=file_system,
+        left_behind=left_behind(file_system.path),
     )
+
+
+# Bytes: the largest block of a file system that shares them.
+_BLOCK = 64 << 10
 
 
 def _version(package: str) -> str | None:
@@ -116,22 +125,18 @@ def _file_system(path: Path) -> FileSystem:
     )
 
 
-# ioctl FICLONE of linux/fs.h: share all blocks of one file with another.
-_FICLONE = 0x40049409
-
-
 def _shares_blocks(directory: Path) -> bool:
     """Try it on two small files that are gone again at once."""
-    try:
-        import fcntl
+    from porter import system
 
+    try:
         with (
             tempfile.TemporaryFile(dir=directory) as source,
             tempfile.TemporaryFile(dir=directory) as target,
         ):
-            source.write(b"\0" * 4096)
+            # As long as any file system's block.
+            source.write(b"\0" * _BLOCK)
             source.flush()
-            fcntl.ioctl(target.fileno(), _FICLONE, source.fileno())
-    except (OSError, ImportError):
+            return system.clone_range(source.fileno(), 0, target.fileno(), 0, _BLOCK) is None
+    except OSError:
         return False
-    return True

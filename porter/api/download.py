@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from porter.errors import PorterError, UsageError
+from porter.planning.arguments import as_list
 from porter.sources.hub import repository as hub
 from porter.sources.hub.hub_errors import offline_error, translated
 from porter.sources.hub.hub_fetch import Place, fetch
@@ -59,8 +60,8 @@ def download(
     source: str | HubReference,
     *,
     revision: str | None = None,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
+    include: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
     to: str | Path | None = None,
     dry_run: bool = False,
     offline: bool = False,
@@ -82,6 +83,7 @@ def download(
     overwrite a file that is not the Hub's, or is not cached offline, DifferenceError for a wrong digest,
     PorterError for a full disk or a failing network.
     """
+    include, exclude = as_list(include, "include"), as_list(exclude, "exclude")
     directory = Path(to).expanduser() if to is not None else None
     if directory is not None and directory.exists() and not directory.is_dir():
         raise UsageError(f"{directory} is a file", hint="-o names the directory to download into")

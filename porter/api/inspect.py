@@ -18,19 +18,29 @@ def inspect(
     source: str | Path | None = None,
     *,
     filter: str | None = None,
-    maps: Sequence[Path] = (),
-    config: Path | None = None,
+    maps: str | Path | Sequence[str | Path] = (),
+    config: str | Path | None = None,
+    source_dialect: str | None = None,
     key: str | None = None,
     family: str | None = None,
 ) -> Inspection:
     """Look at a checkpoint: a directory, a weight file, or a model on the Hub (`gemma-2b`, `hf://org/name`).
 
     Of a model on the Hub only headers and config are fetched, and nothing that the cache holds. `filter` is
-    a shell pattern that tensor names must match; `key` the state dict to take from a torch file that holds
-    several. No weight is read. Raises PorterError: 6 for a malformed
-    file, 5 for a container that is not read, 2 if there is nothing at `source`.
+    a shell pattern that tensor names must match; `source_dialect` says which checkpoint of a directory that
+    holds several, and what it is if it could be two; `key` the state dict to take from a torch file that
+    holds several. No weight is read. Raises PorterError: 6 for a malformed file, 5 for a container that is
+    not read, 2 if there is nothing at `source`.
     """
-    opened = open_source(source, maps=maps, config=config, remote="headers", key=key, family=family)
+    opened = open_source(
+        source,
+        maps=maps,
+        config=config,
+        dialect=source_dialect,
+        remote="headers",
+        key=key,
+        family=family,
+    )
     return describe(opened.source, opened.checkpoint, opened.identity, opened.reason, filter)
 
 
@@ -39,8 +49,9 @@ def inspect_as(
     dialect: str,
     *,
     filter: str | None = None,
-    maps: Sequence[Path] = (),
-    config: Path | None = None,
+    maps: str | Path | Sequence[str | Path] = (),
+    config: str | Path | None = None,
+    source_dialect: str | None = None,
     key: str | None = None,
     family: str | None = None,
 ) -> Plan:
@@ -48,7 +59,15 @@ def inspect_as(
 
     Quantised tensors are shown as float32. `filter` is a shell pattern on the other dialect's names.
     """
-    opened = open_source(source, maps=maps, config=config, remote="headers", key=key, family=family)
+    opened = open_source(
+        source,
+        maps=maps,
+        config=config,
+        dialect=source_dialect,
+        remote="headers",
+        key=key,
+        family=family,
+    )
     identity = opened.identified()
     quantised = any(tensor.dtype.quantised for tensor in opened.checkpoint.tensors.values())
     options = PlanOptions(dtype="float32" if quantised else "keep", weights_only=True)

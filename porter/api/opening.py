@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from porter.containers.checkpoint import Checkpoint, open_checkpoint
+from porter.containers.orbax import orbax_tree as orbax
 from porter.errors import PorterError, UsageError
+from porter.planning.arguments import as_path, as_paths
 from porter.recognition.identify import Identity, identify
+from porter.sources.choose_weights import Wanted
 from porter.sources.kaggle import kaggle_models as kaggle
 from porter.sources.local import Location, locate
 from porter.sources.names import HubReference, find_source
+from porter.sources.weight_files import ADAPTERS, fits, weight_sets
 from porter.tables.catalogue import Family, load_families
-
-# Files whose presence makes the current directory a checkpoint.
-_WEIGHTS = ("*.safetensors", "*.gguf", "*.pth", "*.bin", "*.weights.h5", "*.ckpt", "_METADATA")
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class Opened:
 def open_source(
     source: str | Path | None,
     *,
-    maps: Sequence[Path] = (),
-    config: Path | None = None,
+    maps: str | Path | Sequence[str | Path] = (),
+    config: str | Path | None = None,
     dialect: str | None = None,
     remote: str | None = None,
     key: str | None = None,
@@ -53,21 +54,56 @@ def open_source(
     of a torch file that holds several, `family` what the model is, whatever its config says.
     """
     where = default_source() if source is None else source
-    families = load_families(maps)
-    if config is not None and not config.is_file():
-        raise UsageError(f"there is no config at {config}")
-    checkpoint = _open(where, remote, key)
+    families = load_families(as_paths(maps, "maps"))
+    override = None if config is None else as_path(config, "config")
+    if override is not None and not override.is_file():
+        raise UsageError(f"there is no config at {override}")
+    checkpoint = _open(where, remote, _wanted(families, dialect), key)
     try:
-        identity = identify(checkpoint, families, config=config, dialect=dialect, family=family)
+        identity = identify(checkpoint, families, config=override, dialect=dialect, family=family)
+        if override is not None:
+            _check_used(override, identity)
     except PorterError as error:
         return Opened(str(where), checkpoint, families, None, error)
     return Opened(str(where), checkpoint, families, identity, None)
 
 
-def _open(source: str | Path, remote: str | None, key: str | None) -> Checkpoint:
+def _check_used(config: Path, identity: Identity) -> None:
+    """Raises UsageError for a config that is not read, since the dialect's own is of another kind."""
+    words = identity.words or identity.dialect
+    file = words.config.file
+    if file is None or Path(file).suffix != config.suffix:
+        raise UsageError(
+            f"{config.name} is not read for {words.title}",
+            cause=f"its config is {file or 'in no file'}",
+            hint=f"name a file that ends in {Path(file).suffix}" if file and Path(file).suffix else None,
+        )
+
+
+def _wanted(families: Mapping[str, Family], dialect: str | None) -> Wanted | None:
+    """What a dialect may be stored in, by the tables. Raises UsageError for a word that none of them has."""
+    if dialect is None:
+        return None
+    named = [family.dialects[dialect] for family in families.values() if dialect in family.dialects]
+    if not named:
+        known = sorted({name for family in families.values() for name in family.dialects})
+        raise UsageError(
+            f"there is no dialect called {dialect!r}",
+            cause=f"porter reads {', '.join(known)}",
+            hint="to choose among the files of a folder, name the file itself",
+        )
+    files = [table.files for table in named]
+    return Wanted(
+        dialect,
+        frozenset(container for item in files for container in item.readable),
+        frozenset(name for item in files for name in (item.weights, item.torch) if name is not None),
+    )
+
+
+def _open(source: str | Path, remote: str | None, wanted: Wanted | None, key: str | None) -> Checkpoint:
     if isinstance(source, str) and (there := kaggle.parse(source)) is not None:
         if (copy := kaggle.cached(there)) is not None:
-            return open_checkpoint(locate(copy[1]), key)
+            return open_checkpoint(locate(copy[1]), wanted, key)
         raise UsageError(
             f"{source} has not been downloaded",
             cause=f"{there.label} is not, or not completely, in {kaggle.cache_root()}",
@@ -75,19 +111,19 @@ def _open(source: str | Path, remote: str | None, key: str | None) -> Checkpoint
         )
     found = find_source(source)
     if not isinstance(found, HubReference):
-        return open_checkpoint(locate(found), key)
+        return open_checkpoint(locate(found), wanted, key)
     from porter.sources.hub.repository import cached_snapshot, is_offline
 
     snapshot = cached_snapshot(found)
     if snapshot is not None:
-        return open_checkpoint(Location(snapshot, None, found.repo), key)
+        return open_checkpoint(Location(snapshot, None, found.repo), wanted, key)
     if remote is not None and not (remote == "bytes" and is_offline()):
         from porter.containers.hub_headers import open_remote, open_stream
 
         if remote == "headers":
-            return open_remote(found)
+            return open_remote(found, wanted=wanted)
         try:
-            return open_stream(found)
+            return open_stream(found, wanted=wanted)
         except PorterError as error:
             if type(error) is PorterError:
                 # The network, not the request: say how to be independent of it.
@@ -100,10 +136,15 @@ def _open(source: str | Path, remote: str | None, key: str | None) -> Checkpoint
     )
 
 
+_MEANT = (*ADAPTERS, "*.distcp", "zero_to_fp32.py")
+
+
 def default_source() -> Path:
     """The current directory if it is a checkpoint, else the model that was downloaded last."""
     here = Path.cwd()
-    if any(any(here.glob(pattern)) for pattern in _WEIGHTS):
+    names = [path.name for path in here.iterdir()]
+    # An adapter or a part of a distributed checkpoint is no checkpoint, but it is what was meant.
+    if weight_sets(names) or orbax.holds_orbax(here) or any(fits(name, _MEANT) for name in names):
         return here
     from porter.sources.hub.repository import last_downloaded
 

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from porter.api.convert import prepare
 from porter.api.opening import open_source
@@ -23,10 +23,11 @@ def load_state_dict(
     source: str | Path | None = None,
     as_: str | None = None,
     *,
-    dtype: str = "keep",
+    dtype: str | torch.dtype = "keep",
     device: str | torch.device = "cpu",
-    maps: Sequence[Path] = (),
-    config: Path | None = None,
+    maps: str | Path | Sequence[str | Path] = (),
+    config: str | Path | None = None,
+    source_dialect: str | None = None,
     key: str | None = None,
 ) -> Mapping[str, torch.Tensor]:
     """A checkpoint's state dict in the dialect `as_` (default: its own), for `load_state_dict(assign=True)`.
@@ -37,15 +38,11 @@ def load_state_dict(
     share their memory. `dtype` is keep, bfloat16, float16 or float32; `key` names a state dict of a torch
     file that holds several. Raises PorterError as `porter.convert` does; nothing is written.
     """
-    wanted = PlanOptions(
-        dtype=dtype,
-        maps=maps,
-        config=config,
-        weights_only=True,
-        key=key,
-    )
+    # What callers may pass is wider than what the options then hold.
+    given: dict[str, Any] = {"dtype": dtype, "maps": maps, "config": config}
+    wanted = PlanOptions(**given, source_dialect=source_dialect, weights_only=True, key=key)
     identity = open_source(
-        source, maps=wanted.maps, config=wanted.config, key=key, family=wanted.family
+        source, maps=wanted.maps, config=wanted.config, dialect=source_dialect, key=key
     ).identified()
     as_ = as_ or identity.dialect.name
     ties = identity.family.dialect(as_).config.fields.get("tie_embeddings")

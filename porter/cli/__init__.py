@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 
 # Objects made between two collections.
 _COLLECT = 100_000
@@ -10,8 +11,28 @@ _COLLECT = 100_000
 
 def main() -> None:
     """Run `porter`."""
+    if sys.platform == "win32":
+        sys.exit(_refuse_windows())
+    from porter.cli.streams import prepare
+
+    prepare()
     # A plan may hold a million values and no cycles: the collector would only walk them, again and again.
     gc.set_threshold(_COLLECT)
     from porter.cli.app import app
 
-    app()
+    try:
+        app()
+    except OSError as refused:
+        # What the commands do not catch: a version or a help that could not be printed.
+        sys.stderr.write(f"error: {refused}\n")
+        raise SystemExit(1) from None
+
+
+def _refuse_windows() -> int:
+    """The exit code of what is unsupported: Windows lacks the locks and renames that porter needs."""
+    sys.stderr.write(
+        "error: porter does not run on Windows itself\n"
+        "cause: it publishes by renaming directories and locks files as Unix does\n"
+        "hint: run it in WSL: `wsl --install`, then `pip install weight-porter` there\n"
+    )
+    return 5

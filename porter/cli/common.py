@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from porter.cli import output
+from porter.cli import output, streams
 from porter.errors import PorterError
 
 # 128 + SIGINT, as shells report it.
@@ -67,7 +67,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             os.environ["HF_HUB_OFFLINE"] = "1"
         try:
             function(**arguments)
-            sys.stdout.flush()
+            streams.flush()
         except PorterError as problem:
             if output.settings.debug:
                 traceback.print_exc()
@@ -76,9 +76,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             sys.stderr.write("interrupted\n")
             raise SystemExit(_INTERRUPTED) from None
-        except BrokenPipeError:
-            # The reader of a pipe has seen enough; stdout must not be flushed again at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        except streams.ReaderGone:
             raise SystemExit(0) from None
         except OSError as problem:
             if output.settings.debug:

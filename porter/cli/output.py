@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from porter.cli import streams
 from porter.errors import PorterError
 from porter.reporting.text import printable
 
@@ -33,7 +34,16 @@ settings = Settings()
 def data(lines: Iterable[str] | str) -> None:
     """Print data: this is what a pipe gets."""
     text = lines if isinstance(lines, str) else "\n".join(lines)
-    sys.stdout.write(text + "\n")
+    streams.write(text + "\n")
+
+
+def report(text: str) -> None:
+    """Print a line of data about a work that is done and stays done whether or not it can be printed."""
+    try:
+        data(text)
+        streams.flush()
+    except OSError as refused:
+        note(f"stdout could not be written ({refused.strerror}): {text}")
 
 
 def note(text: str, kind: str = "note") -> None:
@@ -76,7 +86,7 @@ def colored(stream: Any) -> bool:
 def as_json(value: Any, **extra: Any) -> None:
     """Print a dataclass or mapping as JSON, with the schema's version first."""
     plain = to_plain(value)
-    data(json.dumps({"schema": SCHEMA, **plain, **extra}, indent=2, ensure_ascii=False))
+    data(json.dumps({"schema": SCHEMA, **plain, **extra}, indent=2, ensure_ascii=not streams.is_unicode()))
 
 
 def to_plain(value: Any) -> Any:

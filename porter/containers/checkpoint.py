@@ -5,25 +5,39 @@ What family and dialect it is, is not decided here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from porter.containers.base import Header, StoredTensor
-from porter.containers.storage_kinds import adapter_file
+from porter.containers.keras import hdf5
+from porter.containers.keras import keras_files as keras
+from porter.containers.orbax import orbax_tree as orbax
+from porter.containers.registry import container_of, first_bytes, refuse_placeholder
+from porter.containers.safetensors.shards import check_shards_exist, holders_of, index_remarks, read_index
+from porter.containers.torch import torch_zip
 from porter.containers.torch.torch_state import unwrapped
-from porter.errors import MalformedError, UnsupportedError, UsageError
+from porter.containers.torch.torch_zip import STORED_NAMES
+from porter.containers.ungathered import refuse_adapter, refuse_ungathered
+from porter.errors import MalformedError, PorterError, UnsupportedError, UsageError
 from porter.sources.base import Source
+from porter.sources.choose_weights import Wanted, check_whole, choose
 from porter.sources.local import Location
 from porter.sources.local_files import LocalSource
 from porter.sources.paths import locate
-
-# Weight files of containers that are known but not read; named so that the error can say what they are.
-_OTHER_CONTAINERS = {
-    ".msgpack": "Flax msgpack",
-}
+from porter.sources.weight_files import (
+    DOCUMENTS,
+    INDEX,
+    KERAS_INDEX,
+    WeightSet,
+    container_by_suffix,
+    fits,
+    numbered_set,
+    some,
+    weight_sets,
+)
 
 
 @dataclass(frozen=True)
@@ -31,7 +45,9 @@ class Checkpoint:
     """`files` are the names and paths of everything in the directory that is no weight file.
 
     `single` says that one weight file was named, and not the directory around it. `source` is where the
-    bytes are read, as it was before the headers were; None where only headers are to be had.
+    bytes are read, as it was before the headers were; None where only headers are to be had. `remarks` say
+    what was chosen among several, and where an index and its shards disagree. `others` are the names of
+    further files in the directory, of which porter knows nothing.
     """
 
     root: Path
@@ -41,6 +57,8 @@ class Checkpoint:
     files: Mapping[str, Path]
     single: bool = False
     source: Source | None = None
+    remarks: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
     @cached_property
     def tensors(self) -> dict[str, StoredTensor]:
@@ -68,103 +86,174 @@ class Checkpoint:
         return {header.file: header.size for header in self.headers}
 
 
-def open_checkpoint(location: Location, key: str | None = None) -> Checkpoint:
+def open_checkpoint(location: Location, wanted: Wanted | None = None, key: str | None = None) -> Checkpoint:
     """Read the headers of a checkpoint's weight files; `key` names a torch file's state dict.
 
-    Raises UnsupportedError for containers that are not read, MalformedError for broken ones and for
+    Of several checkpoints in a directory `wanted` says which dialect's is meant. Raises UsageError where that
+    is not clear, UnsupportedError for containers that are not read, MalformedError for broken ones and for
     directories that hold no weights.
     """
-    from porter.containers.keras import hdf5
-    from porter.containers.keras import keras_files as keras
-    from porter.containers.torch import torch_zip
-
     # What a file was is recorded before anything is read of it, so that no change goes unnoticed.
     source = LocalSource(location.root, location.label, only=location.file)
-    headers = _headers(location, key)
+    headers, remarks = _headers(location, wanted, key)
     if key is not None and headers[0].container != torch_zip.CONTAINER:
         raise UsageError(
             f"--key names a state dict of a torch file, and {location.label} is none",
             cause=f"it is {headers[0].container}",
         )
     weights = {header.file for header in headers}
+    beside = [*location.root.iterdir(), *(location.root / _TEMPLATES).glob("*.jinja")]
+    paths = {path.relative_to(location.root).as_posix(): path for path in sorted(beside)}
     files = {
-        path.name: path
-        for path in sorted(location.root.iterdir())
-        if path.name not in weights and _readable(location.root, path)
+        name: path
+        for name, path in paths.items()
+        if name not in weights and _readable(location.root, name, path)
     }
+    others = [name for name, path in paths.items() if name not in files and _is_side_file(name, path)]
     if headers[0].container == hdf5.CONTAINER and (location.root / keras.TOKENIZER).is_file():
         files[keras.TOKENIZER] = locate(location.root, keras.TOKENIZER)
-    single = location.file is not None
-    return Checkpoint(location.root, location.label, headers[0].container, headers, files, single, source)
+    return Checkpoint(
+        location.root,
+        location.label,
+        headers[0].container,
+        headers,
+        files,
+        location.file is not None,
+        source,
+        remarks,
+        tuple(others),
+    )
+
+
+def read_folder(root: Path, wanted: Wanted | None = None) -> tuple[Header, ...]:
+    """The headers of the checkpoint in a directory; raises as `open_checkpoint` does."""
+    return _headers(Location(root, None, root.name), wanted)[0]
 
 
 # Small files that may be read or copied: configs, tokenizers, templates.
 _SMALL = (".json", ".yaml", ".yml", ".model", ".jinja", ".txt", ".spm")
 
 
-def _readable(root: Path, path: Path) -> bool:
-    """Whether a file beside the weights may be used. A link that leads out of the checkpoint is an error."""
+# Where transformers keeps chat templates that have names.
+_TEMPLATES = "additional_chat_templates"
+
+
+def _readable(root: Path, name: str, path: Path) -> bool:
+    """Whether a file beside the weights may be used.
+
+    A link that leads out of the checkpoint is an error, and so is what only stands in a file's place.
+    """
     if path.suffix not in _SMALL or not path.is_file():
         return False
     if path.is_symlink():
-        locate(root, path.name)
+        locate(root, name)
+    if not fits(name, DOCUMENTS):
+        refuse_placeholder(first_bytes(path, name), name)
     return True
 
 
-def _headers(location: Location, key: str | None) -> tuple[Header, ...]:
-    from porter.containers.gguf import gguf_split as gguf
-    from porter.containers.keras import keras_files as keras
-    from porter.containers.orbax import orbax_tree as orbax
-    from porter.containers.safetensors import shards as safetensors
-    from porter.containers.torch import torch_zip
+def _is_side_file(name: str, path: Path) -> bool:
+    """Whether a file may matter to whoever loads the checkpoint, and is no weight file."""
+    return path.is_file() and container_by_suffix(name) is None and not fits(name, DOCUMENTS)
 
+
+def _headers(
+    location: Location, wanted: Wanted | None, key: str | None = None
+) -> tuple[tuple[Header, ...], tuple[str, ...]]:
     root = location.root
-    _refuse_adapter(location)
+    names = _names(root)
+    refuse_adapter(location.label, [location.file] if location.file else names)
     if location.file is not None:
-        path = root / location.file
-        if path.suffix == ".safetensors":
-            return (safetensors.read_header(path, location.file),)
-        if path.suffix == ".gguf":
-            return gguf.read_file(root, location.file)
-        if path.suffix in torch_zip.SUFFIXES:
-            return (torch_zip.read_header(path, location.file, key),)
-        if keras.is_keras(path.name):
-            return keras.read_file(root, location.file)
-        raise _unsupported(path)
-    if any(root.glob("*.safetensors")) or any(root.glob("*.safetensors.index.json")):
-        return tuple(safetensors.read_checkpoint_headers(root))
-    if models := sorted(path.name for path in root.glob("*.gguf")):
-        return gguf.read_directory(root, models)
-    if keras.holds_keras(root):
-        return keras.read_directory(root)
+        if location.file.endswith(INDEX):
+            found = next(item for item in weight_sets([location.file, *names]) if item.index == location.file)
+            return _read(root, found, key)
+        return _read(root, _named(location.file, names), key)
+    sets = weight_sets(names)
     if orbax.holds_orbax(root):
-        return orbax.read_directory(root)
-    if any(path.suffix in torch_zip.SUFFIXES for path in root.iterdir() if path.is_file()):
-        return tuple(torch_zip.read_checkpoint_headers(root, key))
-    for path in sorted(root.iterdir()):
-        if path.suffix in _OTHER_CONTAINERS and path.is_file():
-            raise _unsupported(path)
-    raise MalformedError(
+        sets = (*sets, WeightSet("_METADATA", orbax.CONTAINER, ()))
+    if not sets:
+        refuse_ungathered(root)
+        raise _no_weights(root, names)
+    chosen, remarks = choose(sets, str(root), wanted)
+    headers, further = _read(root, chosen, key)
+    return headers, (*remarks, *further)
+
+
+def _names(root: Path) -> list[str]:
+    try:
+        return sorted(path.name for path in root.iterdir())
+    except OSError as error:
+        raise UsageError(f"{root} cannot be listed", cause=error.strerror) from error
+
+
+def _named(file: str, names: list[str]) -> WeightSet:
+    """What is read when one file is named: it alone, but all parts of a GGUF that is split."""
+    if file.endswith(".gguf"):
+        return numbered_set(file, names)
+    return WeightSet(file, container_by_suffix(file) or "", (file,))
+
+
+def _read(root: Path, chosen: WeightSet, key: str | None) -> tuple[tuple[Header, ...], tuple[str, ...]]:
+    if chosen.container == orbax.CONTAINER:
+        return orbax.read_directory(root), ()
+    if chosen.index == KERAS_INDEX or chosen.name == keras.WEIGHTS:
+        return keras.read_directory(root), ()
+    if chosen.index is None:
+        check_whole(chosen, root.name)
+        try:
+            return _read_files(root, chosen.files, key), ()
+        except MalformedError as error:
+            if not chosen.counted:
+                raise
+            raise UsageError(
+                f"{root} holds more than one set of weights",
+                cause=f"{some(chosen.files)} are no shards of one model: {error.cause or error.message}",
+                hint="name the file that you mean",
+            ) from error
+    weight_map = read_index(locate(root, chosen.index))
+    if chosen.files and not any(file in chosen.files for file in weight_map.values()):
+        weight_map = _resaved(weight_map, chosen.files)
+    files = sorted(set(weight_map.values()))
+    check_shards_exist(files, weight_map, root, chosen.index)
+    headers = _read_files(root, files, key)
+    # The index lists names as they are stored, with what wrappers put into them.
+    stored = {
+        header.metadata.get(STORED_NAMES, {}).get(tensor.name, tensor.name): header.file
+        for header in headers
+        for tensor in header.tensors
+    }
+    return headers, index_remarks(weight_map, stored, chosen.index)
+
+
+def _resaved(weight_map: dict[str, str], files: tuple[str, ...]) -> dict[str, str]:
+    """An index whose shards were saved anew under another suffix, as LitGPT did."""
+    by_stem = {file.rpartition(".")[0]: file for file in files}
+    return {name: by_stem.get(file.rpartition(".")[0], file) for name, file in weight_map.items()}
+
+
+def _read_files(root: Path, files: Sequence[str], key: str | None) -> tuple[Header, ...]:
+    found = {file: container_of(locate(root, file), file) for file in files}
+    first = found[files[0]]
+    for file, container in found.items():
+        if container is not first:
+            raise MalformedError(
+                f"the shards in {root.name} are files of different kinds",
+                cause=f"{files[0]} is {first.name}, {file} is {container.name}",
+            )
+    headers = first.read(root, files, key)
+    if len(headers) > 1:
+        holders_of(headers)
+    return headers
+
+
+def _no_weights(root: Path, names: Sequence[str]) -> PorterError:
+    if unread := [name for name in names if name.endswith(".msgpack")]:
+        return UnsupportedError(
+            f"cannot read {unread[0]}: Flax msgpack",
+            hint="porter reads safetensors, GGUF, torch, Keras and Orbax",
+        )
+    return MalformedError(
         f"{root} holds no weights",
         cause="no .safetensors, .gguf, .pth, .bin, .weights.h5 or .keras file, and no Orbax checkpoint",
         hint="give a checkpoint's directory, or its weight file",
-    )
-
-
-def _refuse_adapter(location: Location) -> None:
-    """An adapter, by its file's name, is a change to a model and not a model."""
-    names = [location.file] if location.file else [path.name for path in location.root.iterdir()]
-    if (found := adapter_file(names)) is not None:
-        file, kind = found
-        raise UnsupportedError(
-            f"{location.label} is an adapter, not a whole model",
-            cause=f"found {file}, which holds changes to the weights of another checkpoint",
-            hint=kind.hint,
-        )
-
-
-def _unsupported(path: Path) -> UnsupportedError:
-    kind = _OTHER_CONTAINERS.get(path.suffix, "no container that porter knows")
-    return UnsupportedError(
-        f"cannot read {path.name}: {kind}", hint="porter reads safetensors, GGUF, torch, Keras and Orbax"
     )

@@ -14,8 +14,16 @@ from pathlib import Path
 from porter.containers.base import Header
 from porter.containers.checkpoint import Checkpoint, open_checkpoint
 from porter.containers.safetensors.safetensors_header import header_length, parse_header
-from porter.containers.safetensors.shards import MAX_INDEX, read_header, read_index
+from porter.containers.safetensors.shards import (
+    MAX_INDEX,
+    holders_of,
+    index_remarks,
+    read_header,
+    read_index,
+)
+from porter.containers.ungathered import refuse_adapter
 from porter.errors import MalformedError, UnsupportedError
+from porter.sources.choose_weights import Wanted
 from porter.sources.hub.hub_fetch import Place, fetch
 from porter.sources.hub.hub_ranges import RangeReader
 from porter.sources.hub.hub_source import HubSource
@@ -25,7 +33,7 @@ from porter.sources.local import Location
 from porter.sources.names import HubReference
 
 # What is needed to know a checkpoint's family and dialect; a tokenizer's megabytes are not.
-SMALL_FILES = ("config.json", "generation_config.json", "tokenizer_config.json")
+SMALL_FILES = ("config.json", "generation_config.json", "tokenizer_config.json", "model_config.yaml")
 
 # Bytes. The largest published config.json has about 1 MB.
 _MAX_SMALL = 10_000_000
@@ -41,28 +49,26 @@ _HEADER_GUESS = 32_768
 _WORKERS = 8
 
 
-def open_remote(ref: HubReference, token: str | None = None) -> Checkpoint:
+def open_remote(ref: HubReference, token: str | None = None, *, wanted: Wanted | None = None) -> Checkpoint:
     """Open a model on the Hub without downloading it. Raises PorterError and its kinds.
 
     `files` holds only the small ones (`SMALL_FILES`) unless the model is complete in the cache.
     """
     if snapshot := cached_snapshot(ref):
-        return open_checkpoint(Location(snapshot, None, ref.repo))
-    root, headers, files = _remote(Place(list_files(ref, token)), ref, token)
-    return Checkpoint(root, ref.repo, headers[0].container, tuple(headers), files)
+        return open_checkpoint(Location(snapshot, None, ref.repo), wanted)
+    return _remote(Place(list_files(ref, token)), ref, token, wanted)
 
 
-def open_stream(ref: HubReference, token: str | None = None) -> Checkpoint:
+def open_stream(ref: HubReference, token: str | None = None, *, wanted: Wanted | None = None) -> Checkpoint:
     """Open a model on the Hub to be converted from afar: its headers, all its small files, and its source.
 
     The tokenizer and its like go to the Hub's cache, the weights do not. Raises PorterError and its kinds.
     """
     place = Place(list_files(ref, token))
-    heavy = {file.name for file in weights(place.listing.files)}
+    heavy = {file.name for file in weights(place.listing.files)[0]}
     small = [file.name for file in select(place.listing.files) if file.name not in heavy]
-    root, headers, files = _remote(place, ref, token, small)
-    checkpoint = Checkpoint(root, ref.repo, headers[0].container, tuple(headers), files)
-    return replace(checkpoint, source=HubSource(ref, place.listing, root, token))
+    checkpoint = _remote(place, ref, token, wanted, small)
+    return replace(checkpoint, source=HubSource(ref, place.listing, checkpoint.root, token))
 
 
 def remote_headers(
@@ -74,9 +80,14 @@ def remote_headers(
 
 
 def _remote(
-    place: Place, ref: HubReference, token: str | None, wanted: Sequence[str] = ()
-) -> tuple[Path, list[Header], dict[str, Path]]:
-    chosen = weights(place.listing.files)
+    place: Place,
+    ref: HubReference,
+    token: str | None,
+    wanted: Wanted | None = None,
+    further: Sequence[str] = (),
+) -> Checkpoint:
+    refuse_adapter(ref.label, [file.name for file in place.listing.files if "/" not in file.name])
+    chosen, remarks = weights(place.listing.files, wanted=wanted, to_read=ref.label)
     shards = [file for file in chosen if file.name.endswith(".safetensors")]
     if not shards:
         found = sorted(file.name for file in chosen) or [
@@ -95,14 +106,18 @@ def _remote(
     if weight_map is not None:
         shards = _named(weight_map, place, ref)
     small = [file for name in SMALL_FILES if (file := place.listing.file(name)) and file.size <= _MAX_SMALL]
-    small += [file for name in wanted if name not in SMALL_FILES and (file := place.listing.file(name))]
+    small += [file for name in further if name not in SMALL_FILES and (file := place.listing.file(name))]
     with ThreadPoolExecutor(_WORKERS) as pool:
         fetching = [pool.submit(fetch, place, file, ref, token=token) for file in small]
         reading = [pool.submit(_header, place, file, ref, token, weight_map) for file in shards]
         files = {file.name: future.result() for file, future in zip(small, fetching, strict=True)}
         headers = [future.result() for future in reading]
-    _check_names(headers, weight_map)
-    return place.root, headers, files
+    holders = holders_of(headers)
+    if index is not None and weight_map is not None:
+        remarks = (*remarks, *index_remarks(weight_map, holders, index.name))
+    return Checkpoint(
+        place.root, ref.repo, headers[0].container, tuple(headers), files, remarks=tuple(remarks)
+    )
 
 
 def _index(place: Place, index: RepoFile, ref: HubReference, token: str | None) -> dict[str, str]:
@@ -142,22 +157,3 @@ def _header(
         reader.read(file, len(raw), memoryview(rest))
         raw += rest
     return parse_header(bytes(raw[:end]), file.size, file.name)
-
-
-def _check_names(headers: list[Header], weight_map: Mapping[str, str] | None) -> None:
-    """Every tensor once and, with an index, where the index says."""
-    holders: dict[str, str] = {}
-    for header in headers:
-        for tensor in header.tensors:
-            if tensor.name in holders:
-                raise MalformedError(
-                    f"{header.file}: tensor {tensor.name!r} is malformed",
-                    cause=f"expected it once, found it in {holders[tensor.name]} too",
-                )
-            holders[tensor.name] = header.file
-    if weight_map is not None and holders != weight_map:
-        name = min(holders.items() ^ weight_map.items())[0]
-        raise MalformedError(
-            f"the index disagrees with the shards about tensor {name!r}",
-            cause=f"expected it in {weight_map.get(name, 'no file')}, found {holders.get(name, 'none')}",
-        )

@@ -54,13 +54,6 @@ LITGPT_ADAPTER = StorageKind(
 )
 ADAPTERS = (PEFT_LORA, LITGPT_LORA, LITGPT_ADAPTER, KERAS_LORA)
 
-# What holds weights by its name; LitGPT puts words of its own behind `.pth`.
-# fmt: off
-_WEIGHT_SUFFIXES = (
-    ".safetensors", ".bin", ".gguf", ".pth", ".pt", ".ckpt", ".h5", ".keras",
-    ".lora", ".adapter", ".adapter_v2",
-)
-# fmt: on
 
 _QUANTISED = (
     StorageKind(
@@ -93,15 +86,8 @@ def find_kind(names: Iterable[str]) -> StorageKind | None:
     return None
 
 
-def adapter_file(files: Iterable[str]) -> tuple[str, StorageKind] | None:
-    """The file of an adapter and its kind, where files hold weights and all of them are an adapter's."""
-    kinds = {name: _file_kind(name) for name in files if name.endswith(_WEIGHT_SUFFIXES)}
-    if not kinds or None in kinds.values():
-        return None
-    return next(((name, kind) for name, kind in kinds.items() if kind is not None), None)
-
-
-def _file_kind(name: str) -> StorageKind | None:
+def adapter_kind(name: str) -> StorageKind | None:
+    """The kind of adapter that a file of this name holds; None for other files."""
     if name.startswith("adapter_model."):
         return PEFT_LORA
     if name.endswith(".lora.h5"):

@@ -94,7 +94,7 @@ class FileRun:
         # Where the work takes every processor, a hash takes from the work.
         limits = self.file.size > LAG and _heavy(data) and _workers(data) >= (os.cpu_count() or 1)
         mode = self.options.digest
-        if not self.writer.readable or ((late or limits) and mode != ALWAYS):
+        if not self.sink.frames or ((late or limits) and mode != ALWAYS):
             mode = NEVER
         parts = [(0, self.file.size)] if late else [(unit.start, unit.end) for unit in self.units]
         return Digest(self.writer, parts, mode)

@@ -101,7 +101,7 @@ def find_leftovers(parent: Path, out: Path | None = None) -> Iterator[Leftover]:
 
 
 def settle(out: Path, stage: Path | None, notice: Callable[[str], None]) -> None:
-    """Ends what earlier runs for `out` have left half done; the caller holds the lock. `stage` is let alone.
+    """Ends what earlier runs for `out` have left half done; the caller holds the lock. `stage` is kept.
 
     What was moved aside and not replaced is put back; the rest is removed, but for what is not porter's.
     """
@@ -127,7 +127,8 @@ def settle(out: Path, stage: Path | None, notice: Callable[[str], None]) -> None
         resumable = leftover.kind == "stage" and (leftover.path / journal.NAME).exists()
         if discard(leftover.path, out, notice):
             if resumable:
-                notice(f"an unfinished conversion to {out} by another plan is removed")
+                by = " by another plan" if stage else ""
+                notice(f"an unfinished conversion to {out}{by} is removed")
             elif leftover.kind != "stage":
                 notice(f"an output that stood at {out} and had been replaced is removed")
 
@@ -179,6 +180,18 @@ def lock_output(out: Path) -> int:
                 return fd
         except FileNotFoundError:
             pass
+        os.close(fd)
+
+
+def is_locked(out: Path) -> bool:
+    """Whether a run holds the lock now; nothing is changed."""
+    try:
+        fd = os.open(lock_name(out), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        return not system.try_lock(fd)
+    finally:
         os.close(fd)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from porter.containers.base import StoredTensor
+from porter.containers.base import OutputFile, StoredTensor
 from porter.errors import PorterError, UnsupportedError
 from porter.execution.buffers import Buffers
 from porter.execution.checks import run_checks
@@ -83,11 +83,12 @@ class StateDict(Mapping[str, Tensor]):
             return torch.empty(target.shape, dtype=dtype)
         raw = self._view(target, copies)
         if raw is None:
-            writer = MemoryWriter(target.file, target.offset + target.nbytes, [target])
+            size = target.offset + target.nbytes
+            writer = MemoryWriter(OutputFile(target.file, "", size, (target,)))
             buffers = Buffers(RunOptions().max_memory)
             for unit in tensor_units(self._plan, target, copies, RANGE):
                 run_unit(unit, self._files, writer, buffers)
-            raw = torch.frombuffer(writer.at(target.offset, target.nbytes), dtype=torch.uint8)
+            raw = torch.frombuffer(writer.content(target), dtype=torch.uint8)
         return raw.view(dtype).view(target.shape)
 
     def _view(self, target: StoredTensor, copies: list[Copy]) -> Tensor | None:

@@ -215,7 +215,7 @@ def _check_missing(missing: set[str], expected: Mapping[str, BoundTensor], check
 
 
 def _check_shapes(present: Mapping[str, StoredTensor], expected: Mapping[str, BoundTensor]) -> None:
-    empty = [tensor.name for tensor in present.values() if 0 in tensor.shape]
+    empty = [t.name for name, t in present.items() if 0 in t.shape and 0 not in expected[name].shape]
     if empty:
         raise MalformedError(
             f"{count(len(empty), 'tensor')} without elements, as ZeRO-3 leaves them on each rank",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-from porter.dtypes import Dtype, dtype_spoken
+from porter.dtypes import Dtype
 from porter.errors import UsageError
+from porter.planning.arguments import as_dtype, as_list, as_path, as_paths
 
 Tied = Literal["write", "omit", "untie"]
 WeightContainer = Literal["safetensors", "pth"]
@@ -46,10 +46,11 @@ class PlanOptions:
 
     def __post_init__(self) -> None:
         set_ = object.__setattr__
-        set_(self, "dtype", str(self.dtype).removeprefix("torch."))
-        set_(self, "allow_unmapped", _texts(self.allow_unmapped, "allow_unmapped"))
-        set_(self, "maps", tuple(map(Path, _texts(self.maps, "maps"))))
-        set_(self, "config", None if self.config is None else Path(self.config))
+        set_(self, "allow_unmapped", as_list(self.allow_unmapped, "allow_unmapped"))
+        set_(self, "maps", as_paths(self.maps, "maps"))
+        set_(self, "config", None if self.config is None else as_path(self.config, "config"))
+        kept = as_dtype(self.dtype)
+        set_(self, "dtype", "keep" if kept is None else str(self.dtype).removeprefix("torch."))
         for option, word, known in (
             ("--tied", self.tied, get_args(Tied)),
             ("--container", self.container, get_args(WeightContainer)),
@@ -57,19 +58,8 @@ class PlanOptions:
             if word is not None and word not in known:
                 choice = f"{', '.join(known[:-1])} or {known[-1]}"
                 raise UsageError(f"{option} must be {choice}, not {word!r}")
-        _ = self.kept_dtype
 
     @property
     def kept_dtype(self) -> Dtype | None:
         """The dtype of all weights; None where each keeps its own."""
-        return None if self.dtype == "keep" else dtype_spoken(self.dtype)
-
-
-def _texts(given: Any, option: str) -> tuple[str, ...]:
-    """A sequence of texts or paths; one of them alone is one of them, not its letters."""
-    if isinstance(given, str | os.PathLike):
-        return (os.fspath(given),)
-    try:
-        return tuple(os.fspath(item) for item in given)
-    except TypeError:
-        raise UsageError(f"{option} must be a list of texts or paths", cause=f"found {given!r}") from None
+        return as_dtype(self.dtype)

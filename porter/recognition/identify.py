@@ -265,7 +265,7 @@ def _read(checkpoint: Checkpoint, found: _Candidate, names: Mapping[str, str]) -
         found.raw,
         names,
         tuple(reader.unknown_fields()),
-        (*read, *notes),
+        (*checkpoint.remarks, *read, *notes),
         found.words if found.words is not found.dialect else None,
         found.wrapper,
     )

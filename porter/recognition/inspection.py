@@ -108,7 +108,7 @@ def describe(
         memory=_memory(identity, list(checkpoint.tensors.values())) if identity else None,
         hyperparameters=identity.hyperparameters if identity else {},
         stored=tuple(stored),
-        notes=identity.notes if identity else (),
+        notes=identity.notes if identity else checkpoint.remarks,
         hint=reason.hint if reason else None,
     )
 

@@ -30,14 +30,23 @@ def locate(source: str | Path) -> Location:
     if path.is_file():
         label = path.stem
         real = path.resolve()
-        if real.suffix == path.suffix:
-            # Whoever names a link means the file behind it. (The Hub's links lead to blobs without a suffix.)
+        if not _in_snapshot(path):
+            # Whoever names a link means the file behind it. (The Hub's links lead to blobs beside a snapshot,
+            # which holds the config.)
             path = real
         return Location(path.parent, path.name, label)
     raise UsageError(
         f"there is no checkpoint at {source}",
         cause="no such file or directory",
         hint="give a directory, a .safetensors file or a .gguf file",
+    )
+
+
+def _in_snapshot(path: Path) -> bool:
+    """Whether a file lies in a snapshot in the Hub's cache."""
+    return any(
+        folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--")
+        for folder in path.absolute().parents
     )
 
 

@@ -14,7 +14,13 @@ from typing import Any
 from porter.errors import MalformedError
 from porter.tokenizers.bos import template, token_text, with_bos
 from porter.tokenizers.spm_model import ModelFacts
-from porter.tokenizers.tokenizer_values import CARRIED, TokenizerFile, write_object
+from porter.tokenizers.tokenizer_values import (
+    CARRIED,
+    HF_VOCABULARIES,
+    TEMPLATES,
+    TokenizerFile,
+    write_object,
+)
 
 CONFIG = "tokenizer_config.json"
 
@@ -49,6 +55,9 @@ def carried_files(
             f"{CONFIG} names custom code (auto_map); the key is kept, and porter does not run the code"
         )
     files.sort(key=lambda file: CARRIED.index(file.name))
+    further = [name for name in HF_VOCABULARIES if name in available and target == "hf"]
+    further += sorted(name for name in available if name.startswith(TEMPLATES))
+    files += [TokenizerFile(name, copied_from=name) for name in further]
     return tuple(files), tuple(notes)
 
 

@@ -16,7 +16,7 @@ from porter.tokenizers.carry import CONFIG, carried_files
 from porter.tokenizers.from_gguf import gguf_files
 from porter.tokenizers.size import Span, check_span, span
 from porter.tokenizers.spm_model import model_facts
-from porter.tokenizers.tokenizer_values import CARRIED, TokenizerPlan, read_object
+from porter.tokenizers.tokenizer_values import CARRIED, HF_VOCABULARIES, TokenizerPlan, read_object
 
 TARGETS = ("hf", "litgpt")
 
@@ -24,7 +24,7 @@ TARGETS = ("hf", "litgpt")
 _KERAS = "assets/tokenizer/vocabulary.spm"
 
 # The files that hold a vocabulary; without one of them, the others are settings without a tokenizer.
-_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", *HF_VOCABULARIES)
 
 
 def tokenizer_files(

@@ -1,6 +1,7 @@
 """Headers are read as the reference library writes them, and what is placed is what that library reads."""
 
 import json
+import re
 import struct
 from pathlib import Path
 
@@ -13,12 +14,14 @@ from safetensors.torch import _TYPES as TORCH_TYPES
 from safetensors.torch import load_file, save, save_file
 
 from porter.containers.base import Header
+from porter.containers.checkpoint import open_checkpoint, read_folder
 from porter.containers.safetensors import safetensors_header
 from porter.containers.safetensors.safetensors_header import MAX_HEADER, parse_header
 from porter.containers.safetensors.safetensors_writer import literals, place, shard
-from porter.containers.safetensors.shards import read_checkpoint_headers, read_header, read_index
+from porter.containers.safetensors.shards import read_header, read_index
 from porter.dtypes import DTYPES
 from porter.errors import MalformedError, PorterError, UnsupportedError, UsageError
+from porter.sources.local import locate
 
 
 def build(header, data=b"", pad=b"", length=None) -> bytes:
@@ -258,7 +261,7 @@ def sharded(tmp_path):
 
 def test_an_index_names_the_files(sharded):
     directory, first, second = sharded
-    headers = read_checkpoint_headers(directory)
+    headers = read_folder(directory)
     assert [header.file for header in headers] == [first, second]
     assert {tensor.name for header in headers for tensor in header.tensors} == {"a", "b", "c"}
 
@@ -266,45 +269,53 @@ def test_an_index_names_the_files(sharded):
 def test_shards_without_an_index_are_one_set(sharded):
     directory, first, second = sharded
     (directory / "model.safetensors.index.json").unlink()
-    assert [header.file for header in read_checkpoint_headers(directory)] == [first, second]
+    assert [header.file for header in read_folder(directory)] == [first, second]
     (directory / first).unlink()
     with pytest.raises(MalformedError, match=first):
-        read_checkpoint_headers(directory)
+        read_folder(directory)
 
 
 def test_a_missing_shard_is_named_with_the_tensors_it_should_hold(sharded):
     directory, first, _ = sharded
     (directory / first).unlink()
     with pytest.raises(MalformedError, match=rf"{first} is missing\n.*2 tensors: a, b"):
-        read_checkpoint_headers(directory)
+        read_folder(directory)
 
 
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"c": 0}, "expected it here by .* found it in model-00002"),
-        ({"d": 0}, "found it nowhere"),
-        ({"b": None}, "does not"),
+        ({"c": 0}, r"lists 2 tensors \(b, c\) in another shard"),
+        ({"d": 0}, r"lists 1 tensor \(d\) that no shard holds"),
+        ({"b": None}, r"does not list 1 tensor \(b\)"),
+        ({}, None),
     ],
 )
-def test_index_and_headers_must_agree(sharded, change, expected):
+def test_where_an_index_and_the_headers_disagree_the_headers_are_right(sharded, change, expected):
+    """transformers reads every tensor of the shards that an index names; what differs is said."""
     directory, first, second = sharded
     weight_map = {"a": first, "b": first, "c": second}
     for name, shard_index in change.items():
         weight_map.pop(name, None)
         if shard_index is not None:
             weight_map[name] = (first, second)[shard_index]
-    weight_map |= {} if second in weight_map.values() else {"other": second}
+    if second not in weight_map.values():
+        weight_map |= {"b": second}
     write_index(directory, weight_map)
-    with pytest.raises(MalformedError, match=expected):
-        read_checkpoint_headers(directory)
+    found = open_checkpoint(locate(directory))
+    assert set(found.tensors) == {"a", "b", "c"}
+    if expected is None:
+        assert found.remarks == ()
+    else:
+        assert len(found.remarks) == 1
+        assert re.search(expected, found.remarks[0])
 
 
 def test_a_tensor_in_two_shards_is_refused(sharded):
     directory, _, second = sharded
     save_file({"c": torch.zeros(5), "a": torch.zeros(2)}, directory / second)
     with pytest.raises(MalformedError, match=r"'a'.*\n.*expected it once"):
-        read_checkpoint_headers(directory)
+        read_folder(directory)
 
 
 @pytest.mark.parametrize(
@@ -338,24 +349,24 @@ def test_an_index_may_name_files_in_folders(tmp_path):
     write_index(tmp_path, {"a": "part/one.safetensors"})
     (tmp_path / "part").mkdir()
     save_file({"a": torch.zeros(2)}, tmp_path / "part" / "one.safetensors")
-    assert read_checkpoint_headers(tmp_path)[0].file == "part/one.safetensors"
+    assert read_folder(tmp_path)[0].file == "part/one.safetensors"
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "lit_model.safetensors", "other.safetensors"])
 def test_a_single_file_is_found(tmp_path, name):
     save_file({"a": torch.zeros(2)}, tmp_path / name)
-    assert [header.file for header in read_checkpoint_headers(tmp_path)] == [name]
+    assert [header.file for header in read_folder(tmp_path)] == [name]
 
 
 def test_nothing_and_too_much_are_usage_errors(tmp_path):
-    with pytest.raises(UsageError, match="no safetensors"):
-        read_checkpoint_headers(tmp_path)
+    with pytest.raises(MalformedError, match="holds no weights"):
+        read_folder(tmp_path)
     for name in "one.safetensors", "two.safetensors":
         save_file({"a": torch.zeros(2)}, tmp_path / name)
     with pytest.raises(UsageError, match="more than one"):
-        read_checkpoint_headers(tmp_path)
+        read_folder(tmp_path)
     with pytest.raises(UsageError, match="cannot be listed"):
-        read_checkpoint_headers(tmp_path / "none")
+        read_folder(tmp_path / "none")
 
 
 def test_links_stay_inside_the_checkpoint(tmp_path):
@@ -365,12 +376,12 @@ def test_links_stay_inside_the_checkpoint(tmp_path):
     save_file({"a": torch.zeros(2)}, directory / "real.bin")
     link = directory / "model.safetensors"
     link.symlink_to("real.bin")
-    assert read_checkpoint_headers(directory)[0].file == "model.safetensors"
+    assert read_folder(directory)[0].file == "model.safetensors"
     (directory / "real.bin").rename(elsewhere / "real.bin")
     link.unlink()
     link.symlink_to(elsewhere / "real.bin")
     with pytest.raises(MalformedError, match="leads out"):
-        read_checkpoint_headers(directory)
+        read_folder(directory)
 
 
 def test_a_hub_snapshot_links_into_its_own_blobs_only(tmp_path):
@@ -380,12 +391,12 @@ def test_a_hub_snapshot_links_into_its_own_blobs_only(tmp_path):
         directory.mkdir(parents=True)
     save_file({"a": torch.zeros(2)}, repo / "blobs" / "f00")
     (snapshot / "model.safetensors").symlink_to("../../blobs/f00")
-    assert read_checkpoint_headers(snapshot)[0].tensors[0].name == "a"
+    assert read_folder(snapshot)[0].tensors[0].name == "a"
     (repo / "blobs" / "f00").rename(other / "blobs" / "f00")
     (snapshot / "model.safetensors").unlink()
     (snapshot / "model.safetensors").symlink_to(other / "blobs" / "f00")
     with pytest.raises(MalformedError, match="leads out"):
-        read_checkpoint_headers(snapshot)
+        read_folder(snapshot)
 
 
 # --- writing ---------------------------------------------------------------------------------------
@@ -488,7 +499,7 @@ def test_the_index_is_what_the_reader_expects(tmp_path):
     for file, names in groups.items():
         placed = place(file, [spec for spec in specs if spec[0] in names], {"format": "pt"})
         (tmp_path / file).write_bytes(written(placed, dict.fromkeys(names, bytes(10))))
-    headers = read_checkpoint_headers(tmp_path)
+    headers = read_folder(tmp_path)
     assert [[tensor.name for tensor in header.tensors] for header in headers] == [["a"], ["b"], ["c"]]
 
 

@@ -25,6 +25,13 @@ SIZES: dict[str, Any] = {
 # What does not have GQA: one kv head, or as many as query heads.
 ONE, ALL = {"num_key_value_heads": 1}, {"num_key_value_heads": 6}
 FALCON = {key: SIZES[key] for key in SIZES if key not in ("num_key_value_heads", "intermediate_size")}
+SERIAL = {
+    "num_kv_heads": None,
+    "new_decoder_architecture": False,
+    "multi_query": False,
+    "parallel_attn": False,
+    "bias": True,
+}
 
 Config = dict[str, Any]
 
@@ -85,19 +92,8 @@ FAMILIES: dict[str, tuple[Config, dict[str, Config]]] = {
         {
             "7B": {"num_kv_heads": None, "new_decoder_architecture": False, "multi_query": True},
             "11B": {"num_ln_in_parallel_attn": 1},
-            "1B": {
-                "num_kv_heads": None,
-                "new_decoder_architecture": False,
-                "multi_query": False,
-                "bias": True,
-            },
-            "one after the other": {
-                "num_kv_heads": None,
-                "new_decoder_architecture": False,
-                "multi_query": False,
-                "parallel_attn": False,
-                "bias": True,
-            },
+            "1B": SERIAL | {"parallel_attn": True},
+            "one after the other": SERIAL,
             "a head of its own": {"tie_word_embeddings": False},
         },
     ),

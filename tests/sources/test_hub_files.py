@@ -140,5 +140,22 @@ def test_other_shapes_of_a_directory(tmp_path: Path, names: list[str], expected:
 
 
 def test_a_broken_index_is_not_complete(tmp_path: Path) -> None:
+    place(tmp_path, "config.json", "model.safetensors.index.json", SHARDS[0])
+    assert not complete(tmp_path)
+
+
+def test_a_whole_file_needs_no_index(tmp_path: Path) -> None:
+    """transformers looks for `model.safetensors` first, and then reads no index."""
     place(tmp_path, "config.json", "model.safetensors.index.json", "model.safetensors")
+    assert complete(tmp_path)
+    both = ["config.json", "model.safetensors", "model.safetensors.index.json"]
+    assert chosen(*both, *SHARDS) == set(both[:2])
+    assert chosen(both[0], both[2], *SHARDS) == {both[0], both[2], *SHARDS}
+
+
+def test_litgpt_s_config_comes_with_its_weights(tmp_path: Path) -> None:
+    here = ["lit_model.safetensors", "model_config.yaml", "tokenizer.json"]
+    assert chosen(*here, "README.md") == set(here)
+    assert complete(place(tmp_path, *here[:2]))
+    (tmp_path / here[1]).unlink()
     assert not complete(tmp_path)

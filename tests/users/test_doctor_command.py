@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import platform
 import shutil
@@ -74,3 +75,39 @@ def test_the_file_system_at_a_path(porter: Any, tmp_path: Path) -> None:
 def test_offline_is_said(porter: Any) -> None:
     assert lines(porter("doctor", "--offline").stdout)["hub"].endswith(" (offline)")
     assert lines(porter("doctor", env={"HF_HUB_OFFLINE": "1"}).stdout)["hub"].endswith(" (offline)")
+
+
+def test_what_killed_runs_left_is_listed_and_removed(porter: Any, here: Path) -> None:
+    """An unfinished run, an output half removed, one moved aside, one in use; a directory of the user's."""
+    for name in (".a.porter-0123456789ab", ".b.porter-gone-0123456789ab", ".c.porter-old-0123456789ab"):
+        (here / name).mkdir()
+        (here / name / "weights").write_bytes(bytes(5000))
+    (here / ".a.porter-0123456789ab" / ".porter-journal").write_text("")
+    (here / ".c.porter-old-0123456789ab" / "porter-receipt.json").write_text("{}")
+    (here / ".d.porter-new-0123456789ab").mkdir()
+    (here / ".d.porter-mine").mkdir()
+    (here / ".e.porter-0123456789ab").mkdir()
+    with (here / ".e.porter-lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = json.loads(porter("doctor", "--json").stdout)["left_behind"]
+        assert [(Path(one["output"]).name, one["what"], one["in_use"]) for one in found] == [
+            ("a", "an unfinished conversion", False),
+            ("b", "an output that was replaced", False),
+            ("c", "an output that was replaced", False),
+            ("d", "a directory that porter did not write", False),
+            ("e", "an unfinished output", True),
+        ]
+        assert all(one["nbytes"] >= 5000 for one in found[:3])
+        shown = porter("doctor")
+        assert shown.stdout.count("left behind") == 5 and "8.19 kB, in use" not in shown.stdout
+        assert "doctor --clean" in shown.stderr
+        cleaned = porter("doctor", "--clean")
+    assert sorted(path.name for path in here.iterdir()) == [
+        ".d.porter-mine",
+        ".d.porter-new-0123456789ab",
+        ".e.porter-0123456789ab",
+        ".e.porter-lock",
+        "c",
+    ]
+    assert "is put back" in cleaned.stderr and "another porter is writing" in cleaned.stderr
+    assert (here / "c" / "weights").exists()

@@ -244,10 +244,12 @@ def test_an_adapter_is_no_model(tmp_path, whole):
     save_file(low, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     if whole:
-        # Beside a whole model it is left alone.
+        # transformers loads the base model that the adapter names, and the adapter on top of it.
         save_file(weights(), folder / "model.safetensors", metadata={"format": "pt"})
         (folder / "config.json").write_text(json.dumps(config()))
-        assert porter.inspect(folder).dialect == "hf"
+        with pytest.raises(UnsupportedError, match="not merged into it"):
+            porter.inspect(folder)
+        assert porter.inspect(folder / "model.safetensors").dialect == "hf"
         return
     for source in (folder, folder / "adapter_model.safetensors"):
         with pytest.raises(UnsupportedError, match="is an adapter") as caught:

@@ -178,9 +178,9 @@ def test_what_goes_back_is_read_by_transformers(
 def test_a_head_trained_on_its_own(command: Any, saved: Path, tiny_gemma: Path, tmp_path: Path) -> None:
     """Dropping it would lose it: that is refused, with the way that keeps it."""
     told = command("convert", saved / "untied", "--to", "hf", "-o", tmp_path / "hf", code=3).stderr
-    assert "lm_head.weight" in told and "--tied write" in told
+    assert "lm_head.weight" in told and "--tied untie" in told
     assert not (tmp_path / "hf").exists()
-    command("convert", saved / "untied", "--to", "hf", "--tied", "write", "-o", tmp_path / "hf")
+    command("convert", saved / "untied", "--to", "hf", "--tied", "untie", "-o", tmp_path / "hf")
     written = contents(tmp_path / "hf")
     assert written["lm_head.weight"][2] != written["model.embed_tokens.weight"][2]
     assert json.loads((tmp_path / "hf" / "config.json").read_text())["tie_word_embeddings"] is False

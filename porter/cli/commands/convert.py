@@ -8,7 +8,14 @@ from typing import Annotated
 import typer
 
 from porter.cli import output
-from porter.cli.commands.inspect import ConfigOption, FamilyOption, KeyOption, MapOption, MappingsOption
+from porter.cli.commands.inspect import (
+    ConfigOption,
+    FamilyOption,
+    KeyOption,
+    MapOption,
+    MappingsOption,
+    SourceDialectOption,
+)
 from porter.errors import UsageError
 
 
@@ -51,10 +58,7 @@ def convert(
             help="Ask a live module first: litgpt, porter, transformers, package.module:callable.",
         ),
     ] = None,
-    source_dialect: Annotated[
-        str | None,
-        typer.Option("--from", metavar="DIALECT", help="The source's dialect, if it could be two."),
-    ] = None,
+    source_dialect: SourceDialectOption = None,
     map: MapOption = [],  # noqa: B006
     mappings: MappingsOption = [],  # noqa: B006
     family: FamilyOption = None,
@@ -104,8 +108,8 @@ def convert(
     if explain and not dry_run:
         raise UsageError("--explain tells about a plan that is not run", hint="--dry-run --explain")
     options = RunOptions(reflink, digest, resume, memory_spoken(max_memory))
-    if keep_source and source is not None:
-        _download(source)
+    if keep_source:
+        _keep(source, dry_run)
     wanted = PlanOptions(
         to=to,
         dtype=dtype,
@@ -173,18 +177,25 @@ def convert(
             }
         )
         return
-    output.data(f"wrote    {done.out}/: {', '.join(done.sizes)}")
+    output.report(f"wrote    {done.out}/: {', '.join(done.sizes)}")
     if container == "pth":
-        output.data(f"load     litgpt generate {done.out}")
+        output.report(f"load     litgpt generate {done.out}")
     elif "porter" in prepared.target.targets:
-        output.data(f"load     porter.models.GPT.from_checkpoint({str(done.out)!r})")
+        output.report(f"load     porter.models.GPT.from_checkpoint({str(done.out)!r})")
 
 
-def _download(source: str) -> None:
+def _keep(source: str | None, dry_run: bool) -> None:
+    """Download the source. Raises UsageError where there is nothing to download."""
     from porter.api.download import download
     from porter.cli.progress import transfer
     from porter.sources.names import HubReference, find_source
 
-    if source.startswith("kaggle://") or isinstance(find_source(source), HubReference):
-        with transfer("download") as advance:
-            download(source, offline=output.settings.offline, progress=advance)
+    if source is None:
+        raise UsageError("--keep-source downloads a model that is named, and none was", hint="name it")
+    if dry_run:
+        raise UsageError("--keep-source downloads, and --dry-run fetches no weights", hint="leave out one")
+    if not source.startswith("kaggle://") and not isinstance(find_source(source), HubReference):
+        output.note(f"{source} is on this machine already; --keep-source has nothing to do")
+        return
+    with transfer("download") as advance:
+        download(source, offline=output.settings.offline, progress=advance)

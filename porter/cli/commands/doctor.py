@@ -12,12 +12,20 @@ from porter.cli import output
 
 def doctor(
     path: Annotated[Path, typer.Argument(help="Where outputs would be written.")] = Path(),
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Remove what killed runs have left beside outputs there.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show what this machine offers: versions, extras, caches, file system."""
+    """Show what this machine offers: versions, extras, caches, file system, what killed runs have left."""
     from porter.api.doctor import doctor as look
-    from porter.reporting.text import size, table
+    from porter.reporting.text import printable, size, table
 
+    if clean:
+        from porter.api.leftovers import clean as remove
+
+        for text in remove(look(path).file_system.path):
+            output.note(text)
     found = look(path)
     if json:
         output.as_json(found)
@@ -39,4 +47,14 @@ def doctor(
         ["disk", f"{disk.path}: {size(disk.free)} free" + ("" if disk.writable else ", not writable")],
         ["blocks", f"{disk.block} bytes, " + ("can be shared" if disk.shares_blocks else "cannot be shared")],
     ]
+    rows += [
+        [
+            "left behind",
+            f"{printable(str(left.path))}: {left.what}, {size(left.nbytes)}"
+            + (", in use" if left.in_use else ""),
+        ]
+        for left in found.left_behind
+    ]
     output.data(table(rows))
+    if any(not left.in_use for left in found.left_behind):
+        output.note("`porter doctor --clean` removes what was left behind and is not in use")

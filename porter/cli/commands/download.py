@@ -44,6 +44,8 @@ def download(
     """Download a model from the Hugging Face Hub or from Kaggle, and verify it."""
     from porter.reporting.text import plural, size, table
 
+    if list_ and source is not None:
+        raise UsageError("--list lists the short names, and needs no model", hint=f"porter download {source}")
     if list_:
         _list(json, source_dialect)
         return

@@ -26,6 +26,14 @@ ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", metavar="FILE", help="A config to use in place of the checkpoint's own."),
 ]
+SourceDialectOption = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="DIALECT",
+        help="The source's dialect, if it could be two, or if the folder holds several checkpoints.",
+    ),
+]
 
 KeyOption = Annotated[
     str | None,
@@ -59,18 +67,28 @@ def inspect(
     mappings: MappingsOption = [],  # noqa: B006
     family: FamilyOption = None,
     config: ConfigOption = None,
+    source_dialect: SourceDialectOption = None,
     key: KeyOption = None,
 ) -> None:
     """Show what a checkpoint holds: a shape table from headers alone."""
     if json + csv + markdown > 1:
         raise UsageError("choose one of --json, --csv and --markdown")
     if as_ is not None:
-        _as(source, as_, full, filter, json, csv, markdown, [*mappings, *map], config, key, family)
+        maps = [*mappings, *map]
+        _as(source, as_, full, filter, json, csv, markdown, maps, config, source_dialect, key, family)
         return
     from porter.api.inspect import inspect as look
     from porter.reporting.shape_table import RIGHT, cells, render
 
-    found = look(source, filter=filter, maps=[*mappings, *map], config=config, key=key, family=family)
+    found = look(
+        source,
+        filter=filter,
+        maps=[*mappings, *map],
+        config=config,
+        source_dialect=source_dialect,
+        key=key,
+        family=family,
+    )
     if source is None:
         output.note(f"no source named: took {found.label}, at {found.source}")
     if json:
@@ -95,6 +113,7 @@ def _as(
     markdown: bool,
     maps: list[Path],
     config: Path | None,
+    source_dialect: str | None,
     key: str | None,
     family: str | None,
 ) -> None:
@@ -102,7 +121,16 @@ def _as(
     from porter.reporting.plans import RIGHT, cells, sources_by_target
     from porter.reporting.text import table
 
-    plan = inspect_as(source, dialect, filter=filter, maps=maps, config=config, key=key, family=family)
+    plan = inspect_as(
+        source,
+        dialect,
+        filter=filter,
+        maps=maps,
+        config=config,
+        source_dialect=source_dialect,
+        key=key,
+        family=family,
+    )
     if json:
         sources = sources_by_target(plan)
         output.as_json(

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from porter.containers.base import Header
 from porter.containers.keras import hdf5
-from porter.containers.torch.torch_zip_entries import Entry, pread, read_entries
+from porter.containers.torch.torch_zip_entries import LOCAL_MAGIC, Entry, pread, read_entries
 from porter.errors import MalformedError, UnsupportedError
 from porter.sources.paths import locate, unsafe_path
 
@@ -29,22 +29,16 @@ TOKENIZER = "assets/tokenizer/vocabulary.spm"
 _MAX_JSON = 64 << 20
 
 
-def is_keras(name: str) -> bool:
-    """Whether a file's name says that it holds Keras weights."""
-    return name.endswith((".weights.h5", ".keras", ".h5"))
-
-
-def holds_keras(root: Path) -> bool:
-    """Whether a directory holds Keras weights."""
-    return (root / INDEX).is_file() or any(is_keras(path.name) for path in root.iterdir())
-
-
 def read_file(root: Path, file: str) -> tuple[Header, ...]:
     """The header of one weight file or archive."""
     path = locate(root, file)
-    return with_arrays(
-        [_read_archive(path, file) if file.endswith(".keras") else hdf5.read_header(path, file)]
-    )
+    with path.open("rb") as stream:
+        archive = _is_archive(stream.fileno(), file)
+    return with_arrays([_read_archive(path, file) if archive else hdf5.read_header(path, file)])
+
+
+def _is_archive(descriptor: int, file: str) -> bool:
+    return file.endswith(".keras") or os.pread(descriptor, len(LOCAL_MAGIC), 0) == LOCAL_MAGIC
 
 
 def with_arrays(headers: Iterable[Header]) -> tuple[Header, ...]:
@@ -64,32 +58,21 @@ def with_arrays(headers: Iterable[Header]) -> tuple[Header, ...]:
 def weights_range(descriptor: int, file: str) -> tuple[int, int]:
     """Where in an open file the HDF5 file lies that holds its weights: its start and its size in bytes."""
     size = os.fstat(descriptor).st_size
-    if not file.endswith(".keras"):
+    if not _is_archive(descriptor, file):
         return 0, size
     entry = read_entries(descriptor, size, file)[WEIGHTS]
     return entry.offset, entry.size
 
 
 def read_directory(root: Path) -> tuple[Header, ...]:
-    """The headers of a directory's weights: a preset's, whole or in shards, or the only file there is.
+    """The headers of a preset's weights, whole or in shards.
 
-    Raises MalformedError where shards, index and `metadata.json` disagree, UnsupportedError where it is
-    not clear which weights are meant.
+    Raises MalformedError where shards, index and `metadata.json` disagree.
     """
-    headers: tuple[Header, ...]
     if (root / WEIGHTS).is_file():
-        headers = (hdf5.read_header(locate(root, WEIGHTS), WEIGHTS),)
-    elif (root / INDEX).is_file():
-        headers = tuple(_read_shards(root))
+        headers: tuple[Header, ...] = (hdf5.read_header(locate(root, WEIGHTS), WEIGHTS),)
     else:
-        names = sorted(path.name for path in root.iterdir() if is_keras(path.name))
-        if len(names) > 1:
-            raise UnsupportedError(
-                f"{root} holds {len(names)} Keras weight files",
-                cause=", ".join(names[:5]),
-                hint="name the file that you mean",
-            )
-        return read_file(root, names[0])
+        headers = tuple(_read_shards(root))
     if (root / METADATA).is_file():
         _check_count(_json(locate(root, METADATA).read_bytes(), METADATA), headers, METADATA)
     return with_arrays(headers)

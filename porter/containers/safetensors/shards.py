@@ -1,13 +1,14 @@
-"""The safetensors files of a checkpoint directory: which they are, their headers, and the index of shards.
+"""Safetensors files and the index of shards: one file's header, and what an index says of several.
 
-Only headers are read, never a weight. Shards, index and headers must agree.
+Only headers are read, never a weight. An index says which files there are; where it disagrees with them about
+a tensor, the files are right, as they are for transformers.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import stat
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from porter.containers.base import Header
@@ -20,15 +21,11 @@ from porter.containers.safetensors.safetensors_header import (
     some,
     strict_json,
 )
-from porter.errors import MalformedError, PorterError, UsageError
+from porter.errors import MalformedError, PorterError
 from porter.sources.paths import locate, unsafe_path
 
 # Bytes. The largest published indexes (90,000 tensors) take 9 MB.
 MAX_INDEX = 100_000_000
-
-_SINGLE_FILES = ("model.safetensors", "lit_model.safetensors")
-_MAIN_INDEX = "model.safetensors.index.json"
-_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<total>\d{5})\.safetensors")
 
 
 def read_header(path: Path, file: str) -> Header:
@@ -76,88 +73,26 @@ def read_index(path: Path) -> dict[str, str]:
     return weight_map
 
 
-def read_checkpoint_headers(directory: Path) -> list[Header]:
-    """The headers of all weight files of a checkpoint directory, ordered by file name.
-
-    An index decides which files those are; without one `model.safetensors`, `lit_model.safetensors`, the
-    only safetensors file, or one complete set of numbered shards. Raises MalformedError where shards,
-    index and headers disagree, UsageError where it is not clear which files are meant.
-    """
-    try:
-        names = sorted(entry.name for entry in directory.iterdir() if not entry.name.startswith("."))
-    except OSError as error:
-        raise UsageError(f"{directory} cannot be listed", cause=error.strerror) from error
-    index = _find_index(names, directory)
-    weight_map = read_index(locate(directory, index)) if index else None
-    if index and weight_map is not None:
-        files = sorted(set(weight_map.values()))
-        check_shards_exist(files, weight_map, directory, index)
-    else:
-        files = _find_files(names, directory)
-    headers = [read_header(locate(directory, file), file) for file in files]
-    holders = holders_of(headers)
-    if index and weight_map is not None:
-        check_index(weight_map, holders, index)
-    return headers
-
-
-def _find_index(names: list[str], directory: Path) -> str | None:
-    indexes = [name for name in names if name.endswith(".safetensors.index.json")]
-    if _MAIN_INDEX in indexes:
-        return _MAIN_INDEX
-    if len(indexes) > 1:
-        raise _ambiguous(directory, indexes)
-    return indexes[0] if indexes else None
-
-
-def _find_files(names: list[str], directory: Path) -> list[str]:
-    files = [name for name in names if name.endswith(".safetensors")]
-    for single in _SINGLE_FILES:
-        if single in files:
-            return [single]
-    if not files:
-        raise UsageError(f"no safetensors file in {directory}")
-    shards = [_SHARD.fullmatch(name) for name in files]
-    if len(files) == 1 and shards[0] is None:
-        return files
-    sets = {(shard["stem"], int(shard["total"])) if shard else None for shard in shards}
-    only = next(iter(sets))
-    if len(sets) > 1 or only is None:
-        raise _ambiguous(directory, files)
-    stem, total = only
-    expected = [f"{stem}-{number:05d}-of-{total:05d}.safetensors" for number in range(1, total + 1)]
-    if missing := sorted(set(expected) - set(files)):
-        raise MalformedError(
-            f"{directory.name}: {len(missing)} of {total} shards are missing",
-            cause=f"expected {some(missing)}, found {some(files)}",
-            hint="download the checkpoint again",
-        )
-    if unexpected := sorted(set(files) - set(expected)):
-        refuse(directory.name, f"expected shards 1 to {total}, found {some(unexpected)}")
-    return files
-
-
-def _ambiguous(directory: Path, names: list[str]) -> UsageError:
-    return UsageError(
-        f"{directory} holds more than one set of weights",
-        cause=f"found {some(names)}",
-        hint="keep each set in a directory of its own, or add an index",
+def check_shards_exist(
+    files: Sequence[str], weight_map: Mapping[str, str], directory: Path, index: str
+) -> None:
+    """Raises MalformedError that says which shards of an index are missing, and what they should hold."""
+    missing = [file for file in files if not locate(directory, file).is_file()]
+    if not missing:
+        return
+    tensors = sorted(name for name, shard in weight_map.items() if shard in missing)
+    raise MalformedError(
+        f"shard {missing[0]} is missing"
+        if len(missing) == 1
+        else f"{len(missing)} of {len(files)} shards are missing: {some(missing)}",
+        cause=f"{index} expects {'it' if len(missing) == 1 else 'them'} to hold {len(tensors)} tensors: "
+        f"{some(tensors)}",
+        hint="download the checkpoint again",
     )
 
 
-def check_shards_exist(files: list[str], weight_map: dict[str, str], directory: Path, index: str) -> None:
-    for file in files:
-        if not locate(directory, file).is_file():
-            tensors = sorted(name for name, shard in weight_map.items() if shard == file)
-            raise MalformedError(
-                f"shard {file} is missing",
-                cause=f"{index} expects it to hold {len(tensors)} tensors: {some(tensors)}",
-                hint="download the checkpoint again",
-            )
-
-
-def holders_of(headers: list[Header]) -> dict[str, str]:
-    """Which file holds each tensor."""
+def holders_of(headers: Iterable[Header]) -> dict[str, str]:
+    """Which file holds each tensor. Raises MalformedError where two do: which is meant, no index can say."""
     holders: dict[str, str] = {}
     for header in headers:
         for tensor in header.tensors:
@@ -167,12 +102,21 @@ def holders_of(headers: list[Header]) -> dict[str, str]:
     return holders
 
 
-def check_index(weight_map: dict[str, str], holders: dict[str, str], index: str) -> None:
-    for name, file in weight_map.items():
-        holder = holders.get(name)
-        if holder != file:
-            found = f"found it in {holder}" if holder else "found it nowhere"
-            refuse(file, f"expected it here by {index}, {found}", name)
-    for name, file in holders.items():
-        if name not in weight_map:
-            refuse(file, f"expected only tensors that {index} lists, found one that it does not", name)
+def index_remarks(weight_map: Mapping[str, str], holders: Mapping[str, str], index: str) -> tuple[str, ...]:
+    """Where an index and its shards disagree. transformers reads all tensors of all shards that an index
+    names, whatever else it says; what is missing then, the proof of coverage finds."""
+    absent = sorted(name for name in weight_map if name not in holders)
+    unlisted = sorted(name for name in holders if name not in weight_map)
+    moved = sorted(name for name, file in weight_map.items() if holders.get(name, file) != file)
+    remarks = []
+    if absent:
+        remarks.append(f"{index} lists {_tensors(absent)} that no shard holds")
+    if unlisted:
+        remarks.append(f"{index} does not list {_tensors(unlisted)} that its shards hold; read all the same")
+    if moved:
+        remarks.append(f"{index} lists {_tensors(moved)} in another shard than the one that holds it")
+    return tuple(remarks)
+
+
+def _tensors(names: list[str]) -> str:
+    return f"{len(names)} tensor{'s' if len(names) > 1 else ''} ({some(names)})"

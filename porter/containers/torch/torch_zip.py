@@ -11,35 +11,29 @@ Format: torch's `serialization.py` and `caffe2/serialize/inline_container.cc` (2
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import stat
 import zlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from porter.containers.base import Header
 from porter.containers.safetensors.safetensors_header import check_name, some
-from porter.containers.safetensors.shards import check_index, check_shards_exist, holders_of, read_index
 from porter.containers.torch.torch_pickle import MAX_PICKLE, unpickle
 from porter.containers.torch.torch_state import find_state, place_tensor, unwrapped
 from porter.containers.torch.torch_zip_entries import LOCAL_MAGIC, Entry, pread, read_entries, refuse
-from porter.errors import PorterError, UnsupportedError, UsageError
+from porter.errors import PorterError, UnsupportedError
 from porter.sources.paths import locate
 
 CONTAINER = "torch"
-SUFFIXES = (".pth", ".bin", ".pt", ".ckpt")
+
+# Where a header's metadata keep the names as they are stored, by the names without what wrappers put in.
+STORED_NAMES = "torch.stored_names"
 
 # In a header's metadata: the key that the state dict stands under.
 WRAP = "torch.wrapped_under"
-
-_MAIN_INDEX = "pytorch_model.bin.index.json"
-_INDEX_SUFFIX = ".bin.index.json"
-_SINGLE_FILES = ("pytorch_model.bin", "lit_model.pth")
-
-# What trainers put beside the weights, in torch's format too.
-_NO_WEIGHTS = ("training_args.bin", "optimizer*", "scheduler*", "rng_state*", "scaler*")
 
 _RESAVE = "save it again where it comes from: torch.save(torch.load(file, weights_only=True), new_file)"
 
@@ -58,65 +52,21 @@ def read_header(path: Path, file: str, key: str | None = None) -> Header:
     return _strip([_read_raw(path, file, key)])[0]
 
 
-def read_checkpoint_headers(directory: Path, key: str | None = None) -> list[Header]:
-    """The headers of all torch files of a checkpoint directory, ordered by file name.
-
-    An index decides which those are; without one `pytorch_model.bin`, `lit_model.pth`, or the only file with
-    one of the SUFFIXES that may hold weights. Raises MalformedError where shards and index disagree,
-    UsageError where it is not clear which file is meant.
-    """
-    try:
-        names = sorted(entry.name for entry in directory.iterdir() if not entry.name.startswith("."))
-    except OSError as error:
-        raise UsageError(f"{directory} cannot be listed", cause=error.strerror) from error
-    indexes = [name for name in names if name.endswith(_INDEX_SUFFIX)]
-    if _MAIN_INDEX in indexes:
-        indexes = [_MAIN_INDEX]
-    if len(indexes) > 1:
-        raise _ambiguous(directory, indexes)
-    if not indexes:
-        file = _only_file(names, directory)
-        return [read_header(locate(directory, file), file, key)]
-    weight_map = read_index(locate(directory, indexes[0]))
-    files = sorted(set(weight_map.values()))
-    check_shards_exist(files, weight_map, directory, indexes[0])
-    headers = [_read_raw(locate(directory, file), file, key) for file in files]
-    # The index lists names as they are stored.
-    check_index(weight_map, holders_of(headers), indexes[0])
-    return _strip(headers)
-
-
-def _only_file(names: list[str], directory: Path) -> str:
-    for single in _SINGLE_FILES:
-        if single in names:
-            return single
-    files = [
-        name
-        for name in names
-        if name.endswith(SUFFIXES) and not any(fnmatch.fnmatch(name, other) for other in _NO_WEIGHTS)
-    ]
-    if not files:
-        raise UsageError(f"no torch file with weights in {directory}")
-    if len(files) > 1:
-        raise _ambiguous(directory, files)
-    return files[0]
-
-
-def _ambiguous(directory: Path, names: list[str]) -> UsageError:
-    return UsageError(
-        f"{directory} holds more than one torch file",
-        cause=f"found {some(names)}",
-        hint="name the file that you mean, or add an index",
-    )
+def read_headers(directory: Path, files: Sequence[str], key: str | None = None) -> tuple[Header, ...]:
+    """The headers of files that are one checkpoint; what wrappers put into names is taken out of all."""
+    return tuple(_strip([_read_raw(locate(directory, file), file, key) for file in files]))
 
 
 def _strip(headers: list[Header]) -> list[Header]:
     """Take what wrappers put into names out of them."""
     bare = unwrapped(tensor.name for header in headers for tensor in header.tensors)
-    return [
-        replace(header, tensors=tuple(tensor._replace(name=bare[tensor.name]) for tensor in header.tensors))
-        for header in headers
-    ]
+    stripped = []
+    for header in headers:
+        tensors = tuple(tensor._replace(name=bare[tensor.name]) for tensor in header.tensors)
+        changed = {bare[t.name]: t.name for t in header.tensors if bare[t.name] != t.name}
+        metadata = {**header.metadata, STORED_NAMES: changed} if changed else header.metadata
+        stripped.append(replace(header, tensors=tensors, metadata=metadata))
+    return stripped
 
 
 def _read_raw(path: Path, file: str, key: str | None = None) -> Header:

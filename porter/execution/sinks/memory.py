@@ -2,110 +2,62 @@
 
 from __future__ import annotations
 
-import hashlib
-import threading
-from bisect import bisect_right
-from collections.abc import Iterable, Mapping
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Iterable
 
 from porter.containers.base import OutputFile, StoredTensor
-from porter.errors import PorterError
 from porter.execution.buffers import LARGE
-from porter.execution.sinks.base import Ranges
+from porter.execution.sinks.tensors import TensorSink, TensorWriter
 from porter.execution.writers import Writer
 from porter.system import anonymous_memory
 
 
-class MemoryWriter:
-    """The tensors of an output file; nothing of what would surround them. Zeros until they are written."""
+class MemoryWriter(TensorWriter):
+    """The tensors of an output file. Zeros until they are written."""
 
     readable = True
 
-    def __init__(self, name: str, size: int, tensors: Iterable[StoredTensor]) -> None:
-        self.name, self.size = name, size
-        self.stopped = threading.Event()
-        self._starts: list[int] = []
-        self._held: list[memoryview] = []
-        places = {tensor.offset: tensor.nbytes for tensor in tensors if tensor.nbytes}
-        for start, nbytes in sorted(places.items()):
-            self._starts.append(start)
-            room = anonymous_memory(nbytes) if nbytes >= LARGE else memoryview(bytearray(nbytes))
-            self._held.append(room)
+    def __init__(self, file: OutputFile) -> None:
+        super().__init__(file)
+        self._held: dict[int, memoryview] = {}
+        for tensor in file.tensors:
+            if tensor.nbytes and tensor.offset not in self._held:
+                large = tensor.nbytes >= LARGE
+                room = anonymous_memory(tensor.nbytes) if large else memoryview(bytearray(tensor.nbytes))
+                self._held[tensor.offset] = room
 
-    def at(self, offset: int, length: int) -> memoryview:
-        """The bytes from `offset` on, which have to be of one tensor, else PorterError."""
-        index = bisect_right(self._starts, offset) - 1
-        start = offset - self._starts[index] if index >= 0 else -1
-        if start < 0 or start + length > len(self._held[index]):
-            raise PorterError(f"{self.name}: the plan writes outside a tensor", cause=f"at byte {offset}")
-        return self._held[index][start : start + length]
+    def content(self, tensor: StoredTensor) -> memoryview:
+        """All bytes of a tensor."""
+        return self._held[tensor.offset] if tensor.nbytes else memoryview(b"")
 
-    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
-        self.at(offset, len(data))[:] = data
+    def take(self, tensor: StoredTensor, start: int, data: memoryview) -> None:
+        self._held[tensor.offset][start : start + len(data)] = data
 
     def read(self, view: memoryview, offset: int) -> None:
-        view[:] = self.at(offset, len(view))
-
-    def begin_writeback(self, offset: int, length: int) -> None:
-        pass
-
-    def finish(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
+        tensor, start = self.places.at(offset, len(view))
+        view[:] = self._held[tensor.offset][start : start + len(view)]
 
 
-class MemorySink:
+class MemorySink(TensorSink):
     """`tensors` are there after `commit`: bytes by name. Small files are in `files`."""
 
-    frames = False
-    ordered = False
-    resumable = False
-
     def __init__(self) -> None:
+        super().__init__()
         self.tensors: dict[str, memoryview] = {}
         self.files: dict[str, bytes] = {}
-        self._writers: dict[str, tuple[OutputFile, MemoryWriter]] = {}
+        self._made: list[tuple[OutputFile, MemoryWriter]] = []
         self._files: dict[str, bytes] = {}
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._writers, self._files = {}, {}
-
-    def begin(self, key: Mapping[str, Any]) -> Mapping[str, Ranges]:
-        return {}
-
-    def create(self, file: OutputFile) -> MemoryWriter:
-        if file.name not in self._writers:
-            self._writers[file.name] = file, MemoryWriter(file.name, file.size, file.tensors)
-        return self._writers[file.name][1]
-
-    def reserve(self, writer: Writer) -> None:
-        pass
-
-    def note(self, writer: Writer, start: int, end: int, crc: int | None) -> None:
-        pass
-
-    def flush(self) -> None:
-        pass
-
-    def close(self, writer: Writer) -> None:
-        pass
+    def writer(self, file: OutputFile) -> Writer:
+        writer = MemoryWriter(file)
+        self._made.append((file, writer))
+        return writer
 
     def put(self, name: str, pieces: Iterable[bytes]) -> tuple[str, int]:
-        content = b"".join(pieces)
-        self._files[name] = content
-        return f"sha256:{hashlib.sha256(content).hexdigest()}", len(content)
+        self._files[name] = b"".join(pieces)
+        return super().put(name, [self._files[name]])
 
     def commit(self) -> None:
-        for file, writer in self._writers.values():
-            for tensor in file.tensors:
-                held = writer.at(tensor.offset, tensor.nbytes) if tensor.nbytes else memoryview(b"")
-                self.tensors[tensor.name] = held
+        self.tensors = {
+            tensor.name: writer.content(tensor) for file, writer in self._made for tensor in file.tensors
+        }
         self.files = dict(self._files)

@@ -6,16 +6,21 @@ never more than what was asked for, even from a server that ignores ranges.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from porter.errors import PorterError
+from porter.errors import ChangedError, PorterError
 from porter.sources.hub.hub_errors import http_error, translated
 from porter.sources.hub.listing import RepoFile, RepoListing
 from porter.sources.names import HubReference
+
+# Git's names are SHA-1, those of large files SHA-256.
+_DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 # The Hub redirects once, a mirror perhaps twice.
 _MAX_REDIRECTS = 5
@@ -28,6 +33,10 @@ _TRANSIENT = (408, 429, 500, 502, 503, 504)
 
 # A mirror may send its reader on to the Hub itself, whose token it is.
 _HUB = ("https", "huggingface.co", 443)
+
+
+class UnfitAnswer(PorterError):
+    """What came is not what was asked for: as after a disconnect, it is asked for again."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,7 @@ class RangeReader:
                 try:
                     self._read(file, start, view, known, stopped)
                     return
-                except http_error() as error:
+                except (http_error(), UnfitAnswer) as error:
                     # What the Hub has signed for one reader holds for a while only.
                     self._located.pop(file.name, None)
                     status = getattr(getattr(error, "response", None), "status_code", 503)
@@ -96,9 +105,13 @@ class RangeReader:
             )
             with request as response:
                 if response.has_redirect_location:
+                    _check_content(file, self.listing.commit, response.headers)
                     url = urljoin(url, response.headers["Location"])
                     continue
                 hf_raise_for_status(response)
+                if url == home:
+                    _check_content(file, self.listing.commit, response.headers)
+                _check_range(file, start, len(view), response)
                 _fill(view, response, start, stopped)
                 if url != home:
                     self._located[file.name] = url
@@ -122,10 +135,55 @@ def _fill(view: memoryview, response: Any, start: int, stopped: threading.Event 
         done += len(part)
         if done == len(view):
             return
-    raise PorterError(
+    raise UnfitAnswer(
         "the Hub sent less than was asked for",
         cause=f"expected {len(view)} bytes, found {done}",
         hint="run it again",
+    )
+
+
+def _check_content(file: RepoFile, commit: str, headers: Mapping[str, str]) -> None:
+    """Raises ChangedError where the Hub itself says that it answers for other content than was listed."""
+    found = headers.get("X-Repo-Commit")
+    if found is not None and found != commit:
+        raise ChangedError(
+            f"{file.name} is answered for at another commit",
+            cause=f"expected {commit}, found {found:.80}",
+            hint="nothing was published; run it again",
+        )
+    etag = headers.get("X-Linked-ETag") or headers.get("ETag")
+    if etag is None or file.etag is None:
+        return
+    name = etag.removeprefix("W/").strip('"')
+    if _DIGEST.fullmatch(name) and len(name) == len(file.etag) and name != file.etag:
+        raise ChangedError(
+            f"{file.name} is not the file that was planned for",
+            cause=f"expected {file.etag}, the Hub has {name}",
+            hint="nothing was published; run it again",
+        )
+
+
+def _check_range(file: RepoFile, start: int, length: int, response: Any) -> None:
+    """Raises UnfitAnswer for bytes that are not those which were asked for."""
+    encoding = response.headers.get("Content-Encoding", "identity")
+    if encoding != "identity":
+        raise _unfit(file, "bytes as they are stored", f"them in the encoding {encoding:.40}")
+    if response.status_code == 206:
+        stated = response.headers.get("Content-Range", "")
+        wanted = f"bytes {start}-{start + length - 1}/{file.size}"
+        if stated != wanted:
+            raise _unfit(file, wanted, stated[:80] or "no Content-Range")
+        return
+    stated = response.headers.get("Content-Length")
+    if stated != str(file.size):
+        raise _unfit(file, f"a file of {file.size} bytes", f"one of {stated or 'no stated length'}")
+
+
+def _unfit(file: RepoFile, expected: str, found: str) -> UnfitAnswer:
+    return UnfitAnswer(
+        f"the answer for {file.name} is not what was asked for",
+        cause=f"expected {expected}, found {found}",
+        hint="run it again; is there a proxy or a login page in between?",
     )
 
 

@@ -1,21 +1,24 @@
 """The files of a repository as values: which of them a checkpoint needs, and whether all are here.
 
-No network. By default one kind of weights is chosen, safetensors before `.bin` before `.pth` and `.ckpt`
-before Keras'; GGUF, Flax and ONNX files only when they are asked for by pattern.
+No network. By default one checkpoint's weights are chosen, in the order of `weight_files`; GGUF, Flax and
+ONNX files only when they are asked for by pattern.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from porter.errors import MalformedError, UsageError
+from porter.sources.choose_weights import Wanted, choose
+from porter.sources.weight_files import ADAPTERS, WeightSet, fits, weight_sets
 
-_CONFIGS = frozenset({"config.json", "generation_config.json"})
+# LitGPT's own besides Hugging Face's: without its model_config.yaml, its weights say too little.
+_LITGPT_CONFIG = "model_config.yaml"
+_CONFIGS = frozenset({"config.json", "generation_config.json", _LITGPT_CONFIG})
 _TOKENIZER = frozenset(
     {
         "tokenizer.model",
@@ -27,29 +30,14 @@ _TOKENIZER = frozenset(
         "vocab.txt",
         "merges.txt",
         "spiece.model",
+        "sentencepiece.bpe.model",
+        "tekken.json",
         "chat_template.jinja",
         "chat_template.json",
     }
 )
 # What a Keras preset has besides, each read by KerasHub.
 _PRESET = ("metadata.json", "preprocessor.json", "task.json", "assets/tokenizer/*")
-_KERAS = (
-    # A preset's weights; beside them there may be those of a task, which hold the same and more.
-    re.compile(r"model(_\d{5})?\.weights\.h5"),
-    re.compile(r".+\.(weights\.h5|keras)"),
-)
-_KERAS_INDEX = "model.weights.json"
-# In order of preference; one entry's files replace all later ones.
-_WEIGHTS = (
-    # The names that transformers writes; a repository may hold other safetensors with the same weights.
-    re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors"),
-    re.compile(r".+\.safetensors"),
-    re.compile(r"pytorch_model(-\d{5}-of-\d{5})?\.bin"),
-    re.compile(r".+\.(pth|pt|ckpt)"),
-    *_KERAS,
-)
-_INDEXES = {".safetensors": ".safetensors.index.json", ".bin": ".bin.index.json"}
-_NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<total>\d{5})(?P<suffix>\.\w+)")
 
 
 @dataclass(frozen=True)
@@ -106,44 +94,60 @@ def select(
     return chosen
 
 
-def weights(files: Iterable[RepoFile], *, keras: bool = False) -> list[RepoFile]:
-    """The weight files of the preferred kind at the top of a repository, and their index if there is one."""
-    top = [file for file in files if "/" not in file.name]
-    for pattern in _KERAS if keras else _WEIGHTS:
-        if found := [file for file in top if pattern.fullmatch(file.name)]:
-            if pattern in _KERAS:
-                return found + [file for file in top if file.name == _KERAS_INDEX]
-            suffix = _INDEXES.get(PurePosixPath(found[0].name).suffix)
-            stems = {_stem(file.name) for file in found}
-            indexes = [
-                file
-                for file in top
-                if suffix and file.name.endswith(suffix) and file.name.removesuffix(suffix) in stems
-            ]
-            return found + indexes
-    return []
+def weights(
+    files: Iterable[RepoFile],
+    *,
+    keras: bool = False,
+    wanted: Wanted | None = None,
+    to_read: str | None = None,
+) -> tuple[list[RepoFile], tuple[str, ...]]:
+    """The weight files at the top of a repository that are read unasked, and their index if there is one;
+    remarks on what was taken before what.
+
+    Where nothing says which of several sets is meant, all of them are fetched. With `to_read`, a label of the
+    repository, they are to be read, and UsageError is raised as it is for a directory.
+    """
+    top = {file.name: file for file in files if "/" not in file.name}
+    sets = [item for item in weight_sets(top) if _unasked(item, keras)]
+    if not sets:
+        # An adapter alone can be downloaded, and whoever opens it is told what it is.
+        return [file for name, file in top.items() if fits(name, ADAPTERS)], ()
+    try:
+        chosen, remarks = choose(sets, to_read or "the repository", wanted)
+    except UsageError:
+        if to_read is not None:
+            raise
+        kind = [item for item in sets if item.framework == sets[0].framework]
+        names = [name for item in kind if item.container == sets[0].container for name in _names(item)]
+        return [top[name] for name in dict.fromkeys(names)], ()
+    return [top[name] for name in _names(chosen)], remarks
+
+
+def _names(item: WeightSet) -> list[str]:
+    return [*item.files, *([item.index] if item.index and item.index not in item.files else [])]
+
+
+def _unasked(item: WeightSet, keras: bool) -> bool:
+    if item.container == "hdf5":
+        return item.name.endswith((".weights.h5", ".keras"))
+    return not keras and item.container != "gguf"
 
 
 def complete(directory: Path) -> bool:
     """Whether a directory holds a config and every weight file that its index or their numbers call for."""
     names = {path.name for path in directory.iterdir() if path.is_file()}
-    for suffix, pattern in ((".safetensors", _WEIGHTS[1]), (".bin", _WEIGHTS[2])):
-        indexes = [name for name in names if name.endswith(_INDEXES[suffix])]
-        found = [name for name in names if pattern.fullmatch(name)]
-        if indexes or found:
-            whole = all(_shards_present(directory, index) for index in indexes) and _numbers_complete(found)
-            return whole and "config.json" in names
-    if any(name.endswith(".gguf") for name in names):
-        return True
-    if "config.json" not in names:
-        return any(name.endswith(".keras") for name in names)
-    if _KERAS_INDEX in names and not any(_WEIGHTS[3].fullmatch(name) for name in names):
-        return _shards_present(directory, _KERAS_INDEX)
-    return any(pattern.fullmatch(name) for pattern in _WEIGHTS[3:] for name in names)
+    sets = [item for item in weight_sets(names) if item.container == "gguf" or _unasked(item, False)]
+    if not sets:
+        return False
+    first = sets[0]
+    if first.container == "gguf":
+        return not first.missing
+    whole = not first.missing if first.index is None else _shards_present(directory, first.index)
+    return whole and (first.name.endswith(".keras") or not names.isdisjoint(("config.json", _LITGPT_CONFIG)))
 
 
 def _default(files: Sequence[RepoFile], keras: bool) -> list[RepoFile]:
-    chosen = weights(files, keras=keras)
+    chosen, _ = weights(files, keras=keras)
     if not chosen and keras:
         raise UsageError(
             "the repository holds no Keras weights", cause=f"it holds {_some(file.name for file in files)}"
@@ -171,11 +175,6 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, f"{p}*" if p.endswith("/") else p) for p in patterns)
 
 
-def _stem(name: str) -> str:
-    shard = _NUMBERED.fullmatch(name)
-    return shard["stem"] if shard else PurePosixPath(name).stem
-
-
 def _shards_present(directory: Path, index: str) -> bool:
     try:
         homes = json.loads((directory / index).read_bytes())["weight_map"].values()
@@ -185,14 +184,6 @@ def _shards_present(directory: Path, index: str) -> bool:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         # Broken: whoever opens the checkpoint says how; here it only means that it is not complete.
         return False
-
-
-def _numbers_complete(names: list[str]) -> bool:
-    sets: dict[tuple[str, int], set[int]] = {}
-    for name in names:
-        if shard := _NUMBERED.fullmatch(name):
-            sets.setdefault((shard["stem"], int(shard["total"])), set()).add(int(shard["number"]))
-    return all(numbers == set(range(1, total + 1)) for (_, total), numbers in sets.items())
 
 
 def _check_path(name: str) -> None:

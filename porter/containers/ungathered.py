@@ -1,0 +1,67 @@
+"""Folders that are no whole model: adapters, and the parts that distributed training leaves.
+
+They are named as what they are, with the command that makes a checkpoint of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from porter.containers.storage_kinds import adapter_kind
+from porter.errors import UnsupportedError
+from porter.sources.weight_files import container_by_suffix
+
+
+def refuse_adapter(label: str, names: Sequence[str]) -> None:
+    """Raises UnsupportedError for an adapter alone: it is a change to a model and not a model."""
+    adapters = [name for name in names if adapter_kind(name) is not None]
+    weights = [*adapters, *(name for name in names if container_by_suffix(name) and name not in adapters)]
+    if not adapters:
+        return
+    if len(adapters) < len(weights):
+        if "adapter_config.json" not in names:
+            return
+        whole = next(name for name in weights if name not in adapters)
+        # transformers would load the base model that the adapter names, and the adapter on top of it.
+        raise UnsupportedError(
+            f"{label} holds a model and an adapter that is not merged into it",
+            cause=f"{adapters[0]} beside {whole}: a model loaded from there has both",
+            hint=f"merge it first: peft's merge_and_unload(), then save_pretrained(); or name {whole} to "
+            "leave the adapter out",
+        )
+    name = adapters[0]
+    kind = adapter_kind(name)
+    assert kind is not None
+    raise UnsupportedError(
+        f"{label} is an adapter, not a whole model",
+        cause=f"found {name}, which holds changes to the weights of another checkpoint",
+        hint=kind.hint,
+    )
+
+
+def refuse_ungathered(root: Path) -> None:
+    """Raises UnsupportedError for a folder of torch's distributed checkpoint, or of DeepSpeed's, whose parts
+    have to be gathered first."""
+    found = next(root.glob("*.distcp"), None) or next(root.glob("*/*.distcp"), None)
+    if found is not None:
+        folder = found.parent
+        if (folder / "meta.pt").is_file():
+            hint = f"fabric consolidate {folder}"
+        else:
+            hint = (
+                f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {folder} model.pt, "
+                "and convert model.pt with --config"
+            )
+        raise UnsupportedError(
+            f"{root} is a distributed checkpoint of torch, in parts",
+            cause=f"found {found.relative_to(root)}: each process wrote its own part of every tensor",
+            hint=f"gather it first: {hint}",
+        )
+    part = next(root.glob("*_states.pt"), None) or next(root.glob("*/*_states.pt"), None)
+    if part is not None or (root / "zero_to_fp32.py").is_file():
+        raise UnsupportedError(
+            f"{root} is a checkpoint of DeepSpeed, in parts",
+            cause=f"found {(part or root / 'zero_to_fp32.py').relative_to(root)}",
+            hint=f"gather it first: python zero_to_fp32.py . OUT, in {root} (the script is DeepSpeed's)",
+        )
