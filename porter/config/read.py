@@ -8,7 +8,7 @@ table does not know, is an error that names the file and the field.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -136,9 +136,9 @@ class ConfigReader:
         if entry.has_fixed:
             return self._derived(entry, entry.fixed)
         if self.canonical.hyperparameters[name].required:
-            field = self._place(entry.fields[0]) if entry.fields else repr(name)
+            field = self._place(entry.fields[0]) if entry.fields else name
             raise MalformedError(
-                f"{self._file}: the field {field} is missing",
+                f"{self._file}: the field {field!r} is missing",
                 cause=f"it holds {name}, which the family {self.canonical.family} needs",
             )
         return self.canonical.hyperparameters[name].neutral
@@ -183,7 +183,7 @@ class ConfigReader:
         return {
             "field": lambda path: get(self._merged, Pattern(path).filled(extra or {}))[1],
             "given": lambda path: get(self._merged, path)[0],
-            "is_list": lambda value: isinstance(value, list),
+            "is_list": lambda value: isinstance(value, Sequence) and not isinstance(value, str),
             "floor": math.floor,
             "has": lambda tensor: tensor in self.shapes,
             "shape": shape,

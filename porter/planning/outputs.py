@@ -130,6 +130,10 @@ def _unstated(identity: Identity, target: Dialect, hyperparameters: Mapping[str,
             notes.append(f"{title} does not state {name}; {value!r} is written")
         if lost and not assumed:
             notes.append(f"{target.title} has no place for {name} ({value!r}), which is left out")
+    for table in (identity.words or identity.dialect, target):
+        for caution in table.config.caution.values():
+            if caution.when.evaluate(hyperparameters.__getitem__) and caution.say not in notes:
+                notes.append(caution.say)
     return notes
 
 

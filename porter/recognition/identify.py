@@ -340,7 +340,8 @@ def _candidates(
             if file is None or checkpoint.container not in dialect.files.readable:
                 continue
             override = config if config is not None and config.suffix == Path(file).suffix else None
-            called = override.name if override is not None else file
+            own = f"{checkpoint.label}'s metadata" if file == "(metadata)" else file
+            called = override.name if override is not None else own
             if file not in raws:
                 raws[file] = raw_config(checkpoint, file, override)
             raw = raws[file]

@@ -281,6 +281,8 @@ def _check_config(dialect: Dialect, canonical: Canonical) -> None:
             )
         if isinstance(value, Expression):
             _names(value, names | {"layer"}, where, name, READING)
+    for name, caution in dialect.config.caution.items():
+        _names(caution.when, names, start, name)
     held = {entry.write_to: entry for entry in dialect.config.fields.values()}
     for name, (value, where) in dialect.config.write.items():
         if name in held and not isinstance(value, Expression):

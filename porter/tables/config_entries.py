@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from porter.layout import Expression
-from porter.tables.model import ConfigTable, Constant, FieldEntry, MergedDict, TableError, Where
+from porter.tables.model import Caution, ConfigTable, Constant, FieldEntry, MergedDict, TableError, Where
 from porter.tables.table_parts import expression_at
 from porter.tables.toml_source import TableSource
 
 _CONFIG_KEYS = {
     *("file", "match", "fields", "write", "require", "known", "float32"),
-    *("section", "optional", "recognise", "borrow", "published", "merge", "outer"),
+    *("section", "optional", "recognise", "borrow", "published", "merge", "outer", "caution"),
 }
+_SPELLINGS = {"float", "int", "number"}
 _MERGE_KEYS = {"first", "base", "update", "fill", "kind", "keys"}
 _ENTRY_KEYS = {
     "field",
@@ -49,6 +50,7 @@ def load_config(chain: list[TableSource]) -> ConfigTable:
     merge: dict[str, MergedDict] = {}
     merged: dict[str, dict[str, Any]] = {}
     outer: dict[str, str] = {}
+    caution: dict[str, Caution] = {}
     for source in chain:
         config = source.data.get("config", {})
         for key in config:
@@ -64,6 +66,10 @@ def load_config(chain: list[TableSource]) -> ConfigTable:
         optional = bool(config.get("optional", optional))
         borrow = tuple(config.get("borrow", borrow))
         outer |= config.get("outer", {})
+        for name, value in config.get("caution", {}).items():
+            caution[name] = Caution(
+                expression_at(value["when"], source.where("config", "caution", name)), value["say"]
+            )
         for name, value in config.get("merge", {}).items():
             merged[name] = {**merged.get(name, {}), **value}
             merge[name] = _merged(name, merged[name], source.where("config", "merge", name))
@@ -97,6 +103,7 @@ def load_config(chain: list[TableSource]) -> ConfigTable:
         published,
         merge,
         outer,
+        caution,
     )
 
 
@@ -133,6 +140,10 @@ def _entry(name: str, raw: Any, where: Where) -> FieldEntry:
             raise TableError(
                 where, f"{name}: unknown key `{key}`", hint=f"known: {', '.join(sorted(_ENTRY_KEYS))}"
             )
+    if spec.get("as", "float") not in _SPELLINGS:
+        raise TableError(
+            where, f"{name}: unknown spelling `{spec['as']}`", hint=f"known: {', '.join(sorted(_SPELLINGS))}"
+        )
     field = spec.get("field", [])
     fields = (field,) if isinstance(field, str) else tuple(field)
     return FieldEntry(

@@ -180,6 +180,14 @@ class Constant:
 
 
 @dataclass(frozen=True)
+class Caution:
+    """What a user has to be told of a framework, where a condition on the hyperparameters holds."""
+
+    when: Expression
+    say: str
+
+
+@dataclass(frozen=True)
 class MergedDict:
     """One dict that a framework makes of several places of its config, under a name that fields can read.
 
@@ -204,7 +212,8 @@ class ConfigTable:
     `section` is the part of the file that the fields stand in. With `optional`, weights that `recognise`
     holds for may come without a config; `borrow` names dialects whose config may stand in for it. Weights
     without a config are taken to have what is `published`, where their shapes do not say. `require` gives the
-    values of a field that the family covers, None for any. `merge` makes one dict of several; `outer` are
+    values of a field that the family covers, None for any. `merge` makes one dict of several; `caution` is
+    what the framework does otherwise than its config says. `outer` are
     fields that stand beside the section and go before its own, which are read where the outer one is left
     out ("inner") or never ("ignore").
     """
@@ -223,6 +232,7 @@ class ConfigTable:
     published: Mapping[str, tuple[Any, Where]] = field(default_factory=dict)
     merge: Mapping[str, MergedDict] = field(default_factory=dict)
     outer: Mapping[str, str] = field(default_factory=dict)
+    caution: Mapping[str, Caution] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -352,3 +352,34 @@ def test_float32_is_read_as_the_shortest_decimal(stored, short):
 def test_shortening_keeps_the_float32(value):
     found = shortest_float32(value)
     assert math.isnan(found) if math.isnan(value) else struct.pack("<f", found) == struct.pack("<f", value)
+
+
+def test_ggufs_rotated_dims_are_read(configs):
+    raw = {"embedding_length": 60, "attention.head_count": 6, "block_count": 2, "feed_forward_length": 5}
+    raw |= {"context_length": 9, "attention.layer_norm_rms_epsilon": 1e-6, "attention.key_length": 10}
+    shapes = {"token_embd.weight": (7, 60)}
+    assert configs.read("gemma", "gguf", raw, shapes)["rotary_percentage"] == 1.0
+    assert (
+        configs.read("gemma", "gguf", raw | {"rope.dimension_count": 10}, shapes)["rotary_percentage"] == 1.0
+    )
+    assert (
+        configs.read("gemma", "gguf", raw | {"rope.dimension_count": 4}, shapes)["rotary_percentage"] == 0.4
+    )
+    with pytest.raises(UnsupportedError, match=r"rope\.scaling\.attn_factor = 1\.5"):
+        configs.read("gemma", "gguf", raw | {"rope.scaling.attn_factor": 1.5}, shapes)
+
+
+def test_unknown_fields_are_found_inside_sections_too(configs):
+    raw = {"class_name": "GemmaBackbone", "config": {"num_layers": 2, "new_switch": True, "dropout": 0}}
+    assert configs.reader("gemma", "keras", raw).unknown_fields() == ["config.new_switch"]
+
+
+def test_windows_that_gemma_1_has_no_place_for(configs):
+    example = configs.example("gemma")
+    raw = configs.write("gemma", "flax", example) | {"attention_types": ["LOCAL_SLIDING"] * 7}
+    shapes = configs.shapes("gemma", "flax", example)
+    found = configs.read("gemma", "flax", raw, shapes)
+    with pytest.raises(UnsupportedError, match="cannot express sliding_layers"):
+        configs.write("gemma", "hf", found)
+    raw["attention_types"] = ["GLOBAL"] * 7
+    assert configs.write("gemma", "hf", configs.read("gemma", "flax", raw, shapes))["model_type"] == "gemma"

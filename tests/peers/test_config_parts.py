@@ -7,9 +7,13 @@ import json
 import os
 import shutil
 
+import gguf
 import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
 
-from porter import convert
+from porter import convert, plan
 from porter.errors import PorterError
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
@@ -127,7 +131,7 @@ CASES = {
 def changed(models, tmp_path, name, changes):
     """The model with another config.json; its weights are those that were there."""
     path = tmp_path / "changed"
-    path.mkdir()
+    path.mkdir(parents=True)
     source = models.path(name)
     for file in source.iterdir():
         if file.suffix == ".safetensors":
@@ -157,3 +161,168 @@ def test_what_is_computed_stays(models, difference, tmp_path, case):
         convert(source, out, to=target)
         found = models.hf(out) if target == "hf" else models.litgpt(out)
         assert difference(found, expected) < 1e-5
+
+
+ODD = {"rope_parameters": None, "rotary_pct": 0.5}
+CAPPED = {"attn_logit_softcapping": 1.5}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "words"),
+    [
+        ("gpt-neox", ODD, ["odd_rotary = 'hf'", "int(rotary_pct * head_dim) is odd"]),
+        ("gemma3", CAPPED, ["idle_softcap = 1.5", "does not apply attn_logit_softcapping"]),
+    ],
+)
+def test_a_framework_that_computes_something_else_from_the_same_words(
+    models, difference, tmp_path, name, changes, words
+):
+    """To LitGPT and back to transformers they are refused; transformers' own stay what they are."""
+    source = changed(models, tmp_path, name, changes)
+    with pytest.raises(PorterError) as refused:
+        plan(source, to="litgpt")
+    assert all(word in f"{refused.value} {refused.value.cause}" for word in words)
+    convert(source, tmp_path / "hf", to="hf")
+    assert difference(models.hf(tmp_path / "hf"), models.hf(source)) < 1e-6
+    # Negative control: with the same words, LitGPT does compute something else.
+    convert(models.path(name), tmp_path / "lit", to="litgpt")
+    config = tmp_path / "lit" / "model_config.yaml"
+    words_of_litgpt = {"attention_logit_softcapping": 1.5} if name == "gemma3" else {"rotary_percentage": 0.5}
+    config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | words_of_litgpt))
+    assert difference(models.litgpt(tmp_path / "lit"), models.hf(source)) > 1e-3
+    with pytest.raises(PorterError, match=r"odd_rotary = 'litgpt'|attn_softcap = 1\.5"):
+        plan(tmp_path / "lit", to="hf")
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3", "gpt-neox"])
+def test_condensed_positions_are_a_linear_factor(models, difference, tmp_path, name):
+    convert(models.path(name), tmp_path / "lit", to="litgpt")
+    before = models.litgpt(tmp_path / "lit")
+    condensed = tmp_path / "condensed"
+    shutil.copytree(tmp_path / "lit", condensed)
+    config = yaml.safe_load((condensed / "model_config.yaml").read_text())
+    config |= {"rope_condense_ratio": 4, "rope_adjustments": {"factor": 2.0}}
+    (condensed / "model_config.yaml").write_text(yaml.safe_dump(config))
+    expected = models.litgpt(condensed)
+    assert difference(before, expected) > 1e-3
+    convert(condensed, tmp_path / "hf", to="hf")
+    assert difference(models.hf(tmp_path / "hf"), expected) < 1e-5
+    convert(tmp_path / "hf", tmp_path / "again", to="litgpt")
+    assert difference(models.litgpt(tmp_path / "again"), expected) < 1e-5
+    # Together with Llama 3's adjustments they say something that transformers has no words for.
+    config["rope_adjustments"] = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    config["rope_adjustments"]["original_max_seq_len"] = 64
+    (condensed / "model_config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(PorterError, match=r"cannot express rope_condense = 4|its code fixes it"):
+        plan(condensed, to="hf")
+
+
+def gemma3_gguf(source, path, metadata):
+    """The weights of transformers' model as llama.cpp and Ollama name them, the norms' +1 folded in."""
+    writer = gguf.GGUFWriter(path, "gemma3")
+    for key, value in metadata.items():
+        if isinstance(value, list):
+            writer.add_array(f"gemma3.{key}", value)
+        else:
+            add = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}[type(value)]
+            add(f"gemma3.{key}", value)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.GEMMA3, metadata["block_count"])
+    for name, tensor in load_file(source / "model.safetensors").items():
+        stored = tensor + 1 if name.endswith("norm.weight") else tensor
+        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), stored.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_ollamas_gemma3(models, difference, tmp_path):
+    """Its own words for the two bases, a list for the windows, no epsilon, a factor without a type."""
+    windows = [True, False, True, True, False, True, False]
+    layers = ["sliding_attention" if sliding else "full_attention" for sliding in windows]
+    changes = {
+        "rope_parameters": None,
+        "rope_theta": 500.0,
+        "rope_local_base_freq": 77.0,
+        "rope_scaling": LINEAR,
+        "layer_types": layers,
+        "query_pre_attn_scalar": 10,
+    }
+    source = changed(models, tmp_path, "gemma3", changes)
+    expected = models.hf(source)
+    metadata = {
+        "block_count": 7,
+        "embedding_length": 66,
+        "feed_forward_length": 101,
+        "context_length": 700,
+        "attention.head_count": 6,
+        "attention.head_count_kv": 2,
+        "attention.key_length": 10,
+        "attention.value_length": 10,
+        "attention.sliding_window": 23,
+        "attention.sliding_window_pattern": windows,
+        "rope.global.freq_base": 500.0,
+        "rope.local.freq_base": 77.0,
+        "rope.scaling.factor": 4.0,
+    }
+    gemma3_gguf(source, tmp_path / "model.gguf", metadata)
+    convert(tmp_path / "model.gguf", tmp_path / "hf", to="hf")
+    assert difference(models.hf(tmp_path / "hf"), expected) < 1e-5
+    # Negative control: each of them is read.
+    for number, change in enumerate(
+        [
+            {"rope.global.freq_base": 5e5},
+            {"rope.local.freq_base": 5e5},
+            {"attention.sliding_window_pattern": windows[::-1]},
+            {"attention.layer_norm_rms_epsilon": 1e-2},
+            {"rope.scaling.type": "none"},
+        ]
+    ):
+        gemma3_gguf(source, tmp_path / f"{number}.gguf", metadata | change)
+        convert(tmp_path / f"{number}.gguf", tmp_path / f"hf-{number}", to="hf")
+        assert difference(models.hf(tmp_path / f"hf-{number}"), expected) > 1e-3, change
+
+
+def test_a_leftover_quantization_config_is_left_out_of_plain_floats(models, difference, tmp_path):
+    leftover = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    source = changed(models, tmp_path, "llama", {"quantization_config": leftover})
+    for target in ("hf", "litgpt"):
+        done = convert(source, tmp_path / target, to=target)
+        assert any("quantization_config is left out" in note for note in done.plan.notes)
+    assert "quantization_config" not in json.loads((tmp_path / "hf" / "config.json").read_text())
+    expected = models.hf(models.path("llama"))
+    assert difference(models.hf(tmp_path / "hf"), expected) < 1e-6
+    # Negative control: weights that are whole numbers need it.
+    tensors = load_file(source / "model.safetensors")
+    name = "model.layers.0.mlp.up_proj.weight"
+    tensors[name] = (tensors[name] * 100).to(torch.int8)
+    (source / "model.safetensors").unlink()
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(PorterError, match="quantization_config says 'bitsandbytes'"):
+        plan(source, to="hf")
+
+
+def test_an_unknown_part_of_rope_is_refused_by_name(models, tmp_path):
+    mrope = {"rope_type": "default", "mrope_section": [1, 2, 2]}
+    source = changed(models, tmp_path, "llama", {"rope_parameters": None, "rope_scaling": mrope})
+    with pytest.raises(PorterError, match=r"config\.json: rope_scaling\.mrope_section = \[1, 2, 2\]"):
+        plan(source, to="hf")
+    # A factor that this type does not read is passed over, and said, as transformers passes over it.
+    source = changed(models, tmp_path / "second", "llama", {"rope_scaling": {"factor": 8.0}})
+    assert any("rope_scaling.factor: passed over" in note for note in plan(source, to="litgpt").notes)
+    # The file that was named, and the field in it.
+    other = tmp_path / "other.json"
+    config = json.loads((source / "config.json").read_text()) | {"hidden_act": "quick_gelu"}
+    other.write_text(json.dumps(config))
+    with pytest.raises(PorterError, match=r"other\.json: hidden_act = 'quick_gelu'"):
+        plan(source, to="litgpt", config=other)
+
+
+def test_a_cast_is_what_transformers_reads(models, tmp_path):
+    """`dtype`, which newer configs have and transformers reads first, does not keep the source's word."""
+    assert json.loads((models.path("llama") / "config.json").read_text())["dtype"] == "float32"
+    convert(models.path("llama"), tmp_path / "out", to="hf", dtype="bfloat16")
+    from transformers import AutoConfig
+
+    assert AutoConfig.from_pretrained(tmp_path / "out").dtype == torch.bfloat16
+    assert AutoConfig.from_pretrained(models.path("llama")).dtype == torch.float32

@@ -40,6 +40,31 @@ BROKEN = {
         "unknown key `feld`",
         "feld",
     ),
+    "a constant where a field is written": (
+        [
+            (
+                '[[rule]]\ntheirs = "embed"',
+                '[config.fields]\nn_layer = "layers"\n[config.write]\nlayers = 3\n[[rule]]\ntheirs = "embed"',
+            )
+        ],
+        "[config.write] says layers = 3, which is written from n_layer",
+        "layers = 3",
+    ),
+    "unknown key in a merged dict": (
+        [('[[rule]]\ntheirs = "embed"', '[config.merge]\nrope = { frst = [] }\n[[rule]]\ntheirs = "embed"')],
+        "rope: unknown key `frst`",
+        "rope = {",
+    ),
+    "an unknown spelling of numbers": (
+        [
+            (
+                '[[rule]]\ntheirs = "embed"',
+                '[config.fields]\nn_layer = { field = "n", as = "real" }\n[[rule]]\ntheirs = "embed"',
+            )
+        ],
+        "n_layer: unknown spelling `real`",
+        "n_layer = {",
+    ),
     "no theirs": ([('theirs = "head"\n', "")], "the rule has no `theirs`", ("[[rule]]", 3)),
     "no ours": ([('ours   = "head"\n', "")], "the rule has no `ours`", ("[[rule]]", 3)),
     "no layout for several tensors": (

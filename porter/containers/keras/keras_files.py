@@ -169,17 +169,27 @@ def _content(descriptor: int, entry: Entry, file: str) -> bytes:
     return pread(descriptor, entry.size, entry.offset, file)
 
 
+# What KerasHub's enable_lora gives factors to, unless it is told otherwise.
+_LORA = ("/query_dense/vars/0", "/value_dense/vars/0")
+
+
 def _check_count(metadata: dict[str, Any], headers: Iterable[Header], file: str) -> None:
     stated = metadata.get("parameter_count")
     if stated is None:
         return
-    found = sum(t.elements for header in headers for t in header.tensors if not hdf5.is_state(t.name))
-    if stated != found:
+    tensors = [t for header in headers for t in header.tensors if not hdf5.is_state(t.name)]
+    found = sum(t.elements for t in tensors)
+    # A model saved with LoRA on counts the factors, and stores them merged into the kernels: (…, rank) and
+    # (rank, last) beside a kernel (…, last).
+    kernels = [t for t in tensors if t.name.endswith(_LORA) and t.elements]
+    rank_1 = sum(t.elements // t.shape[-1] + t.shape[-1] for t in kernels)
+    merged = isinstance(stated, int) and rank_1 and stated > found and (stated - found) % rank_1 == 0
+    if stated != found and not merged:
         raise MalformedError(
             f"{file} and the weights disagree",
             cause=f"{file} counts {stated!r} parameters, the tensors hold {found}",
-            hint="is the checkpoint complete? If it was saved with LoRA on, whose factors are counted and "
-            f"not stored, name {WEIGHTS} itself",
+            hint="is the checkpoint complete? If it was saved with LoRA on more layers than query and value, "
+            f"whose factors are counted and not stored, name {WEIGHTS} itself",
         )
 
 

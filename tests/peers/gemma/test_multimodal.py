@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -144,3 +145,40 @@ def test_rows_for_images_are_left_out_and_said(build, tmp_path):
     tensors = load_file(tmp_path / "out" / "model.safetensors")
     assert tensors["model.embed_tokens.weight"].shape == (262144, 40)
     assert difference(logits(tmp_path / "out"), expected[..., :262144]) <= BOUND
+
+
+def test_what_stands_at_the_top_goes_before_the_text_models_own(small, tmp_path):
+    """transformers ties, and stops, by the outer fields."""
+    source, _ = small
+    folder = tmp_path / "source"
+    shutil.copytree(source, folder)
+    config = json.loads((source / "config.json").read_text())
+    head = torch.randn(97, 40, generator=torch.Generator().manual_seed(2)) / 40**0.5
+    tensors = load_file(source / "model.safetensors") | {"lm_head.weight": head}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "generation_config.json").unlink(missing_ok=True)
+
+    def taken_out(outer, inner, out):
+        config["text_config"] |= {"tie_word_embeddings": inner, "eos_token_id": 1}
+        config.update(tie_word_embeddings=outer, eos_token_id=[1, 7])
+        if outer is None:
+            del config["tie_word_embeddings"]
+        (folder / "config.json").write_text(json.dumps(config))
+        model = importlib.import_module("transformers").Gemma3ForConditionalGeneration.from_pretrained(folder)
+        with torch.inference_mode():
+            expected = model.eval()(torch.tensor(PROMPT)).logits
+        porter.convert(folder, tmp_path / out, to="hf", text_only=True)
+        assert json.loads((tmp_path / out / "config.json").read_text())["eos_token_id"] == [1, 7]
+        assert model.generation_config.eos_token_id == [1, 7]
+        return logits(tmp_path / out), expected
+
+    found, untied = taken_out(False, True, "untied")
+    assert difference(found, untied) <= BOUND
+    # Negative control: tied, the stored head is another one, and transformers passes over it.
+    with pytest.raises(porter.PorterError, match="tied"):
+        taken_out(True, False, "tied")
+    # A field that is left out at the top means that they are tied, whatever the text model's own says.
+    del tensors["lm_head.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    found, tied = taken_out(None, False, "tied")
+    assert difference(found, tied) <= BOUND < difference(tied, untied)

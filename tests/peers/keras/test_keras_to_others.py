@@ -157,10 +157,25 @@ def test_lora_is_merged_into_the_kernels_when_keras_saves(
     expected = keras_logits(backbone)
     backbone.save_to_preset(str(tmp_path / "tuned"))
     # KerasHub counts the two factors of each kernel, which it does not store.
+    assert difference(models.hf(_converted(tmp_path / "tuned", tmp_path / "out")), expected) <= BOUND
+    # Negative control: factors of one more layer, or of none that LoRA is for, explain no difference.
+    metadata = tmp_path / "tuned" / "metadata.json"
+    count = json.loads(metadata.read_text())["parameter_count"]
+    metadata.write_text(json.dumps({"parameter_count": count + 10}))
     with pytest.raises(MalformedError, match="LoRA"):
         porter.plan(tmp_path / "tuned", to="hf")
-    out = _converted(tmp_path / "tuned" / "model.weights.h5", tmp_path / "out")
-    assert difference(models.hf(out), expected) <= BOUND
+
+
+def test_whole_numbers_become_the_floats_that_transformers_asks_for(
+    presets, models, difference, keras_logits, tmp_path
+):
+    caps = {"attention_logit_soft_cap": 50, "final_logit_soft_cap": 30}
+    backbone = presets.build("gemma2", **caps)
+    backbone.save_to_preset(str(tmp_path / "caps"))
+    saved = json.loads((tmp_path / "caps" / "config.json").read_text())["config"]
+    assert {name: repr(saved[name]) for name in caps} == {name: str(cap) for name, cap in caps.items()}
+    out = _converted(tmp_path / "caps", tmp_path / "out")
+    assert difference(models.hf(out), keras_logits(backbone)) <= BOUND
 
 
 def test_int8_is_refused_with_the_reason(presets, tmp_path):
@@ -229,7 +244,9 @@ def test_kerashub_says_but_does_not_use_another_query_scale(presets, keras_logit
     config["config"]["query_head_dim_normalize"] = False
     stated = tmp_path / "config.json"
     stated.write_text(json.dumps(config))
-    porter.convert(preset, tmp_path / "hf", to="hf", config=stated)
+    done = porter.convert(preset, tmp_path / "hf", to="hf", config=stated)
+    assert any("does not use it" in note for note in done.plan.notes)
+    assert not any("does not use it" in note for note in porter.plan(preset, to="hf").notes)
     assert json.loads((tmp_path / "hf" / "config.json").read_text())["query_pre_attn_scalar"] == 11
     porter.convert(tmp_path / "hf", tmp_path / "back", to="keras")
     back = json.loads((tmp_path / "back" / "config.json").read_text())
