@@ -440,9 +440,10 @@ def _unknown(checkpoint: Checkpoint, families: Mapping[str, Family], config: Pat
             )
             return UnsupportedError(
                 f"no mapping table fits {checkpoint.label}",
-                cause=f"{file} says {said}; porter has tables for {known}{_broken(families)}",
-                hint="say which family it is with --family NAME, or start a table of your own: "
-                "porter mappings new llama --name mine",
+                cause=f"{file} says {said}; porter has tables for {known}"
+                f"{_nearest(checkpoint, families)[1]}{_broken(families)}",
+                hint="if it is one of them, say so with --family NAME; or start a table of your own: "
+                f"porter mappings new {_nearest(checkpoint, families)[0]} --name mine",
             )
     if checkpoint.container == "hdf5":
         return UnsupportedError(
@@ -456,6 +457,21 @@ def _unknown(checkpoint: Checkpoint, families: Mapping[str, Family], config: Pat
         cause="the tensors alone cannot separate the number of heads from head_dim",
         hint="put its config.json or model_config.yaml there, or name it with --config FILE",
     )
+
+
+def _nearest(checkpoint: Checkpoint, families: Mapping[str, Family]) -> tuple[str, str]:
+    """The family whose names are most like the checkpoint's, and what it does not know of them."""
+    found = {
+        name: {*_known_names(checkpoint, family.dialects["hf"])[1]}
+        for name, family in families.items()
+        if "hf" in family.dialects
+    }
+    best = max(sorted(found), key=lambda name: len(found[name]), default="")
+    if not best or not found[best]:
+        return "llama", ""
+    count, others = len(found[best]), [name for name in checkpoint.tensors if name not in found[best]]
+    lacks = f"; not, for example, {_some(others)}" if others else ""
+    return best, f"\nnearest is {best}: it knows {count} of {len(checkpoint.tensors)} names{lacks}"
 
 
 def _broken(families: Mapping[str, Family]) -> str:

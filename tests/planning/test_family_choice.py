@@ -129,6 +129,21 @@ def test_a_broken_family_of_ones_own_stops_no_other(tmp_path):
     assert "broken: " in caught.value.cause
 
 
+def test_where_no_table_fits_the_nearest_one_is_the_start(checkpoint, tmp_path):
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    names = ["model.embed_tokens.weight", "model.layers.0.self_attn.q_norm.weight", "model.layers.0.ssm.A"]
+    names += [f"model.layers.0.self_attn.{p}_proj.weight" for p in "qkvo"]
+    (tmp_path / "odd").mkdir()
+    save_file({name: np.zeros(3, np.float32) for name in names}, tmp_path / "odd" / "model.safetensors")
+    (tmp_path / "odd" / "config.json").write_text(json.dumps({"model_type": "odd"}))
+    with pytest.raises(UnsupportedError, match="no mapping table fits") as caught:
+        identify(open_checkpoint(locate(tmp_path / "odd")), FAMILIES)
+    assert "it knows 6 of 7 names; not, for example, 'model.layers.0.ssm.A'" in caught.value.cause
+    assert "porter mappings new gemma3_text --name mine" in caught.value.hint
+
+
 def test_the_skeleton_of_a_family_is_a_table(tmp_path):
     from porter.api.mappings import new_family
 
