@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 JOBS ?= 2
 
-.PHONY: demo test lint check fuzz drift clean
+.PHONY: families demo test lint check fuzz drift clean
 
 demo: $(VENV)/.installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh demo
@@ -31,6 +31,10 @@ PLANS ?= 20000
 
 fuzz: $(VENV)/.tested
 	$(BIN)/python tests/generated/fuzz.py $(PLANS)
+
+# Every model that LitGPT names, to Hugging Face and back; writes docs/models.md.
+families: $(VENV)/.tested
+	$(BIN)/python tests/peers/named_models.py
 
 # The peers' own suite on the newest of each peer, in an environment of its own; torch stays as it is pinned.
 DRIFT := .venv-drift

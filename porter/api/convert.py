@@ -73,6 +73,7 @@ def prepare(source: str | Path | None, options: PlanOptions | None = None, **cho
         dialect=options.source_dialect,
         remote=remote,
         key=options.key,
+        family=options.family,
     )
     identity = opened.identified()
     target = identity.family.dialect(name)
@@ -234,6 +235,7 @@ def receipt(prepared: Prepared, result: Result) -> bytes:
 def _target_name(options: PlanOptions) -> str:
     if options.to is not None:
         return options.to
-    if options.maps:
-        return load_user_table(options.maps[-1]).name
+    tables = [path for path in options.maps if not path.is_dir()]
+    if tables:
+        return load_user_table(tables[-1]).name
     raise UsageError("no target was named", hint="--to litgpt or --to hf")

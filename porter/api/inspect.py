@@ -22,6 +22,7 @@ def inspect(
     config: str | Path | None = None,
     source_dialect: str | None = None,
     key: str | None = None,
+    family: str | None = None,
 ) -> Inspection:
     """Look at a checkpoint: a directory, a weight file, or a model on the Hub (`gemma-2b`, `hf://org/name`).
 
@@ -31,7 +32,15 @@ def inspect(
     holds several. No weight is read. Raises PorterError: 6 for a malformed file, 5 for a container that is
     not read, 2 if there is nothing at `source`.
     """
-    opened = open_source(source, maps=maps, config=config, dialect=source_dialect, remote="headers", key=key)
+    opened = open_source(
+        source,
+        maps=maps,
+        config=config,
+        dialect=source_dialect,
+        remote="headers",
+        key=key,
+        family=family,
+    )
     return describe(opened.source, opened.checkpoint, opened.identity, opened.reason, filter)
 
 
@@ -44,12 +53,21 @@ def inspect_as(
     config: str | Path | None = None,
     source_dialect: str | None = None,
     key: str | None = None,
+    family: str | None = None,
 ) -> Plan:
     """A checkpoint's tensors under their names and shapes in another dialect: a plan of weights alone.
 
     Quantised tensors are shown as float32. `filter` is a shell pattern on the other dialect's names.
     """
-    opened = open_source(source, maps=maps, config=config, dialect=source_dialect, remote="headers", key=key)
+    opened = open_source(
+        source,
+        maps=maps,
+        config=config,
+        dialect=source_dialect,
+        remote="headers",
+        key=key,
+        family=family,
+    )
     identity = opened.identified()
     quantised = any(tensor.dtype.quantised for tensor in opened.checkpoint.tensors.values())
     options = PlanOptions(dtype="float32" if quantised else "keep", weights_only=True)

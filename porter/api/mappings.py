@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,8 @@ from porter.config.raw import load_mapping
 from porter.config.read import ConfigReader
 from porter.errors import UsageError
 from porter.tables.bind import bind_dialect
-from porter.tables.catalogue import Family, load_families, load_user_table
+from porter.tables.catalogue import DECODER, Family, load_families, load_user_table
+from porter.tables.check import settled
 from porter.tables.model import Dialect
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ class RuleRow:
 
 
 def list_tables(maps: Sequence[Path] = ()) -> list[TableInfo]:
-    """Every table, shipped and of the user's own."""
+    """Every table, shipped and of the user's own; what all decoders share stands once, under `decoder`."""
     return [
         TableInfo(
             family.name,
@@ -59,6 +61,7 @@ def list_tables(maps: Sequence[Path] = ()) -> list[TableInfo]:
         )
         for family in load_families(maps).values()
         for dialect in family.dialects.values()
+        if family.name == DECODER or not dialect.shared
     ]
 
 
@@ -76,13 +79,19 @@ def show(
         raise UsageError(f"unknown family {family!r}", hint=f"one of {', '.join(sorted(families))}")
     found = families[family]
     one, two = found.dialect(source), found.dialect(target)
+    settled_one, settled_two = settled(one, found.canonical), settled(two, found.canonical)
     shapes_one = _shapes(found, one, hyperparameters)
     shapes_two = _shapes(found, two, hyperparameters)
     rows = []
     for name, tensor in found.canonical.tensors.items():
+        # What one of the two never has is no row: a shared table has rules for all families.
+        if tensor.when is not None and False in map(tensor.when.decide, (settled_one, settled_two)):
+            continue
         for rule in one.rules:
             for other in two.rules:
                 if name not in rule.weights or name not in other.weights:
+                    continue
+                if any(r.when is not None and r.when.decide(settled_one) is False for r in (rule, other)):
                     continue
                 if hyperparameters is not None and (
                     rule.theirs.text not in shapes_one or other.theirs.text not in shapes_two
@@ -101,6 +110,60 @@ def show(
                     )
                 )
     return rows
+
+
+def broken_families(maps: Sequence[Path] = ()) -> dict[str, str]:
+    """Families of the user's own whose tables do not load, and why."""
+    return {
+        name: family.missing
+        for name, family in load_families(maps).items()
+        if family.missing is not None and not family.dialects
+    }
+
+
+def new_family(base: str, name: str, root: Path) -> Path:
+    """Write the skeleton of a family that is like `base` into a folder of families; the table's path.
+
+    Raises UsageError for a name that cannot be one, and where there is such a table already.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise UsageError(f"{name!r} cannot be a family's name", hint="lower case letters, digits and _")
+    families = load_families([root] if root.is_dir() else [])
+    if base not in families or "hf" not in families[base].dialects:
+        raise UsageError(f"there is no family {base!r} to begin with", hint=f"one of {', '.join(families)}")
+    path = root / name / "hf.toml"
+    if name in families or path.exists():
+        raise UsageError(f"there is a family {name!r} already", hint="choose another name")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(_SKELETON.format(base=base, name=name), encoding="utf-8")
+    return path
+
+
+# What differs from the base is all that a table says.
+_SKELETON = """\
+# {name}: like {base}, but …
+extends = "{base}/hf"
+
+[config.match]
+model_type = ["{name}"]
+
+# Where another field holds a hyperparameter, or its default is another, or code fixes it:
+# [config.fields]
+# n_kv_head = {{ field = "num_key_value_heads", default = 8 }}
+# qk_norm   = {{ fixed = "'head'" }}
+
+[config.write]
+architectures = ["…ForCausalLM"]
+model_type    = "{name}"
+
+# Parts of names that are spelled in another way than in {base}:
+# [names]
+# "self_attn.o_proj" = "self_attn.dense"
+
+# Tensors that are stored in another way, or not at all:
+# [rules]
+# "model.layers.{{layer}}.self_attn.o_proj.weight" = {{ ours = "{{layer}}.attn.o", layout = "…" }}
+"""
 
 
 def hyperparameters_of(config: Path, family: str, dialect: str, maps: Sequence[Path] = ()) -> dict[str, Any]:

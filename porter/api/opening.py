@@ -45,12 +45,13 @@ def open_source(
     dialect: str | None = None,
     remote: str | None = None,
     key: str | None = None,
+    family: str | None = None,
 ) -> Opened:
     """Open a checkpoint (default: `default_source`) and find out what it is.
 
     A path always wins over a name on the Hub. What a name stands for is taken from the Hub's cache; only
     with `remote` may it be read over the network: its "headers", or its "bytes" too. `key` names a state dict
-    of a torch file that holds several.
+    of a torch file that holds several, `family` what the model is, whatever its config says.
     """
     where = default_source() if source is None else source
     families = load_families(as_paths(maps, "maps"))
@@ -59,7 +60,7 @@ def open_source(
         raise UsageError(f"there is no config at {override}")
     checkpoint = _open(where, remote, _wanted(families, dialect), key)
     try:
-        identity = identify(checkpoint, families, config=override, dialect=dialect)
+        identity = identify(checkpoint, families, config=override, dialect=dialect, family=family)
         if override is not None:
             _check_used(override, identity)
     except PorterError as error:

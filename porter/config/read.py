@@ -59,15 +59,13 @@ class ConfigReader:
 
     def read(self) -> dict[str, Any]:
         """All canonical hyperparameters. Raises MalformedError or UnsupportedError."""
-        for path, allowed in self.dialect.config.require.items():
-            found, value = get(self._merged, path)
-            if found and value is not None and value not in allowed:
-                raise UnsupportedError(
-                    f"{self._file}: {self._place(path)} = {value!r} is not covered by the family "
-                    f"{self.canonical.family}",
-                    cause=f"expected {' or '.join(map(repr, allowed)) or 'it to be absent'}",
-                )
-        return {name: self.value(name) for name in self.canonical.hyperparameters}
+        for path, value, allowed in self.not_covered():
+            raise UnsupportedError(
+                f"{self._file}: {self._place(path)} = {value!r} is not covered by the family "
+                f"{self.canonical.family}",
+                cause=f"expected {' or '.join(map(repr, allowed)) or 'it to be absent'}",
+            )
+        return normalised({name: self.value(name) for name in self.canonical.hyperparameters}, self.canonical)
 
     def value(self, name: str) -> Any:
         """One hyperparameter, with those that its default reads resolved first."""
@@ -76,12 +74,23 @@ class ConfigReader:
         if name in self._reading:
             raise MalformedError(f"{self._file}: {name} cannot be derived", cause="the defaults are circular")
         self._reading.append(name)
+        item = self.canonical.hyperparameters[name]
         try:
-            value = self._check(self.canonical.hyperparameters[name], self._find(name))
+            there = item.when is None or self._condition(item.when)
+            value = self._check(item, self._find(name)) if there else item.neutral
         finally:
             self._reading.pop()
         self._values[name] = value
         return value
+
+    def not_covered(self) -> list[tuple[str, Any, tuple[Any, ...]]]:
+        """Fields whose value the table does not cover, with that value and those that it does."""
+        found = []
+        for path, allowed in self.dialect.config.require.items():
+            there, value = get(self._merged, path)
+            if there and value is not None and allowed is not None and value not in allowed:
+                found.append((path, value, allowed))
+        return found
 
     def unknown_fields(self) -> list[str]:
         """Fields of the raw config that the table neither reads nor knows to be harmless."""
@@ -146,7 +155,7 @@ class ConfigReader:
             return extra[name] if extra and name in extra else self.value(name)
 
         try:
-            return expression.evaluate(lookup, self._functions())
+            return expression.evaluate(lookup, self._functions(extra))
         except (MalformedError, UnsupportedError):
             raise
         except PorterError as error:
@@ -155,6 +164,9 @@ class ConfigReader:
                 cause=error.message + (f" ({error.cause})" if error.cause else ""),
             ) from None
 
+    def _condition(self, condition: Expression) -> bool:
+        return bool(condition.evaluate(self.value))
+
     def holds(self, condition: Expression) -> bool:
         """Whether a condition on the config and on the tensors holds; what it cannot read is false."""
         try:
@@ -162,14 +174,15 @@ class ConfigReader:
         except PorterError:
             return False
 
-    def _functions(self) -> dict[str, Callable[..., Any]]:
+    def _functions(self, extra: Mapping[str, int] | None = None) -> dict[str, Callable[..., Any]]:
         def shape(tensor: str, dim: int) -> int:
             if tensor not in self.shapes:
                 raise MalformedError(f"the checkpoint has no tensor {tensor!r}")
             return self.shapes[tensor][dim]
 
         return {
-            "field": lambda path: get(self._merged, path)[1],
+            "field": lambda path: get(self._merged, Pattern(path).filled(extra or {}))[1],
+            "given": lambda path: get(self._merged, path)[0],
             "is_list": lambda value: isinstance(value, Sequence) and not isinstance(value, str),
             "floor": math.floor,
             "has": lambda tensor: tensor in self.shapes,
@@ -236,6 +249,13 @@ class ConfigReader:
                 )
             value = value[: self.value("n_layer")]
         return value
+
+
+def normalised(values: dict[str, Any], canonical: Canonical) -> dict[str, Any]:
+    """Hyperparameters in the one spelling that the canonical table gives where several have one meaning."""
+    for name, expression in canonical.normal.items():
+        values[name] = expression.evaluate(values.__getitem__)
+    return values
 
 
 def _unknown(raw: Mapping[str, Any], known: list[str], above: str = "") -> Iterator[str]:

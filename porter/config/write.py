@@ -8,12 +8,12 @@ that it has no place for. As a last proof the written config is read back and co
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 from porter.config.raw import GENERATION, get, put
-from porter.config.read import ConfigReader, Shapes
+from porter.config.read import ConfigReader, Shapes, normalised
 from porter.errors import PorterError, UnsupportedError
 from porter.layout import Expression
 from porter.tables.model import Canonical, Constant, Dialect, FieldEntry, Hyperparameter
@@ -32,6 +32,8 @@ def write_config(
 
     `kept` is a config in the same dialect: what the table does not speak of is left as it is there.
     """
+    neutral = {name: item.neutral for name, item in canonical.hyperparameters.items()}
+    hyperparameters = normalised({**neutral, **hyperparameters}, canonical)
     written: dict[str, Any] = {}
     makers: dict[str, str] = {}
     for name, hyperparameter in canonical.hyperparameters.items():
@@ -45,17 +47,22 @@ def write_config(
             continue
         if entry.has_assumed:
             continue
-        if entry.has_fixed:
+        if hyperparameter.when is not None and not hyperparameter.when.evaluate(hyperparameters.__getitem__):
+            continue
+        # What has several spellings is compared when the config is read back.
+        if entry.has_fixed and name not in canonical.normal:
             _check_fixed(dialect, hyperparameter, entry, value, hyperparameters)
         if entry.only is not None and value not in entry.only:
             raise _cannot(dialect, name, value, f"it knows {', '.join(map(repr, entry.only))}")
-        if value is None and hyperparameter.advisory and entry.contains is None:
+        if entry.contains or entry.avoid:
+            value = _named(entry, value, hyperparameters)
+        if value is None and hyperparameter.advisory:
             continue
         if entry.write_to is not None:
             theirs = value
             if entry.write is not None and value is not None:
                 theirs = entry.write.evaluate(hyperparameters.__getitem__)
-            _write_field(dialect, entry, theirs, written, makers, shapes)
+            _write_field(dialect, entry, theirs, written, makers, shapes, name in canonical.normal)
     for path, (constant, _) in dialect.config.write.items():
         value = constant
         lookup = {**hyperparameters, "weights_dtype": weights_dtype}
@@ -102,16 +109,20 @@ def _write_field(
     written: dict[str, Any],
     makers: dict[str, str],
     shapes: Shapes,
+    several: bool,
 ) -> None:
+    """`several` spellings have one meaning: leaving one out is judged when the config is read back."""
     path = entry.write_to
     assert path is not None
-    if value is None and entry.contains is not None:
-        # The word is needed even where nobody has named the model.
-        value = "model"
     if value is None:
         if entry.nullable:
             put(written, path, None)
-        elif entry.has_default and entry.default is not None and not isinstance(entry.default, Expression):
+        elif (
+            entry.has_default
+            and entry.default is not None
+            and not isinstance(entry.default, Expression)
+            and not several
+        ):
             raise _cannot(dialect, entry.name, value, f"leaving out {path} means {entry.default!r}")
         return
     if "." in path and entry.has_default and value == _plain(entry.default, shapes):
@@ -160,24 +171,30 @@ def _spell(dialect: Dialect, entry: FieldEntry, value: Any) -> Any:
             return int(value)
         if entry.write_as == "float":
             return float(value)
-    if isinstance(value, str) and (entry.contains or entry.avoid):
-        return spell_name(value, entry.contains, entry.avoid)
     return value
 
 
-def spell_name(name: str, contains: str | None, avoid: tuple[str, ...]) -> str:
-    """A model's name that holds the word a dialect looks for, and none of those it must not hold.
+def _named(entry: FieldEntry, name: str | None, hyperparameters: Mapping[str, Any]) -> str | None:
+    """The name with the words that these hyperparameters ask for; those are needed even without a name."""
+    needed, avoid = (
+        [word for word, when in words.items() if when.evaluate(hyperparameters.__getitem__)]
+        for words in (entry.contains, entry.avoid)
+    )
+    return None if name is None and not needed else spell_name(name or "model", needed, avoid)
 
-    `google/gemma-2b` with `contains="Gemma"` becomes `Gemma-2b`; words are case-sensitive there.
+
+def spell_name(name: str, contains: Sequence[str], avoid: Sequence[str]) -> str:
+    """A model's name that holds the words a dialect looks for, and none of those it must not hold.
+
+    `google/gemma-2b` with `contains=["Gemma"]` becomes `Gemma-2b`; words are case-sensitive there.
     """
     short = name.rsplit("/", 1)[-1].strip().replace(" ", "-") or "model"
-    if contains is not None and contains not in short:
-        place = short.lower().find(contains.lower())
-        if place < 0:
-            return f"{contains}-{short}"
-        return short[:place] + contains + short[place + len(contains) :]
     for word in avoid:
         short = short.replace(word, word.lower())
+    for word in contains:
+        if word not in short:
+            place = short.lower().find(word.lower())
+            short = f"{word}-{short}" if place < 0 else short[:place] + word + short[place + len(word) :]
     return short
 
 

@@ -89,10 +89,23 @@ class Expression:
 
     @cached_property
     def names(self) -> frozenset[str]:
-        called = {node.func for node in ast.walk(self.tree) if isinstance(node, ast.Call)}
+        called = {id(node.func) for node in ast.walk(self.tree) if isinstance(node, ast.Call)}
         return frozenset(
-            node.id for node in ast.walk(self.tree) if isinstance(node, ast.Name) and node not in called
+            node.id for node in ast.walk(self.tree) if isinstance(node, ast.Name) and id(node) not in called
         )
+
+    @cached_property
+    def calls(self) -> frozenset[str]:
+        """The functions that it calls."""
+        return frozenset(
+            node.func.id
+            for node in ast.walk(self.tree)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        )
+
+    def decide(self, known: Mapping[str, Any]) -> bool | None:
+        """Whether the condition holds, from some of the names' values alone; None where they do not tell."""
+        return _decide(self.tree, known)
 
     def evaluate(self, lookup: Lookup, functions: Functions | None = None) -> Any:
         """The value, with `lookup(name)` for each name that is met. Raises ExpressionError."""
@@ -155,6 +168,22 @@ def _evaluate(node: ast.expr, lookup: Lookup, functions: Functions) -> Any:
                 raise ExpressionError(f"unknown function {name}", hint=f"known: {', '.join(functions)}")
             return functions[name](*(value_of(argument) for argument in node.args))
     raise ExpressionError(f"{type(node).__name__} is not part of the notation")
+
+
+def _decide(node: ast.expr, known: Mapping[str, Any]) -> bool | None:
+    """Three-valued: `and` is false as soon as one part is, whatever the others are."""
+    match node:
+        case ast.BoolOp():
+            deciding = isinstance(node.op, ast.Or)
+            parts = {_decide(child, known) for child in node.values}
+            return deciding if deciding in parts else None if None in parts else not deciding
+        case ast.UnaryOp(op=ast.Not()):
+            inner = _decide(node.operand, known)
+            return None if inner is None else not inner
+    try:
+        return bool(_evaluate(node, known.__getitem__, {}))
+    except (PorterError, TypeError, ValueError, LookupError, ArithmeticError):
+        return None
 
 
 def _number(value: Any) -> Any:

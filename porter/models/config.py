@@ -24,26 +24,19 @@ from porter.errors import MalformedError, UnsupportedError
 
 # Known to LitGPT, absent from the model: accepted only at the default, where they change nothing.
 NOT_IMPLEMENTED = (
-    "norm_qk_type",
-    "shared_attention_norm",
-    "norm_1",
-    "norm_2",
     "rope_interleave",
     "latent_attention",
-    "moe_intermediate_size",
-    "n_expert",
     "n_shared_expert",
     "n_expert_groups",
     "n_topk_groups",
     "n_topk_scores_per_group",
-    "n_expert_per_token",
     "first_k_dense_replace",
     "routed_scaling_factor",
-    "norm_topk_prob",
 )
 CHOICES = {
+    "norm_qk_type": ("default", "olmo2"),
     "norm_class_name": ("LayerNorm", "RMSNorm"),
-    "mlp_class_name": ("GptNeoxMLP", "LLaMAMLP", "GemmaMLP"),
+    "mlp_class_name": ("GptNeoxMLP", "LLaMAMLP", "GemmaMLP", "LLaMAMoE"),
     "gelu_approximate": ("none", "tanh"),
 }
 LINEAR_ROPE = {"factor"}
@@ -174,6 +167,11 @@ class Config:
             self._require(self.mlp_class_name != "LLaMAMLP", "LLaMAMLP needs an intermediate_size")
             self._resolve(intermediate_size=4 * self.n_embd)
         self._require(self.rope_n_elem % 2 == 0, f"{self.rope_n_elem} rotary elements do not make pairs")
+        if self.mlp_class_name == "LLaMAMoE":
+            self._require(
+                0 < self.n_expert_per_token <= self.n_expert,
+                f"n_expert_per_token {self.n_expert_per_token} of n_expert {self.n_expert} cannot be chosen",
+            )
         if self.sliding_window_size is not None:
             self._require(self.sliding_window_size > 0, "sliding_window_size must be positive")
             self._resolve(sliding_window_indices=self._per_layer("sliding_window_indices"))
@@ -208,9 +206,9 @@ class Config:
         defaults = {f.name: f.default for f in dataclasses.fields(self)}
         refused = [key for key in NOT_IMPLEMENTED if getattr(self, key) != defaults[key]]
         refused += [key for key, choices in CHOICES.items() if getattr(self, key) not in choices]
-        # OLMo's LayerNorm has no weight, which LitGPT reads off the name.
-        if self.norm_class_name == "LayerNorm" and "OLMo" in self.name:
-            refused.append("name")
+        if self.shared_attention_norm and not self.parallel_residual:
+            # LitGPT refuses it as well.
+            refused.append("shared_attention_norm")
         rope = self.rope_adjustments
         if rope and (
             set(rope) not in (LINEAR_ROPE, LLAMA3_ROPE) or not all(_fits(v, float) for v in rope.values())

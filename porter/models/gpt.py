@@ -1,4 +1,4 @@
-"""A decoder-only transformer with LitGPT's parameter names: Gemma 1, 2 and 3, Llama 3, GPT-NeoX.
+"""A decoder-only transformer with LitGPT's parameter names, for all of its models but for latent attention.
 
 It promises the names, shapes and float32 logits of LitGPT's `GPT` for every `Config` that can be made. It
 holds no buffers: rotary angles and masks are computed for the positions at hand, so a model built under
@@ -7,10 +7,10 @@ sliding window, with and without a cache. It does not promise to be the fastest.
 
 The file is meant to be changed by hand, top to bottom:
 
-    activation → rope, mask → norms → Attention → MLP → Block → Transformer → GPT, KVCache → loading
+    activation → rope, mask → norms → Attention → MLPs, experts → Block → Transformer → GPT, KVCache → loading
 
 In the shapes, B is the batch, T the new tokens, S all tokens so far, H the query heads, K the kv heads
-(query groups), h the head size, D `n_embd`, F `intermediate_size`, V `padded_vocab_size`.
+(query groups), h the head size, D `n_embd`, F `intermediate_size`, E `n_expert`, V `padded_vocab_size`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from porter.models.read_weights import read_tensors, weights_path
 
 def activation(x: Tensor, config: Config) -> Tensor:
     """The MLP's nonlinearity. To try another, change the `return`: no name and no shape depends on it."""
-    swish = config.mlp_class_name == "LLaMAMLP"
+    swish = config.mlp_class_name in ("LLaMAMLP", "LLaMAMoE")
     return F.silu(x) if swish else F.gelu(x, approximate=config.gelu_approximate)
 
 
@@ -103,7 +103,8 @@ class RMSNorm(nn.Module):
 
 def make_norm(config: Config, size: int) -> nn.Module:
     if config.norm_class_name == "LayerNorm":
-        return nn.LayerNorm(size, eps=config.norm_eps)
+        # OLMo's has neither weight nor bias.
+        return nn.LayerNorm(size, eps=config.norm_eps, elementwise_affine="OLMo" not in config.name)
     return RMSNorm(size, config.norm_eps, config.unit_offset_norm)
 
 
@@ -119,17 +120,23 @@ class Attention(nn.Module):
         self.heads = (config.n_head, config.n_query_groups, config.n_query_groups)
         self.qkv = nn.Linear(config.n_embd, sum(self.heads) * h, bias=config.bias or config.attn_bias)
         self.proj = nn.Linear(config.n_head * h, config.n_embd, bias=config.bias)
-        self.norm_q = make_norm(config, h) if config.norm_qk else nn.Identity()
-        self.norm_k = make_norm(config, h) if config.norm_qk else nn.Identity()
+        # OLMo 2 norms all heads together, others each head on its own.
+        self.whole = config.norm_qk_type == "olmo2"
+        q, k = (heads * h if self.whole else h for heads in self.heads[:2])
+        self.norm_q = make_norm(config, q) if config.norm_qk else nn.Identity()
+        self.norm_k = make_norm(config, k) if config.norm_qk else nn.Identity()
 
     def forward(
         self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None
     ) -> Tensor:
         h = self.config.head_size
-        parts = self.qkv(x).split([heads * h for heads in self.heads], dim=-1)
-        q, k, v = (part.unflatten(-1, (-1, h)).transpose(1, 2) for part in parts)  # (B, H or K, T, h)
-        q = rotate(self.norm_q(q), *rope)
-        k = rotate(self.norm_k(k), *rope)
+        q, k, v = self.qkv(x).split([heads * h for heads in self.heads], dim=-1)
+        if self.whole:
+            q, k = self.norm_q(q), self.norm_k(k)
+        q, k, v = (part.unflatten(-1, (-1, h)).transpose(1, 2) for part in (q, k, v))  # (B, H or K, T, h)
+        if not self.whole:
+            q, k = self.norm_q(q), self.norm_k(k)
+        q, k = rotate(q, *rope), rotate(k, *rope)
         if cache is not None:
             k, v = cache.extend(self.layer, k, v)  # (B, K, S, h)
         k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))
@@ -150,12 +157,13 @@ class Attention(nn.Module):
 class GatedMLP(nn.Module):
     """SwiGLU or GeGLU: `fc_1` is the gate, `fc_2` goes up, `proj` comes down."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, size: int | None = None) -> None:
         super().__init__()
         self.config = config
-        self.fc_1 = nn.Linear(config.n_embd, config.intermediate_size, bias=config.bias)
-        self.fc_2 = nn.Linear(config.n_embd, config.intermediate_size, bias=config.bias)
-        self.proj = nn.Linear(config.intermediate_size, config.n_embd, bias=config.bias)
+        size = size or config.intermediate_size
+        self.fc_1 = nn.Linear(config.n_embd, size, bias=config.bias)
+        self.fc_2 = nn.Linear(config.n_embd, size, bias=config.bias)
+        self.proj = nn.Linear(size, config.n_embd, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.proj(activation(self.fc_1(x), self.config) * self.fc_2(x))
@@ -176,26 +184,61 @@ class PlainMLP(nn.Module):
         return out
 
 
+class Experts(nn.Module):
+    """Gated MLPs, of which each token takes the `n_expert_per_token` that the router (E, D) rates highest.
+
+    Their outputs are added up by a softmax over the ratings of those that were chosen.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.gate = nn.Linear(config.n_embd, config.n_expert, bias=False)
+        size = config.moe_intermediate_size
+        self.experts = nn.ModuleList(GatedMLP(config, size) for _ in range(config.n_expert))
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.flatten(0, -2)  # (B T, D)
+        ratings, chosen = torch.topk(self.gate(tokens), self.config.n_expert_per_token)
+        shares = F.softmax(ratings, dim=-1, dtype=torch.float).to(x.dtype)
+        out = torch.zeros_like(tokens)
+        for number, expert in enumerate(self.experts):
+            token, place = torch.where(chosen == number)
+            out[token] += shares[token, place, None] * expert(tokens[token])
+        return out.view_as(x)
+
+
+def make_mlp(config: Config) -> nn.Module:
+    kinds: dict[str, type[PlainMLP] | type[Experts]] = {"GptNeoxMLP": PlainMLP, "LLaMAMoE": Experts}
+    return kinds.get(config.mlp_class_name, GatedMLP)(config)
+
+
 class Block(nn.Module):
-    """Attention and MLP, one after the other, or side by side (`parallel_residual`)."""
+    """Attention and MLP, one after the other, or side by side (`parallel_residual`).
+
+    Side by side they may share one norm before them. Norms may stand before each, and behind each.
+    """
 
     def __init__(self, config: Config, layer: int) -> None:
         super().__init__()
         self.config = config
         size = config.n_embd
-        self.norm_1 = make_norm(config, size)
+        self.norm_1 = make_norm(config, size) if config.norm_1 else nn.Identity()
         self.attn = Attention(config, layer)
         self.post_attention_norm = make_norm(config, size) if config.post_attention_norm else nn.Identity()
-        self.norm_2 = make_norm(config, size)
-        self.mlp = PlainMLP(config) if config.mlp_class_name == "GptNeoxMLP" else GatedMLP(config)
+        own = config.norm_2 and not config.shared_attention_norm
+        self.norm_2 = make_norm(config, size) if own else nn.Identity()
+        self.mlp = make_mlp(config)
         self.post_mlp_norm = make_norm(config, size) if config.post_mlp_norm else nn.Identity()
 
     def forward(
         self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None
     ) -> Tensor:
-        attended = self.post_attention_norm(self.attn(self.norm_1(x), rope, mask, cache)) + x
-        mlp_input = x if self.config.parallel_residual else attended
-        out: Tensor = self.post_mlp_norm(self.mlp(self.norm_2(mlp_input))) + attended
+        normed = self.norm_1(x)
+        attended = self.post_attention_norm(self.attn(normed, rope, mask, cache)) + x
+        if not self.config.shared_attention_norm:
+            normed = self.norm_2(x if self.config.parallel_residual else attended)
+        out: Tensor = self.post_mlp_norm(self.mlp(normed)) + attended
         return out
 
 

@@ -114,7 +114,7 @@ class Join:
             source = as_stored(piece.source.address, held).at(at)
             into = as_stored(block.address, own).at(at)
             kept, dropped, loops = strided_copy(source, into, self.sizes.sizes(list(source.strides), at))
-            operations = self.rules[piece.name].operations, tensor.rule.operations
+            operations = self.rules[piece.name].numbers, tensor.rule.numbers
             one, two = (() if operations[0] == operations[1] else undo(each) for each in operations)
             checks.append(EqualCheck(held.name, own.name, reason, kept, dropped, loops, one, two, hint))
         return checks
@@ -161,9 +161,9 @@ def _moved(
 
 def _operations(source: Rule, target: Rule) -> tuple[Operation, ...]:
     """Undo what the source's table folded in, then fold in what the target's does."""
-    if source.operations == target.operations:
+    if source.numbers == target.numbers:
         return ()
-    return (*undo(source.operations), *(Operation(kind, value) for kind, value in target.operations))
+    return (*undo(source.numbers), *(Operation(kind, value) for kind, value in target.numbers))
 
 
 def undo(operations: tuple[tuple[str, float], ...]) -> tuple[Operation, ...]:

@@ -23,7 +23,8 @@ class PlanOptions:
     float16 or float32, or torch's dtype. `tied` writes tied weights twice, omits one, or unties the two
     (default: as the target's table says). `max_shard_size` is in bytes, or text such as "5GB".
     `allow_unmapped` are shell patterns of tensors that are dropped knowingly. `maps` are files with tables
-    of your own, `config` stands in for the source's, `source_dialect` says which one the source is in.
+    of your own, or folders of families; `config` stands in for the source's, `source_dialect` says which one
+    the source is in, and `family` which model it is.
     `container` is safetensors or pth (default: as the target's table says). `text_only` takes the language
     model out of a larger one. `key` names the state dict to take from a torch file that holds several. With
     `weights_only` no config and no tokenizer is ported. A lone pattern or path may stand for a list of one.
@@ -37,6 +38,7 @@ class PlanOptions:
     maps: Sequence[Path] = ()
     config: Path | None = None
     source_dialect: str | None = None
+    family: str | None = None
     container: WeightContainer | None = None
     text_only: bool = False
     key: str | None = None

@@ -15,9 +15,10 @@ from porter.config.raw import get, raw_config
 from porter.config.read import ConfigReader, Shapes
 from porter.containers.checkpoint import Checkpoint
 from porter.containers.storage_kinds import lone_adapter
-from porter.errors import MalformedError, UnsupportedError
+from porter.errors import MalformedError, UnsupportedError, UsageError
+from porter.recognition.choose_family import choose_family
 from porter.recognition.infer import infer, missing_rules
-from porter.tables.catalogue import Family
+from porter.tables.catalogue import DECODER, Family
 from porter.tables.model import Dialect
 from porter.tables.patterns import Pattern, Spelling, taken_apart
 
@@ -100,11 +101,16 @@ def identify(
     *,
     config: Path | None = None,
     dialect: str | None = None,
+    family: str | None = None,
 ) -> Identity:
     """Family, dialect and hyperparameters of a checkpoint. Raises UnsupportedError if no table fits.
 
-    `config` is used in place of the checkpoint's own config file; `dialect` limits the search.
+    `config` is used in place of the checkpoint's own config file; `dialect` and `family` limit the search,
+    and a family that was named need not be the one that the config names.
     """
+    if family is not None and family not in families:
+        raise UsageError(f"unknown family {family!r}", hint=f"one of {', '.join(sorted(families))}")
+    meant = families if family is None else {family: families[family]}
     if adapter := lone_adapter(checkpoint.tensors):
         raise UnsupportedError(
             f"{checkpoint.label} is no whole model: its tensors are {adapter.what}",
@@ -113,7 +119,7 @@ def identify(
         )
     best: tuple[tuple[int, bool, int], _Candidate, dict[str, str]] | None = None
     rivals: list[str] = []
-    for candidate in _candidates(checkpoint, families, config):
+    for candidate in _candidates(checkpoint, meant, config, named=family is not None):
         if dialect is not None and candidate.dialect.name != dialect:
             continue
         wrapper, names = _known_names(checkpoint, candidate.dialect)
@@ -128,6 +134,11 @@ def identify(
                 continue
             candidate = replace(candidate, inferred=found_out.hyperparameters)
             missing = missing_rules(candidate.dialect, candidate.family.canonical, shapes)
+        elif best is not None and len(names) == best[0][0]:
+            # Only where names do not decide: it walks all of them.
+            missing = _lacking(checkpoint, candidate, names)
+            if best[0][2] == 0:
+                best = ((*best[0][:2], -_lacking(checkpoint, best[1], best[2])), *best[1:])
         # Weights beside a config of their own dialect are rather that than another's; and names that two
         # families know are of the one that expects no more.
         score = (len(names), candidate.words is candidate.dialect, -missing)
@@ -139,19 +150,30 @@ def identify(
     if best is None:
         raise _unknown(checkpoint, families, config)
     (known, _, _), found, names = best
-    family, chosen = found.family, found.dialect
+    chosen = found.dialect
     if known == 0:
         raise UnsupportedError(
-            f"the tensors of {checkpoint.label} are not those of {family.name} in any dialect",
-            cause=f"the config says {family.name}; found tensors such as {_some(checkpoint.tensors)}",
+            f"the tensors of {checkpoint.label} are not those of {found.family.name} in any dialect",
+            cause=f"the config says {found.family.name}; found tensors such as {_some(checkpoint.tensors)}",
             hint="see `porter mappings ls`; add a table of your own with --map FILE.toml",
         )
     if rivals:
         raise UnsupportedError(
-            f"{checkpoint.label} fits {family.name}/{chosen.name} and {', '.join(rivals)} alike",
-            hint="say which one it is with --from DIALECT",
+            f"{checkpoint.label} fits {found.family.name}/{chosen.name} and {', '.join(rivals)} alike",
+            hint="say which one it is with --from DIALECT or --family NAME",
         )
-    return _read(checkpoint, found, names)
+    identity = _read(checkpoint, found, names)
+    if family is None and found.family.name == DECODER:
+        return replace(identity, family=choose_family(families, chosen, identity.hyperparameters))
+    return identity
+
+
+def _lacking(checkpoint: Checkpoint, candidate: _Candidate, names: Mapping[str, str]) -> int:
+    """How many rules no tensor fits; one more where the table does not cover what the config says."""
+    shapes = _shapes(checkpoint, names)
+    lacking = missing_rules(candidate.dialect, candidate.family.canonical, shapes)
+    reader = candidate.reader(candidate.words, candidate.raw, shapes, checkpoint.label)
+    return lacking + bool(reader.not_covered())
 
 
 @dataclass(frozen=True)
@@ -305,27 +327,31 @@ def _shapes(checkpoint: Checkpoint, names: Mapping[str, str]) -> dict[str, tuple
 
 
 def _candidates(
-    checkpoint: Checkpoint, families: Mapping[str, Family], config: Path | None
+    checkpoint: Checkpoint, families: Mapping[str, Family], config: Path | None, *, named: bool
 ) -> Iterable[_Candidate]:
+    """Every dialect that it may be in; of a family that was `named`, whatever the config matches."""
     raws: dict[str, dict[str, Any] | None] = {}
     for family in families.values():
         for dialect in family.dialects.values():
             file = dialect.config.file
+            if dialect.shared and family.name != DECODER and not named:
+                # Tried once, for all families: which one it is, is decided by structure.
+                continue
             if file is None or checkpoint.container not in dialect.files.readable:
                 continue
             override = config if config is not None and config.suffix == Path(file).suffix else None
             own = f"{checkpoint.label}'s metadata" if file == "(metadata)" else file
-            named = override.name if override is not None else own
+            called = override.name if override is not None else own
             if file not in raws:
                 raws[file] = raw_config(checkpoint, file, override)
             raw = raws[file]
-            if raw is not None and matches(raw, dialect.config.match):
-                yield _Candidate(family, dialect, dialect, raw, file=named)
+            if raw is not None and (named or matches(raw, dialect.config.match)):
+                yield _Candidate(family, dialect, dialect, raw, file=called)
                 continue
             lenders = [family.dialects[name] for name in dialect.config.borrow if name in family.dialects]
             lender = next((lender for lender in lenders if raw and matches(raw, lender.config.match)), None)
             if lender is not None:
-                yield _Candidate(family, dialect, lender, raw or {}, file=named)
+                yield _Candidate(family, dialect, lender, raw or {}, file=called)
             elif not raw and dialect.config.optional:
                 yield _Candidate(family, dialect, dialect, {})
 
@@ -399,7 +425,7 @@ def _matched(checkpoint: Checkpoint, matcher: NameMatcher) -> dict[str, str]:
 
 
 def _unknown(checkpoint: Checkpoint, families: Mapping[str, Family], config: Path | None) -> UnsupportedError:
-    known = ", ".join(sorted(families))
+    known = ", ".join(sorted(set(families) - {DECODER}))
     for file in ("config.json", "model_config.yaml", "(metadata)"):
         override = config if config is not None and config.suffix == Path(file).suffix else None
         raw = raw_config(checkpoint, file, override)
@@ -414,8 +440,10 @@ def _unknown(checkpoint: Checkpoint, families: Mapping[str, Family], config: Pat
             )
             return UnsupportedError(
                 f"no mapping table fits {checkpoint.label}",
-                cause=f"{file} says {said}; porter has tables for {known}",
-                hint="add a table of your own with --map FILE.toml",
+                cause=f"{file} says {said}; porter has tables for {known}"
+                f"{_nearest(checkpoint, families)[1]}{_broken(families)}",
+                hint="if it is one of them, say so with --family NAME; or start a table of your own: "
+                f"porter mappings new {_nearest(checkpoint, families)[0]} --name mine",
             )
     if checkpoint.container == "hdf5":
         return UnsupportedError(
@@ -429,6 +457,28 @@ def _unknown(checkpoint: Checkpoint, families: Mapping[str, Family], config: Pat
         cause="the tensors alone cannot separate the number of heads from head_dim",
         hint="put its config.json or model_config.yaml there, or name it with --config FILE",
     )
+
+
+def _nearest(checkpoint: Checkpoint, families: Mapping[str, Family]) -> tuple[str, str]:
+    """The family whose names are most like the checkpoint's, and what it does not know of them."""
+    found = {
+        name: {*_known_names(checkpoint, family.dialects["hf"])[1]}
+        for name, family in families.items()
+        if "hf" in family.dialects
+    }
+    best = max(sorted(found), key=lambda name: len(found[name]), default="")
+    if not best or not found[best]:
+        return "llama", ""
+    count, others = len(found[best]), [name for name in checkpoint.tensors if name not in found[best]]
+    lacks = f"; not, for example, {_some(others)}" if others else ""
+    return best, f"\nnearest is {best}: it knows {count} of {len(checkpoint.tensors)} names{lacks}"
+
+
+def _broken(families: Mapping[str, Family]) -> str:
+    """What is wrong with tables of the user's own, which one of them may have been meant to fit."""
+    broken = {name: family.missing for name, family in families.items() if not family.dialects}
+    found = [f"{name}: {why}" for name, why in broken.items()]
+    return "".join(f"\n{line}" for line in found)
 
 
 def _some(names: Iterable[str]) -> str:

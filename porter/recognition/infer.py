@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from porter.errors import PorterError
 from porter.layout import Expression
 from porter.layout.parse import Axis, Dim, Group, Unit
-from porter.tables.check import sizes_read
+from porter.tables.check import must_hold, sizes_read
 from porter.tables.model import Canonical, Dialect, Rule
 from porter.tables.patterns import Pattern, taken_apart
 
@@ -48,7 +48,7 @@ def infer(dialect: Dialect, canonical: Canonical, shapes: Shapes) -> Inferred:
             done.add(rule.theirs)
             equations.extend(zip(rule.layout.dims, shape, strict=True))
     _solve(equations, sizes)
-    return _told(canonical, sizes)
+    return _told(dialect, canonical, sizes)
 
 
 def missing_rules(dialect: Dialect, canonical: Canonical, shapes: Shapes) -> int:
@@ -58,7 +58,8 @@ def missing_rules(dialect: Dialect, canonical: Canonical, shapes: Shapes) -> int
         rule.theirs not in there
         and rule.when is None
         and all(
-            canonical.tensors[name].when is None and not canonical.tensors[name].tied for name in rule.weights
+            must_hold(canonical.tensors[name].when, dialect, canonical) and not canonical.tensors[name].tied
+            for name in rule.weights
         )
         for rule in dialect.rules
     )
@@ -135,7 +136,7 @@ def _plus(left: _Linear | None, right: _Linear | None) -> _Linear | None:
     )
 
 
-def _told(canonical: Canonical, sizes: Mapping[str, int]) -> Inferred:
+def _told(dialect: Dialect, canonical: Canonical, sizes: Mapping[str, int]) -> Inferred:
     read: dict[str, Expression] = {**sizes_read(canonical), **canonical.index}
     found: dict[str, int] = {}
     for axis, size in sizes.items():
@@ -147,7 +148,8 @@ def _told(canonical: Canonical, sizes: Mapping[str, int]) -> Inferred:
             found[name] = inverse.evaluate({**found, **sizes}.__getitem__)
         except PorterError:
             continue
-    axes = {axis for tensor in canonical.tensors.values() if tensor.when is None for axis in tensor.axes}
-    names = {name for axis in (*axes, *canonical.index) if axis in read for name in read[axis].names}
+    there = [t for t in canonical.tensors.values() if must_hold(t.when, dialect, canonical)]
+    axes = {axis for tensor in there for axis in (*tensor.axes, *tensor.pattern.variables)}
+    names = {name for axis in axes if axis in read for name in read[axis].names}
     wanted = [name for name in canonical.hyperparameters if name in names]
     return Inferred(found, tuple(name for name in wanted if name not in found))

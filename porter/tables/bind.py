@@ -6,8 +6,9 @@ Binding is pure arithmetic over names, sizes and strides. It is linear in the nu
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -15,6 +16,8 @@ from porter.errors import MalformedError, PorterError
 from porter.layout import AddressMap, Expression, Loop, bind, coalesce, elements
 from porter.tables.check import sizes_read
 from porter.tables.model import FILLERS, Canonical, Dialect, Rule, TableError
+
+_FUNCTIONS = {"sqrt": math.sqrt}
 
 
 class Block(NamedTuple):
@@ -219,7 +222,7 @@ class Sizes:
             return self.hyperparameters.get(name)
 
         try:
-            return expression.evaluate(lookup)
+            return expression.evaluate(lookup, _FUNCTIONS)
         except PorterError as error:
             raise MalformedError(
                 f"the hyperparameters do not fit the family {self.canonical.family}",
@@ -242,7 +245,9 @@ def bind_rules(dialect: Dialect, canonical: Canonical, hyperparameters: Mapping[
     """The same by rule: what its tensors have in common is worked out once."""
     sizes = Sizes(canonical, hyperparameters, dialect.axes)
     _check_inverses(sizes)
-    bound = [part for rule in dialect.rules for part in _bind_rule(rule, canonical, sizes)]
+    bound = [
+        part for rule in dialect.rules for part in _bind_rule(_with_numbers(rule, sizes), canonical, sizes)
+    ]
     seen: dict[str, Rule] = {}
     for part in bound:
         for name in seen.keys() & part.names:
@@ -253,6 +258,19 @@ def bind_rules(dialect: Dialect, canonical: Canonical, hyperparameters: Mapping[
             )
         seen.update(dict.fromkeys(part.names, part.rule))
     return bound
+
+
+def _with_numbers(rule: Rule, sizes: Sizes) -> Rule:
+    """The rule with what it adds and multiplies by as numbers."""
+    if not any(isinstance(value, Expression) for _, value in rule.operations):
+        return rule
+    return replace(
+        rule,
+        operations=tuple(
+            (kind, float(sizes._value(value, {})) if isinstance(value, Expression) else value)
+            for kind, value in rule.operations
+        ),
+    )
 
 
 def _bind_rule(rule: Rule, canonical: Canonical, sizes: Sizes) -> Iterator[BoundRule]:

@@ -1,16 +1,25 @@
-"""Where mapping tables are: those that porter ships, and those that a user adds."""
+"""Where mapping tables are: those that porter ships, and those that a user adds.
+
+A folder is a family, and each of its files a dialect. What decoder-only transformers share is in `decoder`:
+its canonical tensors are those of every family without a `canonical.toml` of its own, and its `shared`
+dialects, frameworks that are one model with switches, are dialects of all of these.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from porter.errors import UnsupportedError, UsageError
 from porter.tables.load import load_canonical, load_dialect
-from porter.tables.model import Canonical, Dialect
-from porter.tables.toml_source import read_with_ancestors
+from porter.tables.model import Canonical, Dialect, TableError
+from porter.tables.toml_source import read_source, read_with_ancestors
+
+DECODER = "decoder"
+_CANONICAL = "canonical.toml"
 
 
 @cache
@@ -18,17 +27,21 @@ def mappings_root() -> Path:
     """The folder of shipped tables: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     for candidate in (package / "mappings", package.parent / "mappings"):
-        if (candidate / "_decoder").is_dir():
+        if (candidate / DECODER).is_dir():
             return candidate
     raise UsageError("porter's mapping tables are missing", hint="reinstall weight-porter")
 
 
 @dataclass(frozen=True)
 class Family:
-    """One architecture: its canonical tensors, and every dialect that has a table."""
+    """One architecture: its canonical tensors, and every dialect that has a table.
+
+    `missing` says why a checkpoint is of no family that Hugging Face has.
+    """
 
     canonical: Canonical
     dialects: dict[str, Dialect]
+    missing: str | None = None
 
     @property
     def name(self) -> str:
@@ -38,48 +51,101 @@ class Family:
         if name not in self.dialects:
             raise UnsupportedError(
                 f"there is no table for {self.name} in the dialect {name!r}",
-                hint=f"there are: {', '.join(sorted(self.dialects))}; add your own with --map FILE.toml",
+                cause=self.missing,
+                hint=f"there are: {', '.join(sorted(self.dialects))}; add your own with --map FILE.toml"
+                if self.dialects
+                else "mend the table; `porter mappings check FILE.toml` says what is wrong with it",
             )
         return self.dialects[name]
 
 
 def family_names() -> list[str]:
     """The families that porter ships tables for."""
+    return _families_in(mappings_root())
+
+
+def _families_in(root: Path) -> list[str]:
     return sorted(
         folder.name
-        for folder in mappings_root().iterdir()
-        if (folder / "canonical.toml").is_file() and not folder.name.startswith("_")
+        for folder in root.iterdir()
+        if folder.name != DECODER and not folder.name.startswith((".", "_")) and any(folder.glob("*.toml"))
     )
 
 
 @cache
+def decoder() -> Family:
+    """The vocabulary of decoder-only transformers, with the dialects that all of its families share."""
+    folder = mappings_root() / DECODER
+    canonical = load_canonical(folder / _CANONICAL, mappings_root())
+    tables = [path for path in sorted(folder.glob("*.toml")) if read_source(path).data.get("shared")]
+    dialects = [load_dialect(path, mappings_root(), canonical) for path in tables]
+    return Family(canonical, {dialect.name: dialect for dialect in dialects})
+
+
+@cache
 def _shipped(name: str) -> Family:
-    folder = mappings_root() / name
-    if name.startswith("_") or not (folder / "canonical.toml").is_file():
+    if name not in family_names():
         raise UnsupportedError(f"unknown family {name!r}", hint=f"known: {', '.join(family_names())}")
-    canonical = load_canonical(folder / "canonical.toml", mappings_root())
-    dialects = {}
+    return _load(mappings_root() / name, (mappings_root(),))
+
+
+def _load(folder: Path, roots: tuple[Path, ...], base: Family | None = None) -> Family:
+    """A family of one folder; `base` is the shipped one that it adds dialects to."""
+    own = folder / _CANONICAL
+    shared: Mapping[str, Dialect] = {}
+    if base is not None:
+        canonical = base.canonical
+    elif own.is_file():
+        canonical = load_canonical(own, roots)
+    else:
+        canonical, shared = replace(decoder().canonical, family=folder.name), decoder().dialects
+    dialects = {**shared, **(base.dialects if base else {})}
     for path in sorted(folder.glob("*.toml")):
-        if path.name != "canonical.toml":
-            dialect = load_dialect(path, mappings_root(), canonical)
+        if path != own:
+            dialect = load_dialect(path, roots, canonical)
             dialects[dialect.name] = dialect
+    if "hf" in dialects and base is None:
+        canonical = replace(canonical, example={**canonical.example, **dialects["hf"].example})
     return Family(canonical, dialects)
 
 
 def load_families(extra: Iterable[Path] = ()) -> dict[str, Family]:
-    """All families, with the user's tables added to theirs (a table of the same name takes its place)."""
+    """All families, with the user's tables added to theirs (a table of the same name takes its place).
+
+    `extra` are tables, and folders of families; `PORTER_MAPPINGS` may name more folders. Families without a
+    framework of their own stand last, under `decoder`.
+    """
     families = {name: _shipped(name) for name in family_names()}
-    for path in extra:
-        dialect = load_user_table(path)
-        family = families[dialect.family]
-        families[dialect.family] = Family(family.canonical, {**family.dialects, dialect.name: dialect})
-    return families
+    named = os.environ.get("PORTER_MAPPINGS", "").split(os.pathsep)
+    for path in (*(Path(name) for name in named if name), *extra):
+        if path.is_dir():
+            for name in _families_in(path):
+                families[name] = _users_family(path, name, families.get(name))
+        else:
+            dialect = load_user_table(path)
+            family = families[dialect.family]
+            families[dialect.family] = Family(family.canonical, {**family.dialects, dialect.name: dialect})
+    return {**families, DECODER: decoder()}
+
+
+def _users_family(root: Path, name: str, base: Family | None) -> Family:
+    """A family in a folder of the user's own. A broken one has no dialects, and stops no other."""
+    try:
+        return _load(root / name, (root, mappings_root()), base)
+    except TableError as error:
+        said = error.message + (f" ({error.cause})" if error.cause else "")
+        return base or Family(replace(decoder().canonical, family=name), {}, said)
 
 
 def load_user_table(path: Path) -> Dialect:
     """A dialect table of the user's own, checked against the shipped canonical table of its family."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", hint="name one of its tables")
     chain = read_with_ancestors(path, mappings_root())
-    names = [source.data["family"] for source in chain if "family" in source.data]
-    if not names:
-        raise UsageError(f"{path}: the table names no `family`", hint=f"one of {', '.join(family_names())}")
-    return load_dialect(path, mappings_root(), _shipped(str(names[-1])).canonical)
+    for source in chain[::-1]:
+        base = source.data.get("extends", "")
+        first = str(base[0] if isinstance(base, list) and base else base)
+        name = source.data.get("family", first.rpartition("/")[0] or None)
+        if name is not None and name != DECODER:
+            return load_dialect(path, mappings_root(), _shipped(str(name)).canonical)
+    raise UsageError(f"{path}: the table names no `family`", hint=f"one of {', '.join(family_names())}")

@@ -4,9 +4,10 @@
 - Each axis and each index variable of a canonical tensor appears exactly once, in the stored name or in
   the layout's block for it.
 - A rule has as many blocks as canonical tensors; all of them exist.
-- Every canonical tensor is produced by one rule, or by several that all say `when`.
+- Every canonical tensor that can exist is produced by one rule, or by several that all say `when`.
 - No stored name fits two rules, or a rule and `ignore`.
 - Every required hyperparameter has its place in the config.
+- Expressions call only functions that there are, and what code fixes is computed from hyperparameters alone.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from porter.errors import PorterError
 from porter.layout import Expression
 from porter.tables.model import (
     FILLERS,
@@ -27,6 +27,11 @@ from porter.tables.model import (
     Where,
 )
 from porter.tables.patterns import Pattern
+
+# What an expression may call. Conditions, sizes and fixed values call nothing: both directions compute them.
+READING = frozenset({"field", "given", "has", "shape", "label", "count", "length", "is_list", "floor"})
+WRITING = frozenset({"written"})
+VALUES = frozenset({"sqrt"})
 
 
 def check_canonical(canonical: Canonical) -> None:
@@ -64,6 +69,13 @@ def check_canonical(canonical: Canonical) -> None:
             _names(tensor.when, sizes, tensor.where, "`when`")
         if tensor.tied is not None:
             _check_tie(tensor, canonical)
+    for hyperparameter in canonical.hyperparameters.values():
+        if hyperparameter.when is not None:
+            _names(hyperparameter.when, sizes, hyperparameter.where, hyperparameter.name)
+    for name, expression in canonical.normal.items():
+        _names(expression, canonical.hyperparameters, start, f"the normal form of {name}")
+        if name not in canonical.hyperparameters:
+            raise TableError(start, f"[normal] states {name!r}, which is no hyperparameter")
 
 
 def _check_circles(canonical: Canonical, where: Where) -> None:
@@ -91,7 +103,7 @@ def check_dialect(dialect: Dialect, canonical: Canonical) -> None:
     for rule in dialect.rules:
         _check_rule(rule, canonical, {*known, *dialect.axes})
     _check_produced_once(dialect, canonical)
-    _check_overlaps(dialect)
+    _check_overlaps(dialect, canonical)
     _check_config(dialect, canonical)
 
 
@@ -152,6 +164,10 @@ def _check_rule(rule: Rule, canonical: Canonical, known: set[str]) -> None:
                 )
     if rule.when is not None:
         _names(rule.when, set(canonical.hyperparameters) | set(canonical.index), rule.where, "`when`")
+    for kind, value in rule.operations:
+        if isinstance(value, Expression):
+            known = set(canonical.hyperparameters) | set(canonical.axes)
+            _names(value, known, rule.where, f"`{kind}`", VALUES)
     _check_extras(rule)
 
 
@@ -172,11 +188,15 @@ def _check_produced_once(dialect: Dialect, canonical: Canonical) -> None:
         for name in rule.weights:
             makers[name].append(rule)
     for name, rules in makers.items():
-        if not rules and not _never(canonical.tensors[name], dialect, canonical):
+        tensor = canonical.tensors[name]
+        if not rules and may_hold(tensor.when, dialect, canonical):
+            hint = "add a rule whose `ours` names it"
+            if tensor.when is not None:
+                hint += f", or state in [config.fields] why `{tensor.when.text}` never holds here"
             raise TableError(
                 Where(dialect.path, 1),
                 f"no rule of {dialect.family}/{dialect.name} makes the canonical tensor {name!r}",
-                hint="add a [[rule]] whose `ours` names it",
+                hint=hint,
             )
         if len(rules) > 1 and any(rule.when is None for rule in rules):
             raise TableError(
@@ -187,30 +207,45 @@ def _check_produced_once(dialect: Dialect, canonical: Canonical) -> None:
             )
 
 
-def _never(tensor: CanonicalTensor, dialect: Dialect, canonical: Canonical) -> bool:
-    """Whether a conditional tensor cannot exist in a dialect, whose config has no word for the condition."""
-    if tensor.when is None or tensor.when.names & set(dialect.config.fields):
-        return False
-    neutral = {name: item.neutral for name, item in canonical.hyperparameters.items()}
-    try:
-        return not tensor.when.evaluate(neutral.__getitem__)
-    except PorterError:
-        return False
+def may_hold(condition: Expression | None, dialect: Dialect, canonical: Canonical) -> bool:
+    """Whether a condition can hold in a dialect."""
+    return condition is None or condition.decide(settled(dialect, canonical)) is not False
 
 
-def _check_overlaps(dialect: Dialect) -> None:
-    seen: dict[str, list[tuple[Pattern, Where, Expression | None]]] = {}
+def must_hold(condition: Expression | None, dialect: Dialect, canonical: Canonical) -> bool:
+    """Whether a condition holds for every model in a dialect."""
+    return condition is None or condition.decide(settled(dialect, canonical)) is True
+
+
+def settled(dialect: Dialect, canonical: Canonical) -> dict[str, Any]:
+    """The hyperparameters that are the same for every model: what code fixes, and what it has no word for."""
+    known: dict[str, Any] = {}
+    for name, item in canonical.hyperparameters.items():
+        entry = dialect.config.fields.get(name)
+        if entry is None:
+            known[name] = item.neutral
+        elif entry.has_fixed and not isinstance(entry.fixed, Expression):
+            known[name] = entry.fixed
+        elif entry.has_fixed and not entry.fixed.names:
+            known[name] = entry.fixed.evaluate(known.__getitem__)
+    return known
+
+
+def _check_overlaps(dialect: Dialect, canonical: Canonical) -> None:
+    seen: dict[str, list[tuple[Pattern, Where, bool]]] = {}
     # Rules last, so that an error names the line of a rule.
-    entries: list[tuple[Pattern, Where, Expression | None]] = [
-        (pattern, Where(dialect.path, 1), None) for pattern in dialect.ignore
+    entries: list[tuple[Pattern, Where, bool]] = [
+        (pattern, Where(dialect.path, 1), False) for pattern in dialect.ignore
     ]
     for rule in dialect.rules:
         names = (rule.theirs, *rule.also, *([rule.scale_by] if rule.scale_by else []))
-        entries += [(name, rule.where, rule.when) for name in names]
-    for pattern, where, when in entries:
+        conditional = rule.when is not None or all(canonical.tensors[name].when for name in rule.weights)
+        entries += [(name, rule.where, conditional) for name in names]
+    for pattern, where, conditional in entries:
         rivals = [entry for form in pattern.spellings for entry in seen.get(form.template, ())]
-        for other, place, other_when in rivals:
-            if pattern.overlaps(other) and (when is None or other_when is None):
+        for other, place, also_conditional in rivals:
+            # Of two conditional ones at most one may hold: binding says where that is not so.
+            if pattern.overlaps(other) and not (conditional and also_conditional):
                 raise TableError(
                     where,
                     f"a stored name could fit both {pattern.text!r} and {other.text!r}",
@@ -218,7 +253,7 @@ def _check_overlaps(dialect: Dialect) -> None:
                     hint="a tensor belongs to one rule: narrow one of the two, or `remove` it",
                 )
         for form in pattern.spellings:
-            seen.setdefault(form.template, []).append((pattern, where, when))
+            seen.setdefault(form.template, []).append((pattern, where, conditional))
 
 
 def _check_config(dialect: Dialect, canonical: Canonical) -> None:
@@ -231,7 +266,10 @@ def _check_config(dialect: Dialect, canonical: Canonical) -> None:
                 f"{canonical.family} has no hyperparameter {entry.name!r}",
                 hint=f"there are: {', '.join(sorted(names))}",
             )
-        for expression in (entry.default, entry.read, entry.write, entry.fixed, entry.assumed):
+        for expression in (entry.default, entry.read, entry.assumed):
+            if isinstance(expression, Expression):
+                _names(expression, names | {"layer"}, entry.where, entry.name, READING)
+        for expression in (entry.write, entry.fixed, *entry.contains.values(), *entry.avoid.values()):
             if isinstance(expression, Expression):
                 _names(expression, names | {"layer"}, entry.where, entry.name)
     for name, (value, where) in dialect.config.published.items():
@@ -242,7 +280,7 @@ def _check_config(dialect: Dialect, canonical: Canonical) -> None:
                 hint=f"there are: {', '.join(sorted(dialect.config.fields))}",
             )
         if isinstance(value, Expression):
-            _names(value, names | {"layer"}, where, name)
+            _names(value, names | {"layer"}, where, name, READING)
     for name, caution in dialect.config.caution.items():
         _names(caution.when, names, start, name)
     held = {entry.write_to: entry for entry in dialect.config.fields.values()}
@@ -256,14 +294,20 @@ def _check_config(dialect: Dialect, canonical: Canonical) -> None:
         if isinstance(value, Constant):
             value = value.when
         if isinstance(value, Expression):
-            _names(value, names | {"weights_dtype"}, where, name)
+            _names(value, names | {"weights_dtype"}, where, name, WRITING)
+    if dialect.config.recognise is not None:
+        _names(dialect.config.recognise, names, start, "`recognise`", READING)
     if dialect.config.file is not None:
         _check_stated(dialect, canonical, start)
 
 
 def _check_stated(dialect: Dialect, canonical: Canonical, start: Where) -> None:
     for name, hyperparameter in canonical.hyperparameters.items():
-        if hyperparameter.required and name not in dialect.config.fields:
+        if (
+            hyperparameter.required
+            and name not in dialect.config.fields
+            and may_hold(hyperparameter.when, dialect, canonical)
+        ):
             raise TableError(
                 start,
                 f"[config.fields] of {dialect.family}/{dialect.name} says nothing of {name!r}",
@@ -271,7 +315,19 @@ def _check_stated(dialect: Dialect, canonical: Canonical, start: Where) -> None:
             )
 
 
-def _names(expression: Expression, known: Iterable[str], where: Where, what: str) -> None:
+def _names(
+    expression: Expression,
+    known: Iterable[str],
+    where: Where,
+    what: str,
+    functions: frozenset[str] = frozenset(),
+) -> None:
+    for name in sorted(expression.calls - functions):
+        raise TableError(
+            where,
+            f"{what}: `{expression.text}` calls {name}, which is no function here",
+            hint=f"known: {', '.join(sorted(functions))}" if functions else "nothing can be called here",
+        )
     unknown = sorted(expression.names - set(known))
     if unknown:
         raise TableError(

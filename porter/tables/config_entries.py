@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from porter.errors import PorterError
-from porter.layout import Expression, parse_expression
+from porter.layout import Expression
 from porter.tables.model import Caution, ConfigTable, Constant, FieldEntry, MergedDict, TableError, Where
+from porter.tables.table_parts import expression_at
 from porter.tables.toml_source import TableSource
 
 _CONFIG_KEYS = {
@@ -45,9 +45,10 @@ def load_config(chain: list[TableSource]) -> ConfigTable:
     fields: dict[str, FieldEntry] = {}
     write: dict[str, tuple[Any, Where]] = {}
     published: dict[str, tuple[Any, Where]] = {}
-    require: dict[str, tuple[Any, ...]] = {}
+    require: dict[str, tuple[Any, ...] | None] = {}
     known: list[str] = []
     merge: dict[str, MergedDict] = {}
+    merged: dict[str, dict[str, Any]] = {}
     outer: dict[str, str] = {}
     caution: dict[str, Caution] = {}
     for source in chain:
@@ -67,12 +68,13 @@ def load_config(chain: list[TableSource]) -> ConfigTable:
         outer |= config.get("outer", {})
         for name, value in config.get("caution", {}).items():
             caution[name] = Caution(
-                _parse(value["when"], source.where("config", "caution", name)), value["say"]
+                expression_at(value["when"], source.where("config", "caution", name)), value["say"]
             )
         for name, value in config.get("merge", {}).items():
-            merge[name] = _merged(name, value, source.where("config", "merge", name))
+            merged[name] = {**merged.get(name, {}), **value}
+            merge[name] = _merged(name, merged[name], source.where("config", "merge", name))
         if "recognise" in config:
-            recognise = _parse(config["recognise"], source.where("config", "recognise"))
+            recognise = expression_at(config["recognise"], source.where("config", "recognise"))
         match |= config.get("match", {})
         for name, raw in config.get("fields", {}).items():
             fields[name] = _entry(name, raw, source.where("config", "fields", name))
@@ -84,7 +86,7 @@ def load_config(chain: list[TableSource]) -> ConfigTable:
             where = source.where("config", "published", name)
             published[name] = (_literal_or_expression(value, where), where)
         for name, value in config.get("require", {}).items():
-            require[name] = tuple(value) if isinstance(value, list) else (value,)
+            require[name] = None if value == "any" else tuple(value) if isinstance(value, list) else (value,)
         known.extend(config.get("known", []))
     return ConfigTable(
         file,
@@ -123,9 +125,9 @@ def _merged(name: str, spec: dict[str, Any], where: Where) -> MergedDict:
 def _written(value: Any, source: TableSource, name: str) -> Any:
     where = source.where("config", "write", name)
     if isinstance(value, dict) and set(value) == {"expr"}:
-        return _parse(value["expr"], where)
+        return expression_at(value["expr"], where)
     if isinstance(value, dict) and set(value) == {"value", "when"}:
-        return Constant(value["value"], _parse(value["when"], where))
+        return Constant(value["value"], expression_at(value["when"], where))
     return value
 
 
@@ -144,7 +146,6 @@ def _entry(name: str, raw: Any, where: Where) -> FieldEntry:
         )
     field = spec.get("field", [])
     fields = (field,) if isinstance(field, str) else tuple(field)
-    avoid = spec.get("avoid", [])
     return FieldEntry(
         name=name,
         where=where,
@@ -155,25 +156,30 @@ def _entry(name: str, raw: Any, where: Where) -> FieldEntry:
         has_default="default" in spec,
         each_layer=bool(spec.get("each_layer", False)),
         nullable=bool(spec.get("nullable", False)),
-        read=_parse(spec["read"], where) if "read" in spec else None,
-        write=_parse(spec["write"], where) if "write" in spec else None,
+        read=expression_at(spec["read"], where) if "read" in spec else None,
+        write=expression_at(spec["write"], where) if "write" in spec else None,
         assumed=_literal_or_expression(spec.get("assumed"), where),
         has_assumed="assumed" in spec,
         fixed=_literal_or_expression(spec.get("fixed"), where),
         has_fixed="fixed" in spec,
         only=tuple(spec["only"]) if "only" in spec else None,
-        contains=spec.get("contains"),
-        avoid=tuple(avoid),
+        contains=_words(spec.get("contains", {}), where),
+        avoid=_words(spec.get("avoid", {}), where),
         write_as=spec.get("as"),
     )
 
 
 def _literal_or_expression(value: Any, where: Where) -> Any:
-    return _parse(value, where) if isinstance(value, str) else value
+    return expression_at(value, where) if isinstance(value, str) else value
 
 
-def _parse(text: str, where: Where) -> Expression:
-    try:
-        return parse_expression(text)
-    except PorterError as error:
-        raise TableError(where, error.message, cause=error.cause, hint=error.hint) from None
+def _words(spec: Any, where: Where) -> dict[str, Expression]:
+    """Words of a name, and when they are in force: always, where only the words are given."""
+    words = (
+        {spec: "True"}
+        if isinstance(spec, str)
+        else dict.fromkeys(spec, "True")
+        if isinstance(spec, list)
+        else spec
+    )
+    return {word: expression_at(str(condition), where) for word, condition in words.items()}

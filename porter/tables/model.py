@@ -45,7 +45,8 @@ class Hyperparameter:
     `type` is int, number, bool, str, ints-or-bools list (`list`), or `any`. `required` ones must be
     stated by every dialect; others have `neutral`, the value that a dialect's silence means. A lossy
     `advisory` one may be dropped by a dialect that has no place for it (names, token ids). `note` says, where
-    it is refused, what a reader of the config would not guess.
+    it is refused, what a reader of the config would not guess. Where `when` does not hold, it has its neutral
+    value whatever a config says.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Hyperparameter:
     advisory: bool
     where: Where
     note: str | None = None
+    when: Expression | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,10 @@ class CanonicalTensor:
 
 @dataclass(frozen=True)
 class Canonical:
-    """A family's canonical tensors. `axes` maps an axis to its size expression."""
+    """A family's canonical tensors. `axes` maps an axis to its size expression.
+
+    `normal` gives, in order, hyperparameters their value where two spellings have one meaning.
+    """
 
     family: str
     version: int
@@ -90,6 +95,7 @@ class Canonical:
     hyperparameters: Mapping[str, Hyperparameter]
     example: Mapping[str, Any]
     path: Path
+    normal: Mapping[str, Expression] = field(default_factory=dict)
 
 
 # Canonical tensors that every family has, over any axes: elements that are no weight. ZEROS are zeros on
@@ -102,7 +108,8 @@ FILLERS = (ZEROS, UNUSED)
 class Rule:
     """One line of a dialect: the stored tensor `theirs` holds the canonical tensors `ours` as `layout` says.
 
-    `operations` are what turns the canonical value into the stored one, in order: ("add", 1.0).
+    `operations` are what turns the canonical value into the stored one, in order: ("add", 1.0); expressions
+    over the hyperparameters are numbers once the rule is bound.
     `when_tied` says what the dialect does with a tensor whose tie holds: "write" or "omit". `also` are other
     names for the same tensor, read but not written. `scale_by` is the stored tensor that holds a factor for
     each row, where the rows are whole numbers.
@@ -111,12 +118,20 @@ class Rule:
     theirs: Pattern
     ours: tuple[str, ...]
     layout: Layout
-    operations: tuple[tuple[str, float], ...]
+    operations: tuple[tuple[str, float | Expression], ...]
     when: Expression | None
     when_tied: str
     where: Where
     also: tuple[Pattern, ...] = ()
     scale_by: Pattern | None = None
+
+    @property
+    def numbers(self) -> tuple[tuple[str, float], ...]:
+        """The operations of a bound rule, each with its number."""
+        found = [(kind, value) for kind, value in self.operations if isinstance(value, float)]
+        if len(found) < len(self.operations):
+            raise TableError(self.where, "the rule's operations have no numbers before it is bound")
+        return tuple(found)
 
     @property
     def weights(self) -> tuple[str, ...]:
@@ -151,8 +166,8 @@ class FieldEntry:
     fixed: Any = None
     has_fixed: bool = False
     only: tuple[Any, ...] | None = None
-    contains: str | None = None
-    avoid: tuple[str, ...] = ()
+    contains: Mapping[str, Expression] = field(default_factory=dict)
+    avoid: Mapping[str, Expression] = field(default_factory=dict)
     write_as: str | None = None
 
 
@@ -196,17 +211,18 @@ class ConfigTable:
 
     `section` is the part of the file that the fields stand in. With `optional`, weights that `recognise`
     holds for may come without a config; `borrow` names dialects whose config may stand in for it. Weights
-    without a config are taken to have what is `published`, where their shapes do not say. `merge` makes one
-    dict of several; `caution` is what the framework does otherwise than its config says. `outer` are fields
-    that stand beside the section and go before its own, which are read where the outer one is left out
-    ("inner") or never ("ignore").
+    without a config are taken to have what is `published`, where their shapes do not say. `require` gives the
+    values of a field that the family covers, None for any. `merge` makes one dict of several; `caution` is
+    what the framework does otherwise than its config says. `outer` are
+    fields that stand beside the section and go before its own, which are read where the outer one is left
+    out ("inner") or never ("ignore").
     """
 
     file: str | None
     match: Mapping[str, Any]
     fields: Mapping[str, FieldEntry]
     write: Mapping[str, tuple[Any, Where]]
-    require: Mapping[str, tuple[Any, ...]]
+    require: Mapping[str, tuple[Any, ...] | None]
     known: tuple[str, ...]
     float32: bool = False
     section: str | None = None
@@ -253,6 +269,8 @@ _READABLE = {
 class Dialect:
     """One dialect of one family. `beyond` are shell patterns of tensors that the family has no words for.
 
+    A `shared` one is a dialect of every family with these canonical tensors. Where several families could
+    express a checkpoint, those that a table names under `after` come before it. `example` gives sizes.
     `axes` are sizes of axes that only blocks of zeros run over: what this dialect stores behind a weight.
     """
 
@@ -268,4 +286,7 @@ class Dialect:
     path: Path = Path()
     digest: str = ""
     beyond: tuple[str, ...] = ()
+    shared: bool = False
+    after: tuple[str, ...] = ()
+    example: Mapping[str, Any] = field(default_factory=dict)
     axes: Mapping[str, Expression] = field(default_factory=dict)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -73,28 +74,52 @@ def read_source(path: Path) -> TableSource:
         raise MalformedError(f"cannot read the mapping table {path}", cause=str(error)) from None
 
 
-def read_with_ancestors(path: Path, root: Path) -> list[TableSource]:
-    """A table and what it extends, eldest first.
+def read_with_ancestors(path: Path, roots: Path | Sequence[Path]) -> list[TableSource]:
+    """A table and all that it extends, eldest first, each once.
 
-    `extends` names a table under the mappings root (`gemma2/hf`), or a `.toml` file beside this one.
+    `extends` names a table under one of the roots (`gemma2/hf`), or a `.toml` file beside this one; or it is
+    a list of such bases, of which later ones take the place of earlier ones where they differ.
     """
     chain: list[TableSource] = []
-    current: Path | None = path
-    while current is not None:
-        source = read_source(current)
-        if any(source.path.resolve() == seen.path.resolve() for seen in chain):
+    _collect(path, [roots] if isinstance(roots, Path) else list(roots), chain, [])
+    return chain
+
+
+def _collect(path: Path, roots: Sequence[Path], chain: list[TableSource], below: list[Path]) -> None:
+    source = read_source(path)
+    place = path.resolve()
+    if any(place == seen.path.resolve() for seen in chain):
+        return
+    for base in _bases(source, roots):
+        if base.resolve() in (*below, place):
             raise TableError(source.where("extends"), "a table extends itself", hint="break the circle")
-        chain.append(source)
-        parent = source.data.get("extends")
-        if parent is None:
-            break
-        if not isinstance(parent, str):
-            raise TableError(source.where("extends"), "`extends` must be a string", cause=f"found {parent!r}")
-        current = current.parent / parent if parent.endswith(".toml") else root / f"{parent}.toml"
-        if not current.is_file():
+        _collect(base, roots, chain, [*below, place])
+    chain.append(source)
+
+
+def _bases(source: TableSource, roots: Sequence[Path]) -> list[Path]:
+    named = source.data.get("extends", [])
+    names = [named] if isinstance(named, str) else named
+    where = source.where("extends")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TableError(where, "`extends` must be a string, or a list of them", cause=f"found {named!r}")
+    found = []
+    for name in names:
+        beside = name.endswith(".toml")
+        places = [source.path.parent / name] if beside else _under(roots, name)
+        base = next((place for place in places if place.is_file()), None)
+        if base is None:
             raise TableError(
-                source.where("extends"),
-                f"`extends` names no table: {parent!r}",
+                where,
+                f"`extends` names no table: {name!r}",
                 hint="write FAMILY/DIALECT for a table that porter ships, or a file name ending in .toml",
             )
-    return chain[::-1]
+        found.append(base)
+    return found
+
+
+def _under(roots: Sequence[Path], name: str) -> list[Path]:
+    """Where a table of that name may be; `gemma/litgpt` is what all families share, and lies in `decoder`."""
+    family, _, dialect = name.rpartition("/")
+    places = [root / f"{name}.toml" for root in roots]
+    return places + [root / "decoder" / f"{dialect}.toml" for root in roots if (root / family).is_dir()]

@@ -1,8 +1,9 @@
 """The drift alarm: do the tables still say what an installed framework's modules are?
 
-For each family two kinds of configuration are built on the meta device: one that binds every axis to a
-different size, so that a layout which only fits by chance is caught, and (with `every`) all those that
-the peer itself knows by name. Names and shapes are compared with the bound table, strictly.
+Each configuration is a row: ok, differs, or of no family. There is one for each family that binds every
+axis to a different size, so that a layout which only fits by chance is caught; and (with `every`) one for
+each that the peer itself knows by name. They are built on the meta device, and names and shapes are compared
+with the bound table, strictly. Whatever is wrong with one of them is a row, and no end of the others.
 """
 
 from __future__ import annotations
@@ -10,28 +11,34 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from porter.config.read import ConfigReader
 from porter.config.write import write_config
 from porter.errors import PorterError, UsageError
-from porter.recognition.identify import matches
+from porter.recognition.choose_family import choose_family
 from porter.tables.bind import bind_dialect
-from porter.tables.catalogue import Family
+from porter.tables.catalogue import DECODER, Family
 from porter.tables.model import Dialect
 from porter.verification.modules import Expected, expected_tensors, needs
 
 _DIALECTS = {"litgpt": "litgpt", "transformers": "hf", "porter": "litgpt"}
 
+Shapes = Mapping[str, tuple[int, ...]]
+
 
 @dataclass(frozen=True)
 class DriftReport:
-    """One configuration of a peer: how many tensors it has, and what differs."""
+    """One configuration of a peer: its family, how many tensors it has, and what differs.
+
+    Of `no family` is one that LitGPT builds and that no table for transformers can express.
+    """
 
     peer: str
     family: str
     configuration: str
     tensors: int
+    result: Literal["ok", "differs", "no family"]
     problems: tuple[str, ...]
 
 
@@ -42,13 +49,14 @@ def compare(peer: str, families: Mapping[str, Family], *, every: bool = False) -
     reports = []
     for family in families.values():
         dialect = family.dialects.get(_DIALECTS[peer])
-        if dialect is None:
-            continue
-        reports.append(_prime(peer, family, dialect))
-        if every:
-            reports.extend(
-                _named(peer, family, dialect, name, raw) for name, raw in _known(peer, family, dialect)
-            )
+        if dialect is not None and family.name != DECODER:
+            reports.append(_prime(peer, family, dialect))
+            if every and peer == "transformers":
+                reports.extend(
+                    _named(peer, family, dialect, name, raw) for name, raw in _transformers(dialect)
+                )
+    if every and peer == "litgpt":
+        reports.extend(_litgpt(families, name, raw) for name, raw in _litgpt_configs())
     return reports
 
 
@@ -59,21 +67,52 @@ def example_hyperparameters(family: Family) -> dict[str, Any]:
 
 
 def _prime(peer: str, family: Family, dialect: Dialect) -> DriftReport:
-    hyperparameters = example_hyperparameters(family)
-    shapes = _bound(family, dialect, hyperparameters)
-    config = write_config(dialect, family.canonical, hyperparameters, shapes=shapes, weights_dtype="float32")
-    return _report(peer, family, "(all axes different)", shapes, expected_tensors(peer, config))
+    name = "(all axes different)"
+    try:
+        hyperparameters = example_hyperparameters(family)
+        shapes = _bound(family, dialect, hyperparameters)
+        config = write_config(
+            dialect, family.canonical, hyperparameters, shapes=shapes, weights_dtype="float32"
+        )
+        return _report(peer, family, name, shapes, expected_tensors(peer, config))
+    except UsageError:
+        # A peer that is not installed is no row.
+        raise
+    except PorterError as error:
+        return _failed(peer, family, name, 0, error)
 
 
 def _named(peer: str, family: Family, dialect: Dialect, name: str, raw: Mapping[str, Any]) -> DriftReport:
-    expected = expected_tensors(peer, raw)
+    tensors = 0
     try:
+        expected = expected_tensors(peer, raw)
+        tensors = len(expected.shapes)
         reader = ConfigReader(dialect, family.canonical, raw, expected.shapes, name)
-        shapes = _bound(family, dialect, reader.read())
+        return _report(peer, family, name, _bound(family, dialect, reader.read()), expected)
+    except UsageError:
+        raise
     except PorterError as error:
-        problem = error.message + (f" ({error.cause})" if error.cause else "")
-        return DriftReport(peer, family.name, name, len(expected.shapes), (problem,))
-    return _report(peer, family, name, shapes, expected)
+        return _failed(peer, family, name, tensors, error)
+
+
+def _litgpt(families: Mapping[str, Family], name: str, raw: Mapping[str, Any]) -> DriftReport:
+    """A model of LitGPT's must have a family besides, whose table for transformers can express it."""
+    base = families[DECODER]
+    source = base.dialects["litgpt"]
+    report = _named("litgpt", base, source, name, raw)
+    if report.result != "ok":
+        return report
+    shapes = expected_tensors("litgpt", raw).shapes
+    values = ConfigReader(source, base.canonical, raw, shapes, name).read()
+    family = choose_family(families, source, values)
+    if family.missing is not None:
+        return dataclasses.replace(report, result="no family", problems=(family.missing,))
+    return dataclasses.replace(report, family=family.name)
+
+
+def _failed(peer: str, family: Family, name: str, tensors: int, error: PorterError) -> DriftReport:
+    problem = error.message + (f" ({error.cause})" if error.cause else "")
+    return DriftReport(peer, family.name, name, tensors, "differs", (problem,))
 
 
 def _bound(
@@ -82,9 +121,7 @@ def _bound(
     return {t.name: t.shape for t in bind_dialect(dialect, family.canonical, hyperparameters)}
 
 
-def _report(
-    peer: str, family: Family, name: str, shapes: Mapping[str, tuple[int, ...]], expected: Expected
-) -> DriftReport:
+def _report(peer: str, family: Family, name: str, shapes: Shapes, expected: Expected) -> DriftReport:
     problems = [
         f"{tensor}: the module has {list(expected.shapes[tensor])}, the table {list(shape)}"
         for tensor, shape in shapes.items()
@@ -92,20 +129,19 @@ def _report(
     ]
     problems += [f"{t}: only in the table" for t in shapes if t not in expected.shapes]
     problems += [f"{t}: only in the module" for t in expected.shapes if t not in shapes]
-    return DriftReport(peer, family.name, name, len(expected.shapes), tuple(problems))
+    result: Literal["ok", "differs"] = "differs" if problems else "ok"
+    return DriftReport(peer, family.name, name, len(expected.shapes), result, tuple(problems))
 
 
-def _known(peer: str, family: Family, dialect: Dialect) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Configurations that the peer knows by name and that are of this family."""
-    if peer == "litgpt":
-        with needs("litgpt"):
-            from litgpt.config import Config, configs
-        for entry in configs:
-            raw = dataclasses.asdict(Config(**entry))
-            if matches(raw, dialect.config.match):
-                yield entry["name"], raw
-    elif peer == "transformers":
-        with needs("transformers"):
-            from transformers import AutoConfig
-        for model_type in dialect.config.match.get("model_type", ()):
-            yield f"{model_type} (defaults)", AutoConfig.for_model(model_type).to_dict()
+def _litgpt_configs() -> Iterator[tuple[str, dict[str, Any]]]:
+    with needs("litgpt"):
+        from litgpt.config import Config, configs
+    for entry in configs:
+        yield entry["name"], dataclasses.asdict(Config(**entry))
+
+
+def _transformers(dialect: Dialect) -> Iterator[tuple[str, dict[str, Any]]]:
+    with needs("transformers"):
+        from transformers import AutoConfig
+    for model_type in dialect.config.match.get("model_type", ()):
+        yield f"{model_type} (defaults)", AutoConfig.for_model(model_type).to_dict()

@@ -222,7 +222,7 @@ def test_litgpts_gemma_has_no_attention_biases(refused, save, tensors, config, t
     ("change", "word"),
     [
         ({"use_bidirectional_attention": True}, "bidirectional"),
-        ({"hidden_act": "silu"}, "activation"),
+        ({"hidden_act": "relu"}, "activation"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope_type"),
     ],
 )

@@ -275,9 +275,9 @@ def test_a_word_that_no_table_knows_is_unsupported(configs, family, change, mess
 @pytest.mark.parametrize(
     "change",
     [
-        {"n_expert": 8},
-        {"lm_head_bias": True},
-        {"shared_attention_norm": True},
+        {"n_shared_expert": 8},
+        {"rope_interleave": True},
+        {"first_k_dense_replace": 2},
         {"latent_attention": {"q": 1}},
     ],
 )

@@ -26,7 +26,9 @@ def hyperparameters(draw, configs, family):
     n_layer = draw(st.integers(1, 7))
     n_kv_head = draw(st.integers(1, 4))
     # A quarter of it is rotated in GPT-NeoX; an odd number of dims is rotated differently by each framework.
-    head_dim = (8 if family == "gpt_neox" else 2) * draw(st.integers(1, 9))
+    partly = ("gpt_neox", "phi", "phi3", "stablelm")
+    head_dim = (8 if family in partly else 2) * draw(st.integers(1, 9))
+    merged = family in ("gpt_neox", "phi", "phi3", "falcon", "stablelm")  # head_dim is d_model / n_head
     per_kv = 1 if family == "gpt_neox" else draw(st.integers(1, 4))
     n_head = n_kv_head * per_kv
     example = configs.example(family)
@@ -35,7 +37,7 @@ def hyperparameters(draw, configs, family):
         "n_kv_head": n_kv_head,
         "n_head": n_head,
         "head_dim": head_dim,
-        "d_model": n_head * (head_dim if family == "gpt_neox" else draw(st.integers(1, 99))),
+        "d_model": n_head * (head_dim if merged else draw(st.integers(1, 99))),
         "d_ff": draw(st.integers(1, 999)),
         "vocab_size": draw(st.integers(1, 999)),
         "context_length": draw(st.integers(1, 10**6)),
@@ -43,11 +45,17 @@ def hyperparameters(draw, configs, family):
         "rope_theta": draw(st.sampled_from([10000, 10000.0, 500000.0, 1e6, 12345.5])),
         "tie_embeddings": draw(st.booleans()),
     }
-    scaled = {"gemma2": draw(st.integers(1, 300)), "gemma3_text": draw(st.integers(1, 300))}
+    if family == "olmo":
+        changes["norm_eps"] = 1e-5
+    scaled = {name: draw(st.integers(1, 300)) for name in ("gemma2", "gemma3_text", "vaultgemma")}
     changes["query_scale"] = scaled.get(family, head_dim)
     for name in ("sliding_layers", "rope_local_layers"):
         if example[name] is not None:
-            changes[name] = draw(st.lists(st.booleans(), min_size=n_layer, max_size=n_layer))
+            every = family in ("mistral", "mixtral", "phi3", "starcoder2", "qwen3_moe")
+            flags = draw(st.lists(st.booleans(), min_size=n_layer, max_size=n_layer))
+            # Windows on no layer would be none at all.
+            flags[0] = True
+            changes[name] = [True] * n_layer if every else flags
     if changes.get("rope_local_layers") is not None:
         changes["rope_local_layers"] = changes["sliding_layers"]
     if family == "llama":
@@ -67,6 +75,10 @@ def hyperparameters(draw, configs, family):
         changes["attn_softcap"] = draw(st.sampled_from([None, 50.0, 30.0]))
     if family in ("gemma2", "gemma3_text"):
         changes["final_softcap"] = draw(st.sampled_from([None, 30.0, 20.0]))
+    if family in partly:
+        changes["rotary_percentage"] = draw(st.sampled_from([0.25, 0.5, 0.75]))
+    if family == "mixtral":
+        changes["d_expert"] = changes["d_ff"]
     if family == "gpt_neox":
         changes["parallel_residual"] = draw(st.booleans())
         changes["rotary_percentage"] = draw(st.sampled_from([0.25, 0.5, 1.0]))

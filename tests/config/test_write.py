@@ -66,15 +66,32 @@ def test_llama3_in_litgpts_words(configs, llama):
     ],
 )
 def test_litgpt_finds_gemmas_norm_by_the_models_name(configs, name, spelled):
-    assert spell_name(name, "Gemma", ()) == spelled
+    assert spell_name(name, ["Gemma"], ()) == spelled
     written = configs.write("gemma", "litgpt", configs.example("gemma", model_name=name))
     assert written["name"] == spelled
 
 
-@pytest.mark.parametrize("name", ["Gemma", "org/Llama-3-Gemma-merge", "tiny-OLMo"])
+def test_litgpt_finds_olmos_norm_by_the_models_name(configs):
+    """A LayerNorm loses its weight by the word; where there is RMSNorm, the word does nothing."""
+    spelled = {
+        family: configs.write(family, "litgpt", configs.example(family, model_name="tiny-OLMo"))["name"]
+        for family in ("olmo", "stablelm", "llama")
+    }
+    assert spelled == {"olmo": "tiny-OLMo", "stablelm": "tiny-olmo", "llama": "tiny-OLMo"}
+    assert "OLMo" in configs.write("olmo", "litgpt", configs.example("olmo"))["name"]
+
+
+def test_windows_on_no_layer_are_none(configs):
+    wanted = configs.example("mistral", sliding_window=13, sliding_layers=[False] * 7)
+    assert configs.write("mistral", "hf", wanted)["sliding_window"] is None
+    kept = configs.example("mistral", sliding_window=13, sliding_layers=[True] * 7)
+    assert configs.write("mistral", "hf", kept)["sliding_window"] == 13
+
+
+@pytest.mark.parametrize("name", ["Gemma", "org/Llama-3-Gemma-merge"])
 def test_a_llama_that_is_called_after_another_model_is_spelled_so_that_litgpt_is_not_misled(configs, name):
     written = configs.write("llama", "litgpt", configs.example("llama", model_name=name))
-    assert "Gemma" not in written["name"] and "OLMo" not in written["name"]
+    assert "Gemma" not in written["name"]
     assert written["name"].lower() == name.rsplit("/", 1)[-1].lower()
     again = configs.read(
         "llama", "litgpt", written, configs.shapes("llama", "litgpt", configs.example("llama"))
@@ -97,7 +114,14 @@ INEXPRESSIBLE = {
     ),
     "one bias of three in LitGPT": ("llama", "litgpt", {"attention_out_bias": True}, "mlp_bias"),
     "a bias on o but not on qkv in transformers": ("llama", "hf", {"attention_out_bias": True}, "attention"),
-    "exact GELU in a Llama of LitGPT": ("llama", "litgpt", {"activation": "gelu"}, "activation = 'gelu'"),
+    "experts with GELU in LitGPT": ("mixtral", "litgpt", {"activation": "gelu"}, "activation = 'gelu'"),
+    "a plain MLP with SiLU in LitGPT": ("phi", "litgpt", {"activation": "silu"}, "activation = 'silu'"),
+    "experts that do not add up to 1 in LitGPT": (
+        "qwen3_moe",
+        "litgpt",
+        {"norm_expert_weights": False},
+        "norm_expert_weights",
+    ),
     "ReLU in a Gemma of LitGPT": ("gemma", "litgpt", {"activation": "relu"}, "activation = 'relu'"),
     "exact GELU in a Gemma of transformers": ("gemma", "hf", {"activation": "gelu"}, "activation"),
     "YaRN in LitGPT": ("llama", "litgpt", {"rope_type": "yarn", "rope_factor": 4.0}, "rope_type = 'yarn'"),
@@ -117,7 +141,19 @@ INEXPRESSIBLE = {
         {"rotary_percentage": 0.5},
         "rotary_percentage",
     ),
-    "condensed positions in transformers": ("llama", "hf", {"rope_condense": 2}, "rope_condense = 2"),
+    "positions condensed beside Llama 3's scaling in transformers": (
+        "llama",
+        "hf",
+        {
+            "rope_condense": 2,
+            "rope_type": "llama3",
+            "rope_factor": 8.0,
+            "rope_low_freq_factor": 1.0,
+            "rope_high_freq_factor": 4.0,
+            "rope_original_context": 64,
+        },
+        "rope_condense = 2",
+    ),
     "side by side in Llama of transformers": (
         "llama",
         "hf",
@@ -125,7 +161,7 @@ INEXPRESSIBLE = {
         "parallel_residual",
     ),
     "LayerNorm in Llama of transformers": ("llama", "hf", {"norm_type": "layer"}, "norm_type = 'layer'"),
-    "Gemma's norm in a Llama of LitGPT": ("llama", "litgpt", {"norm_offset": 1}, "norm_offset = 1"),
+    "LayerNorm with 1 + w in LitGPT": ("stablelm", "litgpt", {"norm_offset": 1}, "norm_offset = 1"),
     "attention in both directions in LitGPT": (
         "gemma",
         "litgpt",
@@ -136,7 +172,7 @@ INEXPRESSIBLE = {
         "gemma3_text",
         "hf",
         {"rope_local_layers": [False] * 7},
-        "rope_local_layers",
+        "rope_local",
     ),
     "scaled local RoPE in LitGPT": (
         "gemma3_text",

@@ -87,6 +87,40 @@ MODELS: dict[str, dict[str, Any]] = {
             "original_max_seq_len": 64,
         },
     },
+    "olmo": SIZES | RMS | {"name": "OLMo-tiny", "norm_class_name": "LayerNorm", "mlp_class_name": "LLaMAMLP"},
+    "olmo2": SIZES
+    | RMS
+    | {
+        "name": "OLMo-2-tiny",
+        "mlp_class_name": "LLaMAMLP",
+        "norm_1": False,
+        "norm_2": False,
+        "post_attention_norm": True,
+        "post_mlp_norm": True,
+        "norm_qk": True,
+        "norm_qk_type": "olmo2",
+    },
+    "phi": SIZES
+    | {
+        "name": "phi-tiny",
+        "shared_attention_norm": True,
+        "lm_head_bias": True,
+        "gelu_approximate": "tanh",
+        "rotary_percentage": 0.4,
+    },
+    "mixtral": SIZES
+    | RMS
+    | {"name": "Mixtral-tiny", "mlp_class_name": "LLaMAMoE", "n_expert": 5, "n_expert_per_token": 2},
+    "qwen3-moe": SIZES
+    | RMS
+    | {
+        "name": "Qwen3-MoE-tiny",
+        "mlp_class_name": "LLaMAMoE",
+        "n_expert": 5,
+        "n_expert_per_token": 3,
+        "moe_intermediate_size": 31,
+        "norm_qk": True,
+    },
     "pythia": SIZES
     | {"name": "pythia-tiny", "n_query_groups": 6, "rotary_percentage": 0.4, "lm_head_bias": True},
 }
@@ -378,19 +412,19 @@ def test_an_unknown_field_is_refused() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"n_expert": 8},
-        {"mlp_class_name": "LLaMAMoE"},
+        {"n_shared_expert": 2},
+        {"n_expert_groups": 2},
+        {"first_k_dense_replace": 1},
+        {"routed_scaling_factor": 2.5},
         {"latent_attention": {"q_lora_rank": 4}},
         {"rope_adjustments": {"factor": 4.0, "beta_fast": 32, "beta_slow": 1, "original_max_seq_len": 64}},
         {"rope_adjustments": {"low_freq_factor": 1.0}},
         {"rope_adjustments": {"factor": "8"}},
         {"rope_interleave": True},
-        {"norm_qk_type": "olmo2"},
+        {"norm_qk_type": "olmo3"},
         {"norm_class_name": "GroupNorm"},
         {"shared_attention_norm": True},
-        {"norm_1": False},
         {"gelu_approximate": "sigmoid"},
-        {"name": "OLMo-tiny", "norm_class_name": "LayerNorm"},
     ],
 )
 def test_what_the_model_does_not_implement_is_refused_by_field_and_value(changes: dict[str, Any]) -> None:
@@ -413,6 +447,7 @@ def test_what_the_model_does_not_implement_is_refused_by_field_and_value(changes
         ({"rotary_percentage": 0.5}, "5 rotary elements"),
         ({"sliding_window_size": 8, "sliding_window_indices": [1, 0]}, "each of 3 layers"),
         ({"sliding_window_size": 8, "sliding_window_indices": [1, 0, 2]}, "a 0 or a 1"),
+        ({"mlp_class_name": "LLaMAMoE"}, "n_expert_per_token 0 of n_expert 0"),
         ({"rope_indices": [1, 0, 1]}, "rope_local_base_freq is not set"),
     ],
 )

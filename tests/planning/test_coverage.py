@@ -22,7 +22,7 @@ def test_a_missing_tensor_is_named_with_its_shape_and_rule(shipped, tmp_path):
     folder = shipped.write(tmp_path / "m", "gemma", "hf", drop=[gone])
     with pytest.raises(MalformedError, match="1 tensor missing from m") as caught:
         plan(folder, to="litgpt")
-    assert f"{gone} [30, 66] (_decoder/hf.toml:" in caught.value.cause
+    assert f"{gone} [30, 66] (decoder/hf.toml:" in caught.value.cause
     assert caught.value.exit_code == 6
 
 
@@ -98,7 +98,7 @@ def test_a_wrong_shape_names_tensor_file_rule_and_both_shapes(shipped, tmp_path)
         plan(folder, to="litgpt")
     cause = caught.value.cause
     assert f"{name} in model.safetensors: expected [66, 60], found [60, 66]" in cause
-    assert "layout d_model (n_kv_head q_per_kv head_dim)" in cause and "_decoder/hf.toml:" in cause
+    assert "layout d_model (n_kv_head q_per_kv head_dim)" in cause and "decoder/hf.toml:" in cause
 
 
 def test_buffers_that_a_dialect_is_known_to_store_are_left_aside(shipped, tmp_path):

@@ -85,7 +85,7 @@ BROKEN = {
         "example =",
     ),
     "a version that is no number": (("version = 3", 'version = "three"'), "`version` must be", "version ="),
-    "no family": (('family  = "toy"\n', ""), "the table needs a `family`", None),
+    "a family that is no text": (('family  = "toy"', "family = 3"), "the table needs a `family`", "family"),
     "invalid TOML": (("[axes]", "[axes"), "not valid TOML", "[axes"),
 }
 

@@ -185,7 +185,7 @@ BROKEN = {
     "a name that is no text": ([('theirs = "head"', "theirs = 3")], "`theirs` must be", ("[[rule]]", 3)),
     "tensors that are no names": ([('ours   = "head"', "ours   = 3")], "`ours` must be", ("[[rule]]", 3)),
     "an operand that is no number": (
-        [('ours   = "head"', 'ours   = "head"\nadd = "one"')],
+        [('ours   = "head"', 'ours   = "head"\nadd = ["one"]')],
         "`add` must be",
         ("[[rule]]", 3),
     ),
@@ -215,8 +215,27 @@ BROKEN = {
         "extends =",
     ),
     "another family": ([('family  = "toy"', 'family  = "joy"')], "the table is for 'joy'", "family"),
-    "no family": ([('family  = "toy"\n', "")], "the table needs a `family`", None),
-    "no dialect": ([('dialect = "plain"\n', "")], "the table needs a `dialect`", None),
+    "a family that is no text": ([('family  = "toy"', "family = 3")], "the table needs a `family`", "family"),
+    "a dialect that is no text": (
+        [('dialect = "plain"', "dialect = 3")],
+        "the table needs a `dialect`",
+        "dialect",
+    ),
+    "an operand that calls what is not there": (
+        [('ours   = "head"', 'ours   = "head"\nadd = "cbrt(d_model)"')],
+        "calls cbrt, which is no function here",
+        ("[[rule]]", 3),
+    ),
+    "a condition that calls something": (
+        [('ours   = "head"', 'ours   = "head"\nwhen = "field(1)"')],
+        "calls field, which is no function here",
+        ("[[rule]]", 3),
+    ),
+    "a stem that no rule has": (
+        [('[[rule]]\ntheirs = "embed"', '[names]\n"attn.out" = "o"\n\n[[rule]]\ntheirs = "embed"')],
+        "no rule that is extended has the stem 'attn.out'",
+        '"attn.out"',
+    ),
     "a config expression reads what is not defined": (
         [
             (

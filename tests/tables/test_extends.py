@@ -82,6 +82,71 @@ def test_the_digest_covers_what_is_extended(tables):
     assert tables.dialect(text=text, name="child").digest != before
 
 
+def test_several_bases_of_which_the_later_one_wins(tables):
+    tables.dialect()
+    tables.write(
+        "toy/other.toml",
+        '[rules]\n"layers.{layer}.k" = { ours = "{layer}.k", layout = "d_model (n_kv_head head_dim)" }\n',
+    )
+    child = tables.dialect(text='extends = ["plain.toml", "toy/other"]\n', name="child")
+    assert (child.family, child.name) == ("toy", "child"), "the path says both"
+    layouts = {rule.theirs.text: str(rule.layout) for rule in child.rules}
+    assert layouts["layers.{layer}.k"] == "d_model (n_kv_head head_dim)" and len(layouts) == 4
+    turned = tables.dialect(text='extends = ["toy/other", "plain.toml"]\n', name="turned")
+    assert "(n_kv_head head_dim) d_model" in {str(rule.layout) for rule in turned.rules}
+
+
+def test_rules_are_keyed_by_the_stored_name_and_false_takes_one_away(tables):
+    tables.dialect()
+    child = tables.dialect(
+        text="""
+        extends = "plain.toml"
+
+        [rules]
+        "head"             = false
+        "output"           = { ours = "head", tied = "omit" }
+        "layers.{layer}.k" = [
+            { ours = "{layer}.k", when = "k_bias", layout = "d_model n_kv_head head_dim" },
+            { ours = "{layer}.k", when = "not k_bias" },
+        ]
+        """,
+        name="child",
+    )
+    names = [rule.theirs.text for rule in child.rules]
+    assert names == ["embed", "layers.{layer}.q", "output", "layers.{layer}.k", "layers.{layer}.k"]
+    assert {str(rule.layout) for rule in child.rules if rule.ours == ("{layer}.k",)} == {
+        "d_model n_kv_head head_dim",
+        "n_kv_head head_dim d_model",
+    }
+
+
+def test_stems_are_renamed_in_one_place(tables):
+    """Whole parts of a name, all at once; what the table itself adds is left alone."""
+    tables.dialect()
+    child = tables.dialect(
+        text="""
+        extends = "plain.toml"
+
+        [names]
+        "layers.{layer}" = "blocks.{layer}.attn"
+        "q" = "k"
+        "k" = "q"
+        "embed" = "tok"
+
+        [rules]
+        "q" = { ours = "head" }
+        "head" = false
+        """,
+        name="child",
+    )
+    assert {rule.theirs.text: rule.ours for rule in child.rules} == {
+        "tok": ("embed",),
+        "blocks.{layer}.attn.k": ("{layer}.q",),
+        "blocks.{layer}.attn.q": ("{layer}.k",),
+        "q": ("head",),
+    }
+
+
 def test_a_circle_is_an_error(tables):
     tables.write("toy/one.toml", 'extends = "toy/two"\nfamily = "toy"\ndialect = "one"\n')
     with pytest.raises(TableError, match="extends itself") as caught:
@@ -89,7 +154,7 @@ def test_a_circle_is_an_error(tables):
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("value", ["3", '["plain.toml"]', "true"])
+@pytest.mark.parametrize("value", ["3", "[3]", "true"])
 def test_extends_is_a_name(tables, value):
     with pytest.raises(TableError, match="`extends` must be a string"):
         tables.dialect(text=f'extends = {value}\nfamily = "toy"\ndialect = "x"\n')

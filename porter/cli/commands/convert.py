@@ -8,7 +8,14 @@ from typing import Annotated
 import typer
 
 from porter.cli import output
-from porter.cli.commands.inspect import ConfigOption, KeyOption, MapOption, SourceDialectOption
+from porter.cli.commands.inspect import (
+    ConfigOption,
+    FamilyOption,
+    KeyOption,
+    MapOption,
+    MappingsOption,
+    SourceDialectOption,
+)
 from porter.errors import UsageError
 
 
@@ -53,6 +60,8 @@ def convert(
     ] = None,
     source_dialect: SourceDialectOption = None,
     map: MapOption = [],  # noqa: B006
+    mappings: MappingsOption = [],  # noqa: B006
+    family: FamilyOption = None,
     config: ConfigOption = None,
     key: KeyOption = None,
     allow_unmapped: Annotated[
@@ -107,9 +116,10 @@ def convert(
         tied=tied,  # type: ignore[arg-type]  # its words are checked there
         max_shard_size=max_shard_size,
         allow_unmapped=allow_unmapped,
-        maps=map,
+        maps=[*mappings, *map],
         config=config,
         source_dialect=source_dialect,
+        family=family,
         container=container,  # type: ignore[arg-type]
         text_only=text_only,
         key=key,

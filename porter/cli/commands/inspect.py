@@ -14,6 +14,14 @@ MapOption = Annotated[
     list[Path],
     typer.Option("--map", metavar="FILE.toml", help="A mapping table of your own; may be repeated."),
 ]
+MappingsOption = Annotated[
+    list[Path],
+    typer.Option("--mappings", metavar="DIR", help="A folder with families of your own; may be repeated."),
+]
+FamilyOption = Annotated[
+    str | None,
+    typer.Option("--family", metavar="NAME", help="The source's family, for those who know better."),
+]
 ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", metavar="FILE", help="A config to use in place of the checkpoint's own."),
@@ -56,6 +64,8 @@ def inspect(
     csv: Annotated[bool, typer.Option("--csv", help="Print the table as CSV.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
     map: MapOption = [],  # noqa: B006
+    mappings: MappingsOption = [],  # noqa: B006
+    family: FamilyOption = None,
     config: ConfigOption = None,
     source_dialect: SourceDialectOption = None,
     key: KeyOption = None,
@@ -64,12 +74,21 @@ def inspect(
     if json + csv + markdown > 1:
         raise UsageError("choose one of --json, --csv and --markdown")
     if as_ is not None:
-        _as(source, as_, full, filter, json, csv, markdown, map, config, source_dialect, key)
+        maps = [*mappings, *map]
+        _as(source, as_, full, filter, json, csv, markdown, maps, config, source_dialect, key, family)
         return
     from porter.api.inspect import inspect as look
     from porter.reporting.shape_table import RIGHT, cells, render
 
-    found = look(source, filter=filter, maps=map, config=config, source_dialect=source_dialect, key=key)
+    found = look(
+        source,
+        filter=filter,
+        maps=[*mappings, *map],
+        config=config,
+        source_dialect=source_dialect,
+        key=key,
+        family=family,
+    )
     if source is None:
         output.note(f"no source named: took {found.label}, at {found.source}")
     if json:
@@ -96,13 +115,21 @@ def _as(
     config: Path | None,
     source_dialect: str | None,
     key: str | None,
+    family: str | None,
 ) -> None:
     from porter.api.inspect import inspect_as
     from porter.reporting.plans import RIGHT, cells, sources_by_target
     from porter.reporting.text import table
 
     plan = inspect_as(
-        source, dialect, filter=filter, maps=maps, config=config, source_dialect=source_dialect, key=key
+        source,
+        dialect,
+        filter=filter,
+        maps=maps,
+        config=config,
+        source_dialect=source_dialect,
+        key=key,
+        family=family,
     )
     if json:
         sources = sources_by_target(plan)

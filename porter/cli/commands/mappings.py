@@ -1,4 +1,4 @@
-"""`porter mappings ls | show | check`: the tables themselves."""
+"""`porter mappings ls | show | check | new`: the tables themselves."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from porter.cli import output
-from porter.cli.commands.inspect import MapOption
+from porter.cli.commands.inspect import MapOption, MappingsOption
 from porter.cli.common import command
 
 mappings = typer.Typer(
     name="mappings",
-    help="The mapping tables: list, show, check.",
+    help="The mapping tables: list, show, check, begin.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -21,13 +21,14 @@ mappings = typer.Typer(
 
 def ls(
     map: MapOption = [],  # noqa: B006
+    mappings: MappingsOption = [],  # noqa: B006
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the tables there are."""
-    from porter.api.mappings import list_tables
+    from porter.api.mappings import broken_families, list_tables
     from porter.reporting.text import table
 
-    found = list_tables(map)
+    found = list_tables([*mappings, *map])
     if json:
         output.as_json({"tables": output.to_plain(found)})
         return
@@ -37,6 +38,24 @@ def ls(
         for info in found
     ]
     output.data(table(rows, right=(4, 5)))
+    for name, reason in broken_families([*mappings, *map]).items():
+        output.note(f"the family {name} is left out: {reason}")
+
+
+def new(
+    base: Annotated[str, typer.Argument(help="The family that it is most like.")],
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Its own name.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="The folder of your families.")
+    ] = Path("mappings"),
+) -> None:
+    """Write the skeleton of a family of your own, to be used with --mappings DIR."""
+    from porter.api.mappings import new_family
+
+    path = new_family(base, name, out)
+    output.say(f"wrote    {path}")
+    output.data(f"check    porter mappings check {path}")
+    output.data(f"use      porter convert SRC --mappings {out} --to litgpt")
 
 
 def show(
@@ -48,6 +67,7 @@ def show(
         typer.Option("--config", metavar="FILE", help="A config of the left side's dialect, for sizes."),
     ] = None,
     map: MapOption = [],  # noqa: B006
+    mappings: MappingsOption = [],  # noqa: B006
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print one table: source name, layout, canonical tensor, layout, target name."""
@@ -55,8 +75,9 @@ def show(
     from porter.api.mappings import show as rules
     from porter.reporting.text import table
 
-    sizes = hyperparameters_of(config, family, source, map) if config is not None else None
-    found = rules(family, source, target, maps=map, hyperparameters=sizes)
+    maps = [*mappings, *map]
+    sizes = hyperparameters_of(config, family, source, maps) if config is not None else None
+    found = rules(family, source, target, maps=maps, hyperparameters=sizes)
     if json:
         output.as_json({"rules": output.to_plain(found)})
         return
@@ -83,9 +104,14 @@ def check(
     ] = [],  # noqa: B006
     every: Annotated[
         bool,
-        typer.Option("--all", help="Every configuration the installed peer knows for porter's families."),
+        typer.Option("--all", help="Every configuration that the installed peer knows by name."),
     ] = False,
+    require: Annotated[
+        int | None,
+        typer.Option("--require", metavar="N", help="Fail if fewer of them than this are ok."),
+    ] = None,
     map: MapOption = [],  # noqa: B006
+    mappings: MappingsOption = [],  # noqa: B006
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Validate a table, and compare tables with the live modules of installed frameworks."""
@@ -98,10 +124,10 @@ def check(
         dialect = validate(path)
         output.say(f"ok       {path}: {dialect.family}/{dialect.name}, {len(dialect.rules)} rules")
     if against:
-        _drift(against, [*map, *(tables or [])], every, json)
+        _drift(against, [*mappings, *map, *(tables or [])], every, require, json)
 
 
-def _drift(peers: list[str], maps: list[Path], every: bool, json: bool) -> None:
+def _drift(peers: list[str], maps: list[Path], every: bool, require: int | None, json: bool) -> None:
     from porter.api.mappings import drift
     from porter.errors import DifferenceError
     from porter.reporting.text import table
@@ -117,12 +143,23 @@ def _drift(peers: list[str], maps: list[Path], every: bool, json: bool) -> None:
                 r.family,
                 r.configuration,
                 str(r.tensors),
-                f"{len(r.problems)} differ" if r.problems else "ok",
+                f"{len(r.problems)} differ" if r.result == "differs" else r.result,
             ]
             for r in found
         ]
         output.data(table(rows, right=(3,)))
-    bad = [report for report in found if report.problems]
+    bad = [report for report in found if report.result != "ok"]
+    # The families' own examples are none of the peer's configurations.
+    named = [report for report in found if not report.configuration.startswith("(")]
+    passed = sum(report.result == "ok" for report in named)
+    if every:
+        output.say(f"{passed} of {len(named)} configurations are ok")
+    if require is not None and passed < require:
+        raise DifferenceError(
+            f"{passed} configurations are ok, and {require} are required",
+            cause="\n".join(f"{r.peer} {r.configuration}: {r.result}" for r in bad) or None,
+            hint="the peer has changed, or a family has no table",
+        )
     if bad:
         raise DifferenceError(
             f"{len(bad)} of {len(found)} configurations differ from the tables",
@@ -137,4 +174,5 @@ def _shape(shape: tuple[int, ...] | None) -> str:
 
 mappings.command()(command(ls))
 mappings.command()(command(show))
+mappings.command()(command(new))
 mappings.command()(command(check))

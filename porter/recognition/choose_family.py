@@ -1,0 +1,86 @@
+"""Which family a checkpoint is called where all decoders share its dialect: the first that can express it.
+
+LitGPT is one model with switches, so its checkpoints name no architecture. By the same proof that guards
+writing, the families are those in whose Hugging Face words the hyperparameters and all tensors can be said.
+What Hugging Face once called the model goes first; then the order that tables state by `after`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from porter.config.write import write_config
+from porter.errors import PorterError, UnsupportedError
+from porter.tables.bind import bind_dialect
+from porter.tables.catalogue import DECODER, Family
+from porter.tables.model import Dialect
+
+# The dialect in which families differ.
+_WORDS = "hf"
+
+
+def choose_family(
+    families: Mapping[str, Family], source: Dialect, hyperparameters: Mapping[str, Any]
+) -> Family:
+    """The family of a checkpoint in a shared dialect. Where there is none, `decoder`, which says why."""
+    base = families[DECODER]
+    reasons: dict[str, PorterError] = {}
+    said = hyperparameters.get("hf_model_type")
+    for family in in_order(families, said):
+        reason = obstacle(family, source, hyperparameters)
+        if reason is None:
+            return family
+        reasons[family.name] = reason
+    nearest = next(iter(reasons), None)
+    if nearest is None:
+        return base
+    reason = reasons[nearest]
+    cause = f"{nearest}: {reason.message}" + (f" ({reason.cause})" if reason.cause else "")
+    return replace(base, missing=f"no family of Hugging Face's can express it; {cause}")
+
+
+def in_order(families: Mapping[str, Family], said: str | None) -> list[Family]:
+    """Families of the shared vocabulary by preference; those first that go by the name `said`."""
+    vocabulary = families[DECODER].canonical.tensors
+    able = {
+        name: family
+        for name, family in sorted(families.items())
+        if _WORDS in family.dialects and family.canonical.tensors is vocabulary
+    }
+    ordered: list[Family] = []
+
+    def place(name: str, below: tuple[str, ...] = ()) -> None:
+        if name in able and name not in below and able[name] not in ordered:
+            for other in able[name].dialects[_WORDS].after:
+                place(other, (*below, name))
+            ordered.append(able[name])
+
+    for name in able:
+        place(name)
+    named = [f for f in ordered if said in f.dialects[_WORDS].config.match.get("model_type", ())]
+    return named + [family for family in ordered if family not in named]
+
+
+def obstacle(family: Family, source: Dialect, hyperparameters: Mapping[str, Any]) -> PorterError | None:
+    """Why the family's Hugging Face dialect cannot hold what `source` holds; None where it can."""
+    target = family.dialects[_WORDS]
+    canonical = family.canonical
+    try:
+        bound = bind_dialect(target, canonical, hyperparameters)
+        shapes = {tensor.name: tensor.shape for tensor in bound}
+        write_config(target, canonical, hyperparameters, shapes=shapes, weights_dtype="float32")
+        made = {block.canonical for tensor in bound for block in tensor.blocks}
+        held = {
+            block.canonical
+            for tensor in bind_dialect(source, canonical, hyperparameters)
+            for block in tensor.blocks
+        }
+    except PorterError as error:
+        return error
+    if held - made:
+        return UnsupportedError(
+            f"{target.title} has no place for {min(held - made)!r}", hint="add a rule that makes it"
+        )
+    return None

@@ -1,0 +1,130 @@
+"""The families that LitGPT and transformers share, as data: a tiny config of each, and its variants.
+
+A new family needs one entry to get every test of `test_families.py`. Sizes are all different; those of
+experts are multiples of 4, which transformers' grouped products ask for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+VOCAB = 211
+WINDOW = 23
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": 72,
+    "intermediate_size": 104,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 400,
+    "bos_token_id": 2,
+    "eos_token_id": 1,
+    "pad_token_id": 0,
+}
+# What does not have GQA: one kv head, or as many as query heads.
+ONE, ALL = {"num_key_value_heads": 1}, {"num_key_value_heads": 6}
+FALCON = {key: SIZES[key] for key in SIZES if key not in ("num_key_value_heads", "intermediate_size")}
+SERIAL = {
+    "num_kv_heads": None,
+    "new_decoder_architecture": False,
+    "multi_query": False,
+    "parallel_attn": False,
+    "bias": True,
+}
+
+Config = dict[str, Any]
+
+# By model_type: the config, and what variants of it change.
+FAMILIES: dict[str, tuple[Config, dict[str, Config]]] = {
+    "mistral": (
+        SIZES | {"head_dim": 10, "sliding_window": WINDOW},
+        {"no window": {"sliding_window": None}, "one kv head": ONE, "all kv heads": ALL},
+    ),
+    "mixtral": (
+        SIZES | {"num_local_experts": 5, "num_experts_per_tok": 2, "sliding_window": None},
+        {"one kv head": ONE, "all kv heads": ALL, "a window": {"sliding_window": WINDOW}},
+    ),
+    "qwen2": (
+        SIZES | {"num_hidden_layers": 4},
+        {
+            "windows on some layers": {
+                "use_sliding_window": True,
+                "sliding_window": WINDOW,
+                "max_window_layers": 1,
+            },
+            "tied": {"tie_word_embeddings": True},
+            "one kv head": ONE,
+            "all kv heads": ALL,
+        },
+    ),
+    "qwen3": (
+        SIZES | {"head_dim": 10},
+        {"biases": {"attention_bias": False}, "one kv head": ONE, "all kv heads": ALL},
+    ),
+    "qwen3_moe": (
+        SIZES
+        | {
+            "head_dim": 10,
+            "num_experts": 5,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 44,
+            "norm_topk_prob": True,
+        },
+        {"one kv head": ONE, "all kv heads": ALL},
+    ),
+    "olmo": (SIZES, {"one kv head": ONE, "all kv heads": ALL, "tied": {"tie_word_embeddings": True}}),
+    "olmo2": (SIZES, {"one kv head": ONE, "all kv heads": ALL}),
+    "phi": (
+        SIZES | {"partial_rotary_factor": 0.5},
+        {"one kv head": ONE, "all kv heads": ALL, "exact GELU": {"hidden_act": "gelu"}},
+    ),
+    "phi3": (
+        SIZES | {"sliding_window": WINDOW},
+        {
+            "partly rotated": {"partial_rotary_factor": 0.5, "sliding_window": None},
+            "one kv head": ONE,
+            "all kv heads": ALL,
+        },
+    ),
+    "falcon": (
+        FALCON | {"num_kv_heads": 2, "new_decoder_architecture": True},
+        {
+            "7B": {"num_kv_heads": None, "new_decoder_architecture": False, "multi_query": True},
+            "11B": {"num_ln_in_parallel_attn": 1},
+            "1B": SERIAL | {"parallel_attn": True},
+            "one after the other": SERIAL,
+            "a head of its own": {"tie_word_embeddings": False},
+        },
+    ),
+    "stablelm": (
+        SIZES | {"partial_rotary_factor": 0.5},
+        {
+            "side by side": {"use_parallel_residual": True, "use_qkv_bias": True},
+            "one kv head": ONE,
+            "all kv heads": ALL,
+        },
+    ),
+    "starcoder2": (
+        SIZES | {"sliding_window": WINDOW},
+        {"no biases": {"use_bias": False, "sliding_window": None}, "one kv head": ONE, "all kv heads": ALL},
+    ),
+    "vaultgemma": (
+        SIZES
+        | {
+            "num_hidden_layers": 4,
+            "head_dim": 10,
+            "query_pre_attn_scalar": 14,
+            "sliding_window": WINDOW,
+            "attn_logit_softcapping": 5.0,
+            "final_logit_softcapping": 3.0,
+        },
+        {"one kv head": ONE, "all kv heads": ALL},
+    ),
+}
+CASES = [(family, name) for family, (_, variants) in FAMILIES.items() for name in ("", *variants)]
+
+
+def config_of(family: str, variant: str) -> Config:
+    config, variants = FAMILIES[family]
+    return config | variants.get(variant, {}) | {"model_type": family}

@@ -1,0 +1,159 @@
+"""Every family of `families.py`, and one model of each structure that LitGPT knows by name.
+
+transformers writes a tiny model; LitGPT loads what porter makes of it, strictly, and computes the same
+logits; back again the bytes are the same. The control: two weights of one shape that change places change the
+logits.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+import porter
+from porter.models import GPT
+
+
+def _beside(name: str) -> ModuleType:
+    """A module of this folder; the tests are imported one by one, and no package."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+families = _beside("families")
+named = _beside("named_models")
+
+# One of each structure: the first that has it.
+STRUCTURES: dict[object, dict[str, Any]] = {}
+for _entry in named.entries():
+    STRUCTURES.setdefault(named.structure(_entry), _entry)
+
+
+def build(family: str, variant: str) -> Any:
+    """transformers' model with random weights; norms scatter around what leaves alone what passes through."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    values = families.config_of(family, variant)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(values.pop("model_type"), **values))
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            noise = torch.randn(weight.shape, generator=generator)
+            norm = "norm" in name or ".ln_" in name
+            centre = float(norm and name.endswith("weight") and "gemma" not in family)
+            weight.copy_(0.3 * noise + centre if weight.ndim == 1 else noise / weight.shape[-1] ** 0.5)
+    return model.float().eval()
+
+
+class Ported:
+    """A model of a family, where transformers, LitGPT and again transformers have it, with logits."""
+
+    def __init__(self, root: Path, family: str, variant: str) -> None:
+        self.family = family
+        self.hf, self.litgpt, self.back = (root / name for name in ("hf", "litgpt", "back"))
+        model = build(family, variant)
+        model.save_pretrained(self.hf)
+        with torch.inference_mode():
+            self.logits: Tensor = model(named.prompt()).logits
+        porter.convert(self.hf, self.litgpt, to="litgpt")
+        porter.convert(self.litgpt, self.back, to="hf")
+
+    def apart(self, logits: Tensor) -> float:
+        return float((logits - self.logits).abs().max() / self.logits.abs().max())
+
+
+@pytest.fixture(scope="module")
+def ported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    made: dict[tuple[str, str], Ported] = {}
+
+    def get(family: str, variant: str = "") -> Ported:
+        if (family, variant) not in made:
+            made[family, variant] = Ported(tmp_path_factory.mktemp(family), family, variant)
+        return made[family, variant]
+
+    yield get
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize(("family", "variant"), families.CASES)
+def test_it_goes_to_litgpt_and_back(ported, family, variant):
+    model = ported(family, variant)
+    with torch.inference_mode():
+        assert model.apart(named.litgpt_module(model.litgpt)(named.prompt())) <= named.BOUND
+        assert model.apart(GPT.from_checkpoint(model.litgpt)(named.prompt())) <= named.BOUND
+    there, again = (load_file(path / "model.safetensors") for path in (model.hf, model.back))
+    assert there.keys() == again.keys()
+    assert all(torch.equal(again[name], weight) for name, weight in there.items())
+    config = json.loads((model.back / "config.json").read_text())
+    assert config["model_type"] == family
+    from transformers import AutoModelForCausalLM
+
+    loaded, loading = AutoModelForCausalLM.from_pretrained(model.back, output_loading_info=True)
+    assert not any(loading.values()), loading
+    with torch.inference_mode():
+        assert torch.equal(loaded.eval()(named.prompt()).logits, model.logits)
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("family", families.FAMILIES)
+def test_weights_of_one_shape_cannot_change_places(ported, family):
+    """Otherwise a table could swap them, and the logits above would say nothing of it."""
+    model = ported(family)
+    module = named.litgpt_module(model.litgpt)
+    state = module.state_dict()
+    layer = {name: weight for name, weight in state.items() if name.startswith("transformer.h.1.")}
+    pairs = [
+        (one, two)
+        for one, two in itertools.combinations(layer, 2)
+        if layer[one].shape == layer[two].shape
+        and not {".experts.2.", ".experts.3.", ".experts.4."} & {name[17:27] for name in (one, two)}
+    ]
+    parallel = module.config.parallel_residual
+    for one, two in pairs:
+        if parallel and {one[16:], two[16:]} == {"attn.proj.bias", "mlp.proj.bias"}:
+            # Side by side, both are added to the same sum.
+            continue
+        kept = layer[one].clone()
+        layer[one].copy_(layer[two])
+        layer[two].copy_(kept)
+        with torch.inference_mode():
+            assert model.apart(module(named.prompt())) > 1e-4, f"{one} and {two} may change places"
+        layer[two].copy_(layer[one])
+        layer[one].copy_(kept)
+    k, v = (
+        module.config.n_head * module.config.head_size,
+        module.config.n_query_groups * module.config.head_size,
+    )
+    rows = layer["transformer.h.1.attn.qkv.weight"]
+    swapped = torch.cat((rows[:k], rows[k + v :], rows[k : k + v]))
+    rows.copy_(swapped)
+    with torch.inference_mode():
+        assert model.apart(module(named.prompt())) > 1e-4, "k and v may change places"
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("entry", STRUCTURES.values(), ids=lambda entry: entry["name"])
+def test_each_structure_that_litgpt_names_goes_both_ways(entry, tmp_path):
+    _, apart = named.check_tiny(entry, tmp_path)
+    assert apart <= named.BOUND
+
+
+def test_the_page_lists_every_model_that_litgpt_names():
+    page = named.DOCS.read_text(encoding="utf-8")
+    missing = [entry["name"] for entry in named.entries() if f"| {entry['name']} |" not in page]
+    assert missing == []
