@@ -105,7 +105,12 @@ _OWN = (
 
 
 def _left_behind(opened: Opened, made: Plan) -> list[str]:
-    """Files of the source that are neither copied nor written anew under their name, nor its config."""
+    """Files of the source that are neither copied nor written anew under their name, nor its config.
+
+    What stands beside a file that was named alone is no part of the source.
+    """
+    if opened.checkpoint.single:
+        return []
     words = opened.identified().words or opened.identified().dialect
     kept = {side.copied_from for side in made.side_files} | {side.name for side in made.side_files}
     found = (*opened.checkpoint.files, *opened.checkpoint.others)
