@@ -214,7 +214,7 @@ def _read(root: Path, chosen: WeightSet, key: str | None) -> tuple[tuple[Header,
     if chosen.files and not any(file in chosen.files for file in weight_map.values()):
         weight_map = _resaved(weight_map, chosen.files)
     files = sorted(set(weight_map.values()))
-    check_shards_exist(files, weight_map, root, chosen.index)
+    check_shards_exist(files, weight_map, lambda file: locate(root, file).is_file(), chosen.index)
     headers = _read_files(root, files, key)
     # The index lists names as they are stored, with what wrappers put into them.
     stored = {
