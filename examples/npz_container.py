@@ -25,17 +25,13 @@ from porter.errors import MalformedError, UnsupportedError
 from porter.execution.crc import joined
 
 KINDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "|u1"}
-
 # Hugging Face's names in another container: a dialect is a table.
 TABLE = """\
 extends = "llama/hf"
 family  = "llama"
 dialect = "npz"
 title   = "NumPy's weights.npz"
-[files]
-weights   = "weights.npz"
-container = "npz"
-sharded   = false
+files   = { weights = "weights.npz", container = "npz", sharded = false }
 """
 
 
@@ -61,26 +57,23 @@ def read_file(path, file):
                 if np.lib.format.read_magic(stream) != (1, 0):
                     raise UnsupportedError(f"{file}: {member.filename} is of another version of .npy")
                 shape, columns, kind = np.lib.format.read_array_header_1_0(stream)
-                dtype = next((DTYPES[name] for name, word in KINDS.items() if word == kind.str), None)
-                if dtype is None or (columns and len(shape) > 1):
+                names = [name for name, word in KINDS.items() if word == kind.str]
+                if not names or (columns and len(shape) > 1):
                     raise UnsupportedError(f"{file}: {member.filename} is {kind}, or stored by columns")
                 name = member.filename.removesuffix(".npy")
-                tensors.append(StoredTensor(name, dtype, shape, file, stream.tell()))
+                tensors.append(StoredTensor(name, DTYPES[names[0]], shape, file, stream.tell()))
                 if stream.tell() + tensors[-1].nbytes != end:
                     raise MalformedError(f"{file}: {member.filename} has {member.file_size} bytes")
     except (zipfile.BadZipFile, ValueError, struct.error) as error:
         raise MalformedError(f"{file} is malformed", cause=str(error)) from error
-    if len({tensor.name for tensor in tensors}) < len(tensors):
-        raise MalformedError(f"{file} holds two arrays of one name")
     return Header("npz", file, path.stat().st_size, tuple(tensors))
 
 
 def array_header(tensor):
-    if tensor.dtype.name not in KINDS:
+    if (kind := KINDS.get(tensor.dtype.name)) is None:
         raise UnsupportedError(f"NumPy cannot hold {tensor.name}", cause=f"it is {tensor.dtype.name}")
-    made, kind = io.BytesIO(), KINDS[tensor.dtype.name]
-    fields = {"descr": kind, "fortran_order": False, "shape": tensor.shape}
-    np.lib.format.write_array_header_1_0(made, fields)
+    made = io.BytesIO()
+    np.lib.format.write_array_header_1_0(made, {"descr": kind, "fortran_order": False, "shape": tensor.shape})
     return made.getvalue()
 
 
@@ -98,8 +91,7 @@ def frame(file, crcs):
         listed += b"PK\x01\x02\x14\x00" + common + struct.pack("<3H2L", 0, 0, 0, 0, at) + name
         pieces.append((at, b"PK\x03\x04" + common + name + array))
         at += len(pieces[-1][1]) + tensor.nbytes
-    count = len(file.tensors)
-    end = b"PK\x05\x06" + struct.pack("<4H2LH", 0, 0, count, count, len(listed), at, 0)
+    end = b"PK\x05\x06" + struct.pack("<4H2LH", 0, 0, *[len(file.tensors)] * 2, len(listed), at, 0)
     return [*pieces, (at, listed + end)]
 
 
@@ -117,14 +109,10 @@ def place(tensors, wish):
 
 register(Container("npz", recognise, read, place=place, frame=frame, sums=True, suffixes=(".npz",)))
 
-
 if __name__ == "__main__":
     source, out, to, *dtype = sys.argv[1:]
     with tempfile.NamedTemporaryFile("w", suffix=".toml") as table:
         table.write(TABLE)
         table.flush()
         chosen = porter.PlanOptions(to=to, maps=[table.name], dtype=dtype[0] if dtype else "keep")
-        try:
-            print(porter.convert(source, out, chosen, run_options=porter.RunOptions(reflink="never")).out)
-        except porter.PorterError as error:
-            sys.exit(f"error: {error}")
+        print(porter.convert(source, out, chosen, run_options=porter.RunOptions(reflink="never")).out)

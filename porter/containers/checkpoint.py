@@ -241,8 +241,7 @@ def _read_files(root: Path, files: Sequence[str], key: str | None) -> tuple[Head
                 cause=f"{files[0]} is {first.name}, {file} is {container.name}",
             )
     headers = first.read(root, files, key)
-    if len(headers) > 1:
-        holders_of(headers)
+    holders_of(headers)
     return headers
 
 

@@ -171,6 +171,21 @@ def test_an_npz_that_is_compressed_is_refused(llama, tmp_path, weights):
     assert not (tmp_path / "out").exists()
 
 
+def test_two_arrays_of_one_name_are_refused(llama, tmp_path, weights):
+    folder = tmp_path / "npz"
+    folder.mkdir()
+    np.savez(folder / "weights.npz", **weights)
+    with (
+        zipfile.ZipFile(folder / "weights.npz", "a") as archive,
+        pytest.warns(UserWarning, match="Duplicate"),
+    ):
+        archive.writestr("model.norm.weight.npy", archive.read("model.norm.weight.npy"))
+    (folder / "config.json").write_text(json.dumps(CONFIG), encoding="utf-8")
+    done = run("npz_container.py", folder, tmp_path / "out", "hf")
+    assert done.returncode == 1 and "expected it once" in done.stderr, done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_numpy_does_check_what_was_written(llama, tmp_path):
     """Negative control: one changed byte of an array and NumPy refuses it."""
     assert run("npz_container.py", llama, tmp_path / "npz", "npz").returncode == 0
