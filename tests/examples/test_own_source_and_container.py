@@ -199,6 +199,26 @@ def test_numpy_does_check_what_was_written(llama, tmp_path):
         np.load(path)[name.removesuffix(".npy")]
 
 
+def test_an_npz_without_its_checksums_is_not_written():
+    """Blocks that are shared are never read, so that their checksums are not known."""
+    program = f"""
+import sys
+sys.path.insert(0, {str(EXAMPLES)!r})
+from npz_container import frame, place
+from porter.containers.contract import Placement
+from porter.dtypes import DTYPES
+from porter.errors import UnsupportedError
+((file,), _) = place([("w", DTYPES["F32"], (3,))], Placement("weights.npz"))
+assert frame(file, {{"w": 5}})
+try:
+    frame(file, {{}})
+except UnsupportedError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and "the checksum of w is not known" in done.stdout, done.stderr
+
+
 @pytest.mark.parametrize("example", ["zip_source.py", "npz_container.py"])
 def test_an_example_is_short(example):
     assert len((EXAMPLES / example).read_text("utf-8").splitlines()) < 120
