@@ -18,6 +18,7 @@ from porter.planning.build import build_plan
 from porter.planning.plan import Plan
 from porter.planning.plan_options import PlanOptions
 from porter.planning.summary import grade
+from porter.sources.base import Source
 from porter.sources.weight_files import DOCUMENTS, fits, some
 from porter.tables.catalogue import load_user_table
 from porter.tables.model import Dialect
@@ -52,15 +53,20 @@ class Prepared:
     plan: Plan
 
 
-def plan(source: str | Path | None = None, options: PlanOptions | None = None, **chosen: Any) -> Plan:
+def plan(
+    source: str | Path | Source | None = None, options: PlanOptions | None = None, **chosen: Any
+) -> Plan:
     """Prove and plan a conversion from headers and configs alone; nothing is written.
 
-    What to make is said by a `PlanOptions`, or by its fields as keywords: `to="litgpt"`. Raises PorterError.
+    `source` is a path, a model's name, or a `porter.sources.base.Source`. What to make is said by a
+    `PlanOptions`, or by its fields as keywords: `to="litgpt"`. Raises PorterError.
     """
     return prepare(source, options, **chosen).plan
 
 
-def prepare(source: str | Path | None, options: PlanOptions | None = None, **chosen: Any) -> Prepared:
+def prepare(
+    source: str | Path | Source | None, options: PlanOptions | None = None, **chosen: Any
+) -> Prepared:
     """As `plan`, with the opened source and the target's table."""
     options = replace(options, **chosen) if options is not None else PlanOptions(**chosen)
     name = _target_name(options)
@@ -131,7 +137,7 @@ def _check_container(container: str | None, target: Dialect) -> None:
 
 
 def convert(
-    source: str | Path | None = None,
+    source: str | Path | Source | None = None,
     out: str | Path | None = None,
     options: PlanOptions | None = None,
     *,

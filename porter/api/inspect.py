@@ -12,10 +12,11 @@ from porter.planning.build import build_plan
 from porter.planning.plan import Plan
 from porter.planning.plan_options import PlanOptions
 from porter.recognition.inspection import Inspection, describe
+from porter.sources.base import Source
 
 
 def inspect(
-    source: str | Path | None = None,
+    source: str | Path | Source | None = None,
     *,
     filter: str | None = None,
     maps: str | Path | Sequence[str | Path] = (),
@@ -45,7 +46,7 @@ def inspect(
 
 
 def inspect_as(
-    source: str | Path | None,
+    source: str | Path | Source | None,
     dialect: str,
     *,
     filter: str | None = None,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +14,7 @@ from porter.containers.orbax import orbax_tree as orbax
 from porter.errors import PorterError, UsageError
 from porter.planning.arguments import as_path, as_paths
 from porter.recognition.identify import Identity, identify
+from porter.sources.base import Source
 from porter.sources.choose_weights import Wanted
 from porter.sources.kaggle import kaggle_models as kaggle
 from porter.sources.local import Location, locate
@@ -38,7 +42,7 @@ class Opened:
 
 
 def open_source(
-    source: str | Path | None,
+    source: str | Path | Source | None,
     *,
     maps: str | Path | Sequence[str | Path] = (),
     config: str | Path | None = None,
@@ -51,21 +55,27 @@ def open_source(
 
     A path always wins over a name on the Hub. What a name stands for is taken from the Hub's cache; only
     with `remote` may it be read over the network: its "headers", or its "bytes" too. `key` names a state dict
-    of a torch file that holds several, `family` what the model is, whatever its config says.
+    of a torch file that holds several, `family` what the model is, whatever its config says. The small files
+    of a `Source` are copied into a directory that goes with the process.
     """
     where = default_source() if source is None else source
     families = load_families(as_paths(maps, "maps"))
     override = None if config is None else as_path(config, "config")
     if override is not None and not override.is_file():
         raise UsageError(f"there is no config at {override}")
-    checkpoint = _open(where, remote, _wanted(families, dialect), key)
+    wanted = _wanted(families, dialect)
+    if isinstance(where, str | Path):
+        name, checkpoint = str(where), _open(where, remote, wanted, key)
+    else:
+        checkpoint = _open_own(where, wanted, key)
+        name = checkpoint.label
     try:
         identity = identify(checkpoint, families, config=override, dialect=dialect, family=family)
         if override is not None:
             _check_used(override, identity)
     except PorterError as error:
-        return Opened(str(where), checkpoint, families, None, error)
-    return Opened(str(where), checkpoint, families, identity, None)
+        return Opened(name, checkpoint, families, None, error)
+    return Opened(name, checkpoint, families, identity, None)
 
 
 def _check_used(config: Path, identity: Identity) -> None:
@@ -98,6 +108,18 @@ def _wanted(families: Mapping[str, Family], dialect: str | None) -> Wanted | Non
         frozenset(container for item in files for container in item.readable),
         frozenset(name for item in files for name in (item.weights, item.torch) if name is not None),
     )
+
+
+def _open_own(source: Source, wanted: Wanted | None, key: str | None) -> Checkpoint:
+    from porter.containers.from_source import open_from
+
+    if not isinstance(source, Source):
+        raise UsageError(f"a source is a path, a name or a Source, not {source!r:.80}")
+    if key is not None:
+        raise UsageError(f"--key names a state dict of a torch file, and {source.label} is none")
+    small = Path(tempfile.mkdtemp(prefix="porter-small-"))
+    atexit.register(shutil.rmtree, small, ignore_errors=True)
+    return open_from(source, small, wanted)
 
 
 def _open(source: str | Path, remote: str | None, wanted: Wanted | None, key: str | None) -> Checkpoint:

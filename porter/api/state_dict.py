@@ -12,6 +12,7 @@ from porter.api.convert import prepare
 from porter.api.opening import open_source
 from porter.containers.array_files import exported
 from porter.planning.plan_options import PlanOptions
+from porter.sources.base import Source
 from porter.sources.local_files import LocalSource
 from porter.sources.overlay import OverlaySource
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def load_state_dict(
-    source: str | Path | None = None,
+    source: str | Path | Source | None = None,
     as_: str | None = None,
     *,
     dtype: str | torch.dtype = "keep",

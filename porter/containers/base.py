@@ -14,6 +14,9 @@ from typing import Any, NamedTuple
 
 from porter.dtypes import Dtype
 
+# A tensor that is to be placed: its name, dtype and shape, outermost first.
+TensorSpec = tuple[str, Dtype, tuple[int, ...]]
+
 
 class StoredTensor(NamedTuple):
     """One tensor as it lies in a file.

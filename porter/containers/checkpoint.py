@@ -102,7 +102,7 @@ def open_checkpoint(location: Location, wanted: Wanted | None = None, key: str |
             cause=f"it is {headers[0].container}",
         )
     weights = {header.file for header in headers}
-    beside = [*location.root.iterdir(), *(location.root / _TEMPLATES).glob("*.jinja")]
+    beside = [*location.root.iterdir(), *(location.root / TEMPLATES).glob("*.jinja")]
     paths = {path.relative_to(location.root).as_posix(): path for path in sorted(beside)}
     files = {
         name: path
@@ -131,11 +131,11 @@ def read_folder(root: Path, wanted: Wanted | None = None) -> tuple[Header, ...]:
 
 
 # Small files that may be read or copied: configs, tokenizers, templates.
-_SMALL = (".json", ".yaml", ".yml", ".model", ".jinja", ".txt", ".spm")
+SMALL = (".json", ".yaml", ".yml", ".model", ".jinja", ".txt", ".spm")
 
 
 # Where transformers keeps chat templates that have names.
-_TEMPLATES = "additional_chat_templates"
+TEMPLATES = "additional_chat_templates"
 
 
 def _readable(root: Path, name: str, path: Path) -> bool:
@@ -143,7 +143,7 @@ def _readable(root: Path, name: str, path: Path) -> bool:
 
     A link that leads out of the checkpoint is an error, and so is what only stands in a file's place.
     """
-    if path.suffix not in _SMALL or not path.is_file():
+    if path.suffix not in SMALL or not path.is_file():
         return False
     if path.is_symlink():
         locate(root, name)
@@ -173,7 +173,7 @@ def _headers(
         sets = (*sets, WeightSet("_METADATA", orbax.CONTAINER, ()))
     if not sets:
         refuse_ungathered(root)
-        raise _no_weights(root, names)
+        raise no_weights(root, names)
     chosen, remarks = choose(sets, str(root), wanted)
     headers, further = _read(root, chosen, key)
     return headers, (*remarks, *further)
@@ -214,7 +214,7 @@ def _read(root: Path, chosen: WeightSet, key: str | None) -> tuple[tuple[Header,
     if chosen.files and not any(file in chosen.files for file in weight_map.values()):
         weight_map = _resaved(weight_map, chosen.files)
     files = sorted(set(weight_map.values()))
-    check_shards_exist(files, weight_map, root, chosen.index)
+    check_shards_exist(files, weight_map, lambda file: locate(root, file).is_file(), chosen.index)
     headers = _read_files(root, files, key)
     # The index lists names as they are stored, with what wrappers put into them.
     stored = {
@@ -241,12 +241,11 @@ def _read_files(root: Path, files: Sequence[str], key: str | None) -> tuple[Head
                 cause=f"{files[0]} is {first.name}, {file} is {container.name}",
             )
     headers = first.read(root, files, key)
-    if len(headers) > 1:
-        holders_of(headers)
+    holders_of(headers)
     return headers
 
 
-def _no_weights(root: Path, names: Sequence[str]) -> PorterError:
+def no_weights(root: str | Path, names: Sequence[str]) -> PorterError:
     if unread := [name for name in names if name.endswith(".msgpack")]:
         return UnsupportedError(
             f"cannot read {unread[0]}: Flax msgpack",

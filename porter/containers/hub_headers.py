@@ -13,9 +13,10 @@ from pathlib import Path
 
 from porter.containers.base import Header
 from porter.containers.checkpoint import Checkpoint, open_checkpoint
-from porter.containers.safetensors.safetensors_header import header_length, parse_header
 from porter.containers.safetensors.shards import (
+    HEADER_GUESS,
     MAX_INDEX,
+    header_of,
     holders_of,
     index_remarks,
     read_header,
@@ -26,7 +27,7 @@ from porter.errors import MalformedError, UnsupportedError
 from porter.sources.choose_weights import Wanted
 from porter.sources.hub.hub_fetch import Place, fetch
 from porter.sources.hub.hub_ranges import RangeReader
-from porter.sources.hub.hub_source import HubSource
+from porter.sources.hub.hub_source import HubFile, HubSource
 from porter.sources.hub.listing import RepoFile, select, weights
 from porter.sources.hub.repository import cached_snapshot, list_files
 from porter.sources.local import Location
@@ -41,9 +42,8 @@ _MAX_SMALL = 10_000_000
 # Bytes of a header per tensor beyond its name: quotes, dtype, shape and two offsets of up to 11 digits.
 _ENTRY_BYTES = 96
 
-# Bytes. Free metadata, and padding to 8; and the first guess where no index tells the number of tensors.
+# Bytes. Free metadata, and padding to 8.
 _HEADER_BASE = 512
-_HEADER_GUESS = 32_768
 
 # The Hub answers many small requests at once; each waits for a round trip or two.
 _WORKERS = 8
@@ -148,12 +148,4 @@ def _header(
         return read_header(place.path(file), file.name)
     names = [name for name, shard in (weight_map or {}).items() if shard == file.name]
     guess = _HEADER_BASE + sum(len(name.encode()) + _ENTRY_BYTES for name in names)
-    reader = RangeReader(ref, place.listing, token)
-    raw = bytearray(min(guess if names else _HEADER_GUESS, file.size))
-    reader.read(file, 0, memoryview(raw))
-    end = 8 + header_length(bytes(raw[:8]), file.size, file.name)
-    if end > len(raw):
-        rest = bytearray(end - len(raw))
-        reader.read(file, len(raw), memoryview(rest))
-        raw += rest
-    return parse_header(bytes(raw[:end]), file.size, file.name)
+    return header_of(HubFile(RangeReader(ref, place.listing, token), file), guess if names else HEADER_GUESS)

@@ -1,4 +1,4 @@
-"""The containers that porter reads, each with how its files are recognised and how their headers are read.
+"""The containers that porter knows, and which of them a file is of. Their contract is in `contract`.
 
 What a file holds is told by its first bytes; its suffix counts only where they say nothing. So a blob of the
 Hub or of Ollama, which has no suffix, and a file under a wrong one are read as what they are. What is no
@@ -8,32 +8,19 @@ weight file at all but stands in the place of one (a Git LFS pointer, a web page
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from porter.containers.base import Header
+from porter.containers.base import Header, OutputFile, TensorSpec
+from porter.containers.contract import START, Container, Placed, Placement
 from porter.containers.gguf import gguf_header, gguf_split
-from porter.containers.keras import keras_files
-from porter.containers.safetensors import safetensors_header, shards
-from porter.containers.torch import torch_zip
-from porter.errors import MalformedError, PorterError, UnsupportedError
+from porter.containers.keras import hdf5, hdf5_writer, keras_files
+from porter.containers.orbax import orbax_tree, orbax_writer
+from porter.containers.safetensors import safetensors_header, safetensors_writer, shards
+from porter.containers.torch import torch_zip, torch_zip_writer
+from porter.errors import MalformedError, PorterError, UnsupportedError, UsageError
 from porter.sources.paths import locate
-from porter.sources.weight_files import container_by_suffix
-
-# Bytes that are looked at. The first name in a zip follows 30 bytes of numbers.
-START = 512
-
-
-@dataclass(frozen=True)
-class Container:
-    """`recognise` is given the first `START` bytes of a file; `read` a directory, files in it, and the name
-    of a state dict, where a file may hold several.
-    """
-
-    name: str
-    recognise: Callable[[bytes], bool]
-    read: Callable[[Path, Sequence[str], str | None], tuple[Header, ...]]
+from porter.sources.weight_files import container_by_suffix, learn_suffixes
 
 
 def _is_safetensors(start: bytes) -> bool:
@@ -80,32 +67,147 @@ def _read_keras(root: Path, files: Sequence[str], key: str | None) -> tuple[Head
     return tuple(header for file in files for header in keras_files.read_file(root, file))
 
 
-CONTAINERS = (
-    Container("safetensors", _is_safetensors, _read_safetensors),
+def _read_orbax(root: Path, files: Sequence[str], key: str | None) -> tuple[Header, ...]:
+    # A directory that is read as a whole.
+    return orbax_tree.read_directory(root)
+
+
+def _is_orbax(start: bytes) -> bool:
+    """No file is told to be Orbax: a checkpoint of many is known by the names in its directory."""
+    return False
+
+
+# What every writer in this field puts there, and transformers asks for.
+_PT = {"format": "pt"}
+
+
+def _place_safetensors(tensors: Sequence[TensorSpec], wish: Placement) -> Placed:
+    """In one file, or in shards by the Hub's rule with their index."""
+    wish.refuse_beyond("safetensors", "max_shard_size")
+    if wish.max_shard_size is None:
+        return (safetensors_writer.place(wish.file, tensors, _PT, wish.residues),), {}
+    stem, _, suffix = wish.file.rpartition(".")
+    groups, index = safetensors_writer.shard(tensors, wish.max_shard_size, f"{stem}{{suffix}}.{suffix}")
+    by_name = {spec[0]: spec for spec in tensors}
+    files = tuple(
+        safetensors_writer.place(file, [by_name[name] for name in names], _PT, wish.residues)
+        for file, names in groups.items()
+    )
+    return files, {} if index is None else {f"{wish.file}.index.json": index}
+
+
+def _place_torch(tensors: Sequence[TensorSpec], wish: Placement) -> Placed:
+    wish.refuse_beyond("a torch file", "ties", "wrap")
+    return (
+        torch_zip_writer.place(wish.file, tensors, wish.ties, residues=wish.residues, wrap=wish.wrap),
+    ), {}
+
+
+def _place_keras(tensors: Sequence[TensorSpec], wish: Placement) -> Placed:
+    wish.refuse_beyond("Keras' HDF5")
+    return (hdf5_writer.place(wish.file, tensors, {}),), {}
+
+
+def _place_orbax(tensors: Sequence[TensorSpec], wish: Placement) -> Placed:
+    wish.refuse_beyond("an Orbax checkpoint")
+    return orbax_writer.place(tensors)
+
+
+def _frame_safetensors(file: OutputFile, crcs: Mapping[str, int] | None) -> list[tuple[int, bytes]]:
+    return safetensors_writer.literals(file)
+
+
+def _frame_keras(file: OutputFile, crcs: Mapping[str, int] | None) -> list[tuple[int, bytes]]:
+    return hdf5_writer.literals(file)
+
+
+def _frame_orbax(file: OutputFile, crcs: Mapping[str, int] | None) -> list[tuple[int, bytes]]:
+    return orbax_writer.literals(file)
+
+
+# In the order in which they are asked.
+_containers = [
+    Container(
+        safetensors_header.CONTAINER,
+        _is_safetensors,
+        _read_safetensors,
+        headers=shards.header_of,
+        place=_place_safetensors,
+        frame=_frame_safetensors,
+    ),
     Container("gguf", _is_gguf, _read_gguf),
-    Container("torch", _is_torch, torch_zip.read_headers),
-    Container("hdf5", _is_keras, _read_keras),
-)
-_BY_NAME = {container.name: container for container in CONTAINERS}
+    Container(
+        torch_zip.CONTAINER,
+        _is_torch,
+        torch_zip.read_headers,
+        place=_place_torch,
+        frame=torch_zip_writer.literals,
+        sums=True,
+    ),
+    Container(hdf5.CONTAINER, _is_keras, _read_keras, place=_place_keras, frame=_frame_keras),
+    Container(
+        orbax_tree.CONTAINER,
+        _is_orbax,
+        _read_orbax,
+        place=_place_orbax,
+        frame=_frame_orbax,
+        file_per_tensor=True,
+    ),
+]
+
+
+def containers() -> tuple[Container, ...]:
+    """All that are known now."""
+    return tuple(_containers)
+
+
+def container_named(name: str) -> Container | None:
+    return next((container for container in _containers if container.name == name), None)
+
+
+def writable_container(name: str, what: str) -> Container:
+    """Raises UnsupportedError, about `what`, for a container that is not written or not known."""
+    found = container_named(name)
+    if found is None or found.place is None or found.frame is None:
+        raise UnsupportedError(f"{what}: cannot write the container {name}")
+    return found
+
+
+def register(container: Container) -> None:
+    """Adds a container for as long as the process runs; it is asked before those that were there.
+
+    Raises UsageError where its name, or one of its suffixes, is taken. Registering the same again is fine.
+    """
+    known = container_named(container.name)
+    if known == container:
+        return
+    if known is not None:
+        raise UsageError(f"there is a container called {container.name} already")
+    learn_suffixes(container.name, container.suffixes)
+    _containers.insert(0, container)
 
 
 def recognised(start: bytes) -> Container | None:
     """The container that a file's first bytes show."""
-    return next((container for container in CONTAINERS if container.recognise(start)), None)
+    return next((container for container in _containers if container.recognise(start)), None)
 
 
 def container_of(path: Path, file: str) -> Container:
     """What reads the file at `path`, which is called `file`. Raises MalformedError for what only stands in
     the place of weights, UnsupportedError for what no container knows."""
-    start = first_bytes(path, file)
+    return container_shown(first_bytes(path, file), file)
+
+
+def container_shown(start: bytes, file: str) -> Container:
+    """What reads the file that is called `file` and starts with `start`; raises as `container_of` does."""
     found = recognised(start)
     if found is not None:
         return found
     refuse_placeholder(start, file)
-    by_suffix = container_by_suffix(file)
+    by_suffix = container_named(container_by_suffix(file) or "")
     if by_suffix is not None:
         # Its reader says what is wrong with it.
-        return _BY_NAME[by_suffix]
+        return by_suffix
     kind = "Flax msgpack" if file.endswith(".msgpack") else "no container that porter knows"
     raise UnsupportedError(
         f"cannot read {file}: {kind}",

@@ -11,12 +11,10 @@ from typing import Any
 from porter.config.write import dump_config, write_config
 from porter.containers.base import OutputFile
 from porter.containers.checkpoint import Checkpoint
-from porter.containers.keras import hdf5, hdf5_writer
+from porter.containers.contract import Placement
 from porter.containers.keras.keras_files import METADATA, preset_metadata
-from porter.containers.orbax import orbax_tree as orbax
-from porter.containers.orbax import orbax_writer
-from porter.containers.safetensors.safetensors_writer import place, shard
-from porter.containers.torch import torch_zip_writer
+from porter.containers.registry import writable_container
+from porter.containers.torch import torch_zip
 from porter.dtypes import Dtype, dominant, dtype_word
 from porter.errors import UnsupportedError
 from porter.planning.plan import SideFile
@@ -28,9 +26,6 @@ from porter.tokenizers.tokenizer_values import TokenizerPlan
 
 # What transformers wrote for years and the Hub recommends: files that resume and cache well.
 DEFAULT_SHARD = "5GB"
-
-# What every writer in this field puts there, and transformers asks for.
-_METADATA = {"format": "pt"}
 
 # The first component of a name that is a number.
 _LAYER = re.compile(r"(?<=\.)[0-9]+(?=\.)")
@@ -52,34 +47,26 @@ def place_tensors(
     With `torch` the file is a torch zip, in which a tensor of `ties` shares the storage of another.
     `residues` says where tensors lie best, modulo a block, to share blocks with the source.
     """
-    weights = target.files.weights
-    assert weights is not None
-    specs = [(name, dtype, shape) for name, (dtype, shape) in _in_reading_order(tensors)]
-    if torch:
-        if target.files.torch is None:
-            raise UnsupportedError(f"{target.title} reads no torch file", hint="leave out --container")
-        if max_shard_size is not None:
-            raise UnsupportedError(f"{target.title} reads one file; --max-shard-size does not apply")
-        name, wrap = target.files.torch, target.files.wrap
-        return (torch_zip_writer.place(name, specs, ties or {}, residues=residues, wrap=wrap),), ()
-    if target.files.container == orbax.CONTAINER:
-        if max_shard_size is not None:
-            raise UnsupportedError(f"{target.title} has a file per array; --max-shard-size does not apply")
-        arrays, small = orbax_writer.place(specs)
-        return arrays, tuple(SideFile(name, content) for name, content in small.items())
-    if not target.files.sharded:
-        if max_shard_size is not None:
-            raise UnsupportedError(f"{target.title} reads one file; --max-shard-size does not apply")
-        if target.files.container == hdf5.CONTAINER:
-            return (hdf5_writer.place(weights, specs, {}),), ()
-        return (place(weights, specs, _METADATA, residues),), ()
-    stem, _, suffix = weights.rpartition(".")
-    groups, index = shard(specs, max_shard_size or DEFAULT_SHARD, f"{stem}{{suffix}}.{suffix}")
-    by_name = {spec[0]: spec for spec in specs}
-    files = tuple(
-        place(file, [by_name[name] for name in names], _METADATA, residues) for file, names in groups.items()
+    files = target.files
+    name = files.torch if torch else files.weights
+    if name is None:
+        raise UnsupportedError(f"{target.title} reads no torch file", hint="leave out --container")
+    container = writable_container(torch_zip.CONTAINER if torch else files.container, target.title)
+    sharded = files.sharded and not torch
+    if max_shard_size is not None and not sharded:
+        has = "has a file per array" if container.file_per_tensor else "reads one file"
+        raise UnsupportedError(f"{target.title} {has}; --max-shard-size does not apply")
+    wish = Placement(
+        file=name,
+        max_shard_size=(max_shard_size or DEFAULT_SHARD) if sharded else None,
+        ties=(ties or {}) if torch else {},
+        residues=residues or {},
+        wrap=files.wrap if torch else None,
     )
-    return files, () if index is None else (SideFile(f"{weights}.index.json", index),)
+    specs = [(tensor, dtype, shape) for tensor, (dtype, shape) in _in_reading_order(tensors)]
+    assert container.place is not None
+    placed, small = container.place(specs, wish)
+    return placed, tuple(SideFile(file, content) for file, content in small.items())
 
 
 def side_files(

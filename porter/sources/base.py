@@ -50,6 +50,7 @@ class NearFile(SourceFile, Protocol):
     fd: int
 
 
+@runtime_checkable
 class Source(Protocol):
     """See the module's docstring. `version` is what the whole is known by, for those who keep notes of it."""
 

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from porter.errors import UsageError
+
 TORCH = (".pth", ".bin", ".pt", ".ckpt")
 KERAS = (".weights.h5", ".keras", ".h5")
 _SUFFIXES = {
@@ -113,6 +115,18 @@ def numbered_set(file: str, names: Iterable[str]) -> WeightSet:
         if file in item.files:
             return item
     return WeightSet(file, container_by_suffix(file) or "", (file,))
+
+
+def learn_suffixes(container: str, suffixes: Sequence[str]) -> None:
+    """From now on files with these suffixes may be of `container`. UsageError for one that is taken."""
+    for suffix in suffixes:
+        # A longer suffix that ends in a known one would be found as that.
+        taken = container_by_suffix(suffix) or next((old for old in _SUFFIXES if old.endswith(suffix)), None)
+        if taken is not None and _SUFFIXES.get(suffix) != container:
+            raise UsageError(
+                f"files that end in {suffix} cannot be {container}", cause=f"{taken} has that suffix"
+            )
+    _SUFFIXES.update(dict.fromkeys(suffixes, container))
 
 
 def container_by_suffix(name: str) -> str | None:

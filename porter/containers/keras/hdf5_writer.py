@@ -16,9 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from porter.containers.base import OutputFile, StoredTensor
+from porter.containers.base import OutputFile, StoredTensor, TensorSpec
 from porter.containers.keras.hdf5 import BF16_ATTRIBUTE, BF16_WORD, CONTAINER, require_h5py
-from porter.containers.safetensors.safetensors_writer import TensorSpec
 from porter.dtypes import Dtype
 from porter.errors import UnsupportedError
 

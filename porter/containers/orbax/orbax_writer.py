@@ -13,10 +13,9 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from porter.containers.base import OutputFile, StoredTensor
+from porter.containers.base import OutputFile, StoredTensor, TensorSpec
 from porter.containers.orbax.orbax_tree import CONTAINER
 from porter.containers.orbax.zarr_chunks import chunk_key
-from porter.containers.safetensors.safetensors_writer import TensorSpec
 from porter.errors import UnsupportedError
 
 _WORDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "bfloat16", "I8": "|i1", "U8": "|u1"}

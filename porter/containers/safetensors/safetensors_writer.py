@@ -14,12 +14,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
-from porter.containers.base import OutputFile, StoredTensor
+from porter.containers.base import OutputFile, StoredTensor, TensorSpec
 from porter.containers.safetensors.safetensors_header import CONTAINER, MAX_HEADER
 from porter.dtypes import Dtype
 from porter.errors import UnsupportedError, UsageError
-
-TensorSpec = tuple[str, Dtype, tuple[int, ...]]
 
 # A tensor with where it begins and ends, in bytes from the start of the data.
 _Place = tuple[str, Dtype, tuple[int, ...], int, int]

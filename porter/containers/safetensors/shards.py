@@ -6,9 +6,8 @@ a tensor, the files are right, as they are for transformers.
 
 from __future__ import annotations
 
-import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from porter.containers.base import Header
@@ -22,10 +21,15 @@ from porter.containers.safetensors.safetensors_header import (
     strict_json,
 )
 from porter.errors import MalformedError, PorterError
-from porter.sources.paths import locate, unsafe_path
+from porter.sources.base import SourceFile
+from porter.sources.local_files import LocalFile
+from porter.sources.paths import unsafe_path
 
 # Bytes. The largest published indexes (90,000 tensors) take 9 MB.
 MAX_INDEX = 100_000_000
+
+# Bytes that are read of a file whose header's length nothing foretells: as many as one of 250 tensors has.
+HEADER_GUESS = 32_768
 
 
 def read_header(path: Path, file: str) -> Header:
@@ -34,12 +38,27 @@ def read_header(path: Path, file: str) -> Header:
         # A pipe would block before anything can be said about it.
         if not stat.S_ISREG(path.stat().st_mode):
             refuse(file, "expected a regular file")
-        with path.open("rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
-            prefix = stream.read(8)
-            return parse_header(prefix + stream.read(header_length(prefix, size, file)), size, file)
+        opened = LocalFile(path, file)
     except OSError as error:
         raise PorterError(f"{file} cannot be read", cause=f"{error.strerror}: {path}") from error
+    try:
+        return header_of(opened, 8)
+    except OSError as error:
+        raise PorterError(f"{file} cannot be read", cause=f"{error.strerror}: {path}") from error
+    finally:
+        opened.close()
+
+
+def header_of(file: SourceFile, guess: int = HEADER_GUESS) -> Header:
+    """The header of a file that lies anywhere, in one range, or two where it is longer than `guess` bytes."""
+    raw = bytearray(min(max(8, guess), file.size))
+    file.read([memoryview(raw)], 0)
+    end = 8 + header_length(bytes(raw[:8]), file.size, file.name)
+    if end > len(raw):
+        rest = bytearray(end - len(raw))
+        file.read([memoryview(rest)], len(raw))
+        raw += rest
+    return parse_header(bytes(raw[:end]), file.size, file.name)
 
 
 def read_index(path: Path) -> dict[str, str]:
@@ -74,10 +93,10 @@ def read_index(path: Path) -> dict[str, str]:
 
 
 def check_shards_exist(
-    files: Sequence[str], weight_map: Mapping[str, str], directory: Path, index: str
+    files: Sequence[str], weight_map: Mapping[str, str], present: Callable[[str], bool], index: str
 ) -> None:
     """Raises MalformedError that says which shards of an index are missing, and what they should hold."""
-    missing = [file for file in files if not locate(directory, file).is_file()]
+    missing = [file for file in files if not present(file)]
     if not missing:
         return
     tensors = sorted(name for name, shard in weight_map.items() if shard in missing)

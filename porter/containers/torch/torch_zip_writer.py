@@ -15,8 +15,8 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from porter.containers.base import OutputFile, StoredTensor
-from porter.containers.safetensors.safetensors_writer import BLOCK, LEAST_SHARED, TensorSpec
+from porter.containers.base import OutputFile, StoredTensor, TensorSpec
+from porter.containers.safetensors.safetensors_writer import BLOCK, LEAST_SHARED
 from porter.containers.torch.torch_pickle import MAX_PICKLE
 from porter.containers.torch.torch_pickle_writer import pickle_state, storages
 from porter.containers.torch.torch_zip import CONTAINER, WRAP
