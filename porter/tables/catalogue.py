@@ -128,6 +128,22 @@ def load_families(extra: Iterable[Path] = ()) -> dict[str, Family]:
     return {**families, DECODER: decoder()}
 
 
+def load_users_family(path: Path) -> Dialect | None:
+    """The dialect of a family of the user's own, where the table is one: it is named as its base's dialect is.
+
+    None for a table that adds a dialect to a family that there is. Raises TableError.
+    """
+    base = read_source(path).data.get("extends")
+    if (
+        not isinstance(base, str)
+        or base.rpartition("/")[2] != path.stem
+        or path.parent.name in family_names()
+    ):
+        return None
+    root = path.resolve().parent.parent
+    return _load(path.resolve().parent, (root, mappings_root())).dialects.get(path.stem)
+
+
 def _users_family(root: Path, name: str, base: Family | None) -> Family:
     """A family in a folder of the user's own. A broken one has no dialects, and stops no other."""
     try:
