@@ -234,7 +234,7 @@ class ConfigReader:
                 cause=f"found {value!r}",
             )
         if any(hyperparameter.name in size.names for size in self.canonical.index.values()) and (
-            not 0 <= value <= _MAX_INDEX
+            not all(isinstance(size, int) and 0 <= size <= _MAX_INDEX for size in _listed(value))
         ):
             raise MalformedError(
                 f"{self._file}: {hyperparameter.name} = {value} is out of range",
@@ -268,3 +268,7 @@ def _unknown(raw: Mapping[str, Any], known: list[str], above: str = "") -> Itera
             yield from _unknown(value, known, f"{path}.")
         else:
             yield path
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]

@@ -19,14 +19,14 @@ from porter.errors import UnsupportedError
 from porter.planning.coverage import BlockIndex, Covered, cover
 from porter.planning.join import Join
 from porter.planning.outputs import place_tensors, side_files
-from porter.planning.plan import Check, Copy, Plan, SideFile, Zeros, checked
+from porter.planning.plan import Check, Copies, CopyGroup, Plan, SideFile, Zeros, checked
 from porter.planning.plan_options import PlanOptions
 from porter.planning.proof import check_carried_once, check_filled, left_out
 from porter.planning.sharing import residues
 from porter.planning.summary import plan_notes, summarise
 from porter.planning.ties import either, only_ties, shared_storage, tie_checks, ties_in_force, untie
 from porter.recognition.identify import Identity
-from porter.tables.bind import BoundTensor, Sizes, bind_dialect
+from porter.tables.bind import BoundRule, Sizes, bind_rules
 from porter.tables.model import Canonical, Dialect
 
 
@@ -41,7 +41,7 @@ def build_plan(
             f"porter reads {target.title} and does not write it",
             hint="convert to hf or litgpt",
         )
-    source_bound = bind_dialect(identity.dialect, canonical, identity.hyperparameters)
+    source_bound = bind_rules(identity.dialect, canonical, identity.hyperparameters)
     ties = ties_in_force(canonical, identity.hyperparameters)
     covered = cover(
         checkpoint,
@@ -57,18 +57,18 @@ def build_plan(
     join = _join(covered, Sizes(canonical, hyperparameters), ties, keep_own=untied)
 
     tensors: dict[str, tuple[Dtype, tuple[int, ...]]] = {}
-    copies: list[Copy] = []
+    groups: list[CopyGroup] = []
     for bound in target_bound:
-        dtype, filling = join.copies(bound, partial(_dtype, bound.name, options))
-        check_filled(bound, filling)
-        tensors[bound.name] = (dtype, bound.shape)
-        copies.extend(filling)
-    present = [covered.bound[name] for name in covered.tensors]
-    checks = [] if untied else tie_checks(join, present, identity.dialect, target)
+        for group, dtype in join.copies(bound, partial(_dtype, options)):
+            check_filled(bound, group)
+            tensors.update(dict.fromkeys(group.targets, (dtype, bound.shape)))
+            groups.append(group)
+    checks = [] if untied else tie_checks(join, covered.held, identity.dialect, target)
 
     torch = options.container == "pth" or target.files.container == torch_zip.CONTAINER
-    shared = shared_storage(target_bound, copies, target_ties) if torch else {}
-    copies = [copy for copy in copies if copy.target not in shared]
+    tied = {name for bound in target_bound if only_ties(bound, target_ties) for name in bound.names}
+    shared = shared_storage(Copies(tuple(groups)), tied) if torch else {}
+    copies = Copies(tuple(group for group in groups if group.targets[0] not in shared))
     places = residues(copies, checkpoint.tensors)
     files, index = place_tensors(
         target, tensors, options.max_shard_size, torch=torch, ties=shared, residues=places
@@ -82,9 +82,15 @@ def build_plan(
     check_carried_once(join.index, BlockIndex(target_bound), join.alias, join.sizes, target)
     zero_checks, loose = left_out(covered, options)
     every: tuple[Check, ...] = (*checks, *zero_checks)
-    used = {copy.source for copy in copies} | {name for check in every for name in checked(check)}
-    stored = {tensor.name: tensor for tensor in covered.tensors.values()}
-    used |= {tensor.scales for name, tensor in stored.items() if tensor.scales and name in used}
+    used = {name for check in every for name in checked(check)}
+    used.update(*(part.sources for group in copies.groups for part in group.parts))
+    scaled = {tensor.name: tensor for tensor in covered.tensors.values() if tensor.scales}
+    used |= {tensor.scales for name, tensor in scaled.items() if tensor.scales and name in used}
+    rules: dict[str, str] = {}
+    layouts: dict[str, str] = {}
+    for bound in target_bound:
+        rules.update(dict.fromkeys(bound.names, str(bound.rule.where)))
+        layouts.update(dict.fromkeys(bound.names, str(bound.rule.layout)))
     return Plan(
         family=identity.family.name,
         source_dialect=identity.dialect.name,
@@ -96,20 +102,29 @@ def build_plan(
         },
         hyperparameters=hyperparameters,
         sources=tuple(
-            stored.get(name, tensor) for name, tensor in checkpoint.tensors.items() if name in used
+            scaled.get(name, tensor) for name, tensor in checkpoint.tensors.items() if name in used
         ),
         source_sizes=checkpoint.sizes,
         files=files,
-        copies=tuple(copies),
+        copies=copies,
         checks=every,
         side_files=(*index, *sides),
-        summary=summarise(checkpoint, covered, copies, tensors, target_ties, omitted, target_bound),
+        summary=summarise(
+            checkpoint,
+            covered,
+            copies,
+            len(tensors),
+            tied,
+            any(only_ties(bound, target_ties) for bound in covered.held),
+            sum(len(bound.names) for bound in omitted),
+        ),
         notes=(*identity.notes, *plan_notes(identity, copies, covered), *loose, *notes),
-        rules={bound.name: f"{bound.rule.where}" for bound in target_bound},
-        layouts={bound.name: str(bound.rule.layout) for bound in target_bound},
+        rules=rules,
+        layouts=layouts,
         zeros=tuple(
-            Zeros(bound.name, filler.offset, filler.loops, str(bound.rule.where))
+            Zeros(name, filler.offset, filler.loops, str(bound.rule.where))
             for bound in target_bound
+            for name in bound.names
             for filler in bound.fillers
         ),
     )
@@ -121,9 +136,9 @@ def _target_tensors(
     hyperparameters: Mapping[str, Any],
     ties: Mapping[str, str],
     options: PlanOptions,
-) -> tuple[list[BoundTensor], list[BoundTensor]]:
+) -> tuple[list[BoundRule], list[BoundRule]]:
     kept, omitted = [], []
-    for tensor in bind_dialect(target, canonical, hyperparameters):
+    for tensor in bind_rules(target, canonical, hyperparameters):
         if only_ties(tensor, ties) and (options.tied or tensor.rule.when_tied) == "omit":
             omitted.append(tensor)
         else:
@@ -133,21 +148,20 @@ def _target_tensors(
 
 def _join(covered: Covered, sizes: Sizes, ties: Mapping[str, str], *, keep_own: bool) -> Join:
     """A tied tensor is read from what it is tied to; when untying, from its own copy where it has one."""
-    present = [covered.bound[name] for name in covered.tensors]
-    held = {block.canonical for tensor in present for block in tensor.blocks}
+    held = {block.canonical for rule in covered.held for block in rule.blocks}
     alias = either(ties, held)
     if keep_own:
         alias = {name: other for name, other in alias.items() if name not in held}
     return Join(
-        index=BlockIndex(present),
-        rules={tensor.name: tensor.rule for tensor in present},
+        index=BlockIndex(covered.held),
+        rules={name: rule.rule for rule in covered.held for name in rule.names},
         stored=covered.tensors,
         sizes=sizes,
         alias=alias,
     )
 
 
-def _dtype(name: str, options: PlanOptions, sources: Sequence[StoredTensor]) -> Dtype:
+def _dtype(options: PlanOptions, name: str, sources: Sequence[StoredTensor]) -> Dtype:
     if options.kept_dtype is None and len(sources) == 1 and not sources[0].dtype.quantised:
         return sources[0].dtype
     dtypes = sorted({tensor.dtype.name: tensor.dtype for tensor in sources}.values(), key=lambda d: d.name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import compress
 
 from porter.containers.base import StoredTensor
 from porter.containers.checkpoint import Checkpoint
@@ -17,7 +18,7 @@ from porter.containers.storage_kinds import find_kind, whole_numbers
 from porter.dtypes import SCALED_I8
 from porter.errors import MalformedError, UnsupportedError
 from porter.recognition.identify import Identity, NameMatcher
-from porter.tables.bind import Block, BoundTensor
+from porter.tables.bind import Block, BoundRule
 
 # A broken checkpoint may miss thousands of tensors; a person reads the first few.
 _LISTED = 12
@@ -28,21 +29,23 @@ class Covered:
     """The source tensors by the table's names, those left aside, and where each canonical tensor lies.
 
     `beyond` are tensors of parts that the family has no words for, left out because that was asked for;
-    `state` is a trainer's own, left out unasked and said.
+    `state` is a trainer's own, left out unasked and said. `held` are the rules with those of their tensors
+    that are there.
     """
 
     tensors: Mapping[str, StoredTensor]
     ignored: tuple[str, ...]
     dropped: tuple[str, ...]
-    bound: Mapping[str, BoundTensor]
+    bound: Mapping[str, BoundRule]
     beyond: tuple[str, ...] = ()
     state: tuple[str, ...] = ()
+    held: tuple[BoundRule, ...] = ()
 
 
 def cover(
     checkpoint: Checkpoint,
     identity: Identity,
-    bound: Sequence[BoundTensor],
+    bound: Sequence[BoundRule],
     *,
     ties: Mapping[str, str],
     allow_unmapped: Sequence[str] = (),
@@ -52,8 +55,11 @@ def cover(
 
     With `text_only` tensors of parts beyond the language model are left out; without, they are an error.
     """
-    expected = {tensor.name: tensor for tensor in bound}
-    factors = {tensor.scales: tensor.name for tensor in bound if tensor.scales is not None}
+    expected: dict[str, BoundRule] = {}
+    for rule in bound:
+        expected.update(dict.fromkeys(rule.names, rule))
+    scaled_rules = [rule for rule in bound if rule.rule.scale_by is not None]
+    factors = {t.scales: t.name for rule in scaled_rules for t in rule.tensors() if t.scales is not None}
     present: dict[str, StoredTensor] = {}
     scales: dict[str, StoredTensor] = {}
     ignored, dropped, unmapped, beyond, state = [], [], [], [], []
@@ -82,9 +88,9 @@ def cover(
         _check_missing(_missing(present, expected, ties), expected, checkpoint)
     _check_shapes(present, expected)
     bare = [
-        f"{tensor.name} (expected {expected[name].scales})"
-        for name, tensor in present.items()
-        if expected[name].scales is not None and tensor.dtype.name == "I8" and name not in scales
+        f"{present[name].name} (expected {factor})"
+        for factor, name in factors.items()
+        if name in present and present[name].dtype.name == "I8" and name not in scales
     ]
     if bare:
         raise MalformedError(
@@ -92,19 +98,20 @@ def cover(
             cause=listed(bare),
             hint="is the checkpoint complete?",
         )
-    scaled = {**present, **{name: _scaled(present.get(name), tensor) for name, tensor in scales.items()}}
-    return Covered(scaled, tuple(ignored), tuple(dropped), expected, tuple(beyond), tuple(state))
+    whole = {**present, **{name: _scaled(present.get(name), tensor) for name, tensor in scales.items()}}
+    held = _held(bound, present)
+    return Covered(whole, tuple(ignored), tuple(dropped), expected, tuple(beyond), tuple(state), held)
 
 
 def _check_floats(
-    present: Mapping[str, StoredTensor], expected: Mapping[str, BoundTensor], checkpoint: Checkpoint
+    present: Mapping[str, StoredTensor], expected: Mapping[str, BoundRule], checkpoint: Checkpoint
 ) -> None:
     """A weight is a float, or quantised in a way that says so; whole numbers alone mean nothing."""
     wrong = [
         f"{tensor.name} is {tensor.dtype.name}"
         for name, tensor in present.items()
         if tensor.dtype.kind not in ("float", "quantised")
-        and not (expected[name].scales is not None and tensor.dtype.name == "I8")
+        and not (expected[name].rule.scale_by is not None and tensor.dtype.name == "I8")
     ]
     if wrong:
         kind = whole_numbers(checkpoint.tensors)
@@ -191,8 +198,20 @@ def _within(name: str, known: Iterable[str]) -> bool:
     return depth > 0 and any(other.replace("/", ".").startswith(start) for other in known)
 
 
+def _held(bound: Iterable[BoundRule], present: Mapping[str, StoredTensor]) -> tuple[BoundRule, ...]:
+    held = []
+    for rule in bound:
+        there = [name in present for name in rule.names]
+        if all(there):
+            held.append(rule)
+        elif any(there):
+            points, names = tuple(compress(rule.points, there)), tuple(compress(rule.names, there))
+            held.append(rule._replace(points=points, names=names))
+    return tuple(held)
+
+
 def _missing(
-    present: Mapping[str, StoredTensor], expected: Mapping[str, BoundTensor], ties: Mapping[str, str]
+    present: Mapping[str, StoredTensor], expected: Mapping[str, BoundRule], ties: Mapping[str, str]
 ) -> set[str]:
     """What is not there and is tied to nothing that is. Of a pair, the one that owns the weight is missed."""
     held = {block.canonical for name in present for block in expected[name].blocks}
@@ -201,7 +220,7 @@ def _missing(
     return {name for name in absent if not all(block.canonical in free for block in expected[name].blocks)}
 
 
-def _check_missing(missing: set[str], expected: Mapping[str, BoundTensor], checkpoint: Checkpoint) -> None:
+def _check_missing(missing: set[str], expected: Mapping[str, BoundRule], checkpoint: Checkpoint) -> None:
     if not missing:
         return
     ordered = [name for name in expected if name in missing]
@@ -214,7 +233,7 @@ def _check_missing(missing: set[str], expected: Mapping[str, BoundTensor], check
     )
 
 
-def _check_shapes(present: Mapping[str, StoredTensor], expected: Mapping[str, BoundTensor]) -> None:
+def _check_shapes(present: Mapping[str, StoredTensor], expected: Mapping[str, BoundRule]) -> None:
     empty = [t.name for name, t in present.items() if 0 in t.shape and 0 not in expected[name].shape]
     if empty:
         raise MalformedError(
@@ -242,38 +261,38 @@ Entries = Mapping[tuple[int, ...], tuple[str, Block]]
 
 
 class BlockIndex:
-    """Where each canonical tensor lies: looked up by its name and the variables that are held fixed.
+    """Where each canonical tensor lies: looked up by its name and the variables that are held fixed."""
 
-    `twice` are those that two stored tensors of one name pattern would hold: (canonical, stored names).
-    """
-
-    def __init__(self, bound: Iterable[BoundTensor]) -> None:
-        self._blocks: dict[str, dict[tuple[str, ...], dict[tuple[int, ...], tuple[str, Block]]]] = {}
-        self.twice: list[tuple[str, str, str]] = []
-        for tensor in bound:
-            name, variables, point = tensor.name, tensor.variables, tensor.point
-            for block in tensor.blocks:
-                key = block.canonical
-                if key not in self._blocks:
-                    self._blocks[key] = {}
-                groups = self._blocks[key]
-                if variables not in groups:
-                    groups[variables] = {}
-                if point in groups[variables]:
-                    self.twice.append((key, groups[variables][point][0], name))
-                groups[variables][point] = (name, block)
+    def __init__(self, bound: Iterable[BoundRule]) -> None:
+        self._held: dict[str, dict[tuple[str, ...], list[tuple[BoundRule, Block]]]] = {}
+        self._entries: dict[tuple[str, tuple[str, ...]], Entries] = {}
+        for rule in bound:
+            for block in rule.blocks:
+                groups = self._held.setdefault(block.canonical, {})
+                groups.setdefault(rule.variables, []).append((rule, block))
 
     def __iter__(self) -> Iterator[str]:
         """The canonical tensors, by their patterns."""
-        return iter(self._blocks)
+        return iter(self._held)
 
     def variables(self, canonical: str) -> list[tuple[str, ...]]:
         """The sets of variables that stored names of this canonical tensor hold."""
-        return list(self._blocks.get(canonical, ()))
+        return list(self._held.get(canonical, ()))
+
+    def rules(self, canonical: str, variables: tuple[str, ...]) -> list[tuple[BoundRule, Block]]:
+        """The rules whose names hold these variables, each with its block for the canonical tensor."""
+        return self._held[canonical][variables]
 
     def entries(self, canonical: str, variables: tuple[str, ...]) -> Entries:
         """The stored names and blocks that hold these variables, by their values."""
-        return self._blocks[canonical][variables]
+        key = canonical, variables
+        if key not in self._entries:
+            self._entries[key] = {
+                point: (name, block)
+                for rule, block in self._held[canonical][variables]
+                for point, name in zip(rule.points, rule.names, strict=True)
+            }
+        return self._entries[key]
 
 
 def listed(lines: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Joining two bound tables through the canonical axes: the strided copies that make one target tensor.
+"""Joining two bound tables through the canonical axes: the strided copies that make a rule's tensors.
 
 A canonical tensor may be cut by names differently on either side (a tensor per layer here, one scanned
 tensor there). The pieces are the values of every variable that either side holds in a name; within a
@@ -7,31 +7,22 @@ piece both sides are address maps over the same remaining axes, and that is one 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 from porter.containers.base import StoredTensor
 from porter.dtypes import Dtype
 from porter.errors import UnsupportedError
 from porter.layout import AddressMap, Loop, run_length, strided_copy
-from porter.planning.coverage import BlockIndex, Entries
-from porter.planning.plan import COMPUTE, EXTENT, RUNS, TILE, Copy, EqualCheck, Operation
-from porter.tables.bind import Block, BoundTensor, Sizes
+from porter.planning.coverage import BlockIndex
+from porter.planning.plan import COMPUTE, EXTENT, RUNS, TILE, CopyGroup, EqualCheck, Operation, Part
+from porter.tables.bind import Block, BoundRule, BoundTensor, Sizes
 from porter.tables.model import Rule
 from porter.tables.patterns import Pattern
 
-
-class _Made(NamedTuple):
-    """What all copies between two rules have in common, where no index variable is held inside a tensor."""
-
-    source_offset: int
-    target_offset: int
-    loops: tuple[Loop, ...]
-    copy_class: str
-    operations: tuple[Operation, ...]
-    rule: str
+# What dtype a target tensor gets, by its name and the source tensors that it is made of.
+DtypeOf = Callable[[str, Sequence[StoredTensor]], Dtype]
 
 
 @dataclass(frozen=True)
@@ -45,34 +36,48 @@ class Join:
     sizes: Sizes
     alias: Mapping[str, str]
 
-    def copies(
-        self, target: BoundTensor, dtype_of: Callable[[list[StoredTensor]], Dtype]
-    ) -> tuple[Dtype, list[Copy]]:
-        """The target's dtype and the copies that fill it; UnsupportedError if a piece has no source."""
-        pieces = self._named_alike(target) or [
-            piece for block in target.blocks for piece in self._pieces(target, block)
-        ]
-        dtype = dtype_of([self.stored[piece.name] for piece in pieces])
-        return dtype, [self._copy(target, dtype, piece) for piece in pieces]
+    def copies(self, target: BoundRule, dtype_of: DtypeOf) -> list[tuple[CopyGroup, Dtype]]:
+        """Copies that fill a rule's tensors, and their dtype. UnsupportedError if a piece has no source."""
+        whole = self._whole(target, dtype_of)
+        return [whole] if whole else [self._one(tensor, dtype_of) for tensor in target.tensors()]
 
-    def _named_alike(self, target: BoundTensor) -> list[_Piece]:
-        """The pieces where names on both sides hold the same variables, as they mostly do; else none."""
-        key = id(target.blocks)
-        if key not in self._alike:
-            names = [self.alias.get(block.canonical, block.canonical) for block in target.blocks]
-            alike = all(self.index.variables(name) == [target.variables] for name in names)
-            self._alike[key] = [self.index.entries(name, target.variables) for name in names if alike]
+    def _whole(self, target: BoundRule, dtype_of: DtypeOf) -> tuple[CopyGroup, Dtype] | None:
+        """All tensors of a rule at once, where both sides' rules number the same things, as most do."""
         found = []
-        for block, entries in zip(target.blocks, self._alike[key], strict=False):
-            entry = entries.get(target.point)
-            if entry is None:
-                return []
-            found.append(_Piece(block, *entry, target.variables, target.point))
-        return found
+        for block in target.blocks:
+            canonical = self.alias.get(block.canonical, block.canonical)
+            if self.index.variables(canonical) != [target.variables]:
+                return None
+            rules = self.index.rules(canonical, target.variables)
+            if len(rules) != 1 or rules[0][0].points != target.points:
+                return None
+            stored = [self.stored[name] for name in rules[0][0].names]
+            if len({(tensor.dtype.name, tensor.strides) for tensor in stored}) != 1:
+                return None
+            found.append((block, *rules[0], stored))
+        if any(Pattern(block.canonical).variables != target.variables for block in target.blocks):
+            return None
+        dtype = dtype_of(target.names[0], [stored[0] for *_, stored in found])
+        parts = []
+        for block, rule, source, stored in found:
+            at = dict(zip(target.variables, target.points[0], strict=True))
+            lies = as_stored(source.address, stored[0])
+            moved = strided_copy(lies, block.address, self.sizes.sizes(list(lies.strides), at))
+            parts.append(
+                Part(
+                    block.canonical,
+                    target.points if target.variables else (),
+                    tuple([tensor.name for tensor in stored]),
+                    *_moved(moved, stored[0].dtype, dtype, rule.rule, target.rule),
+                )
+            )
+        return CopyGroup(target.names, tuple(parts), str(target.rule.where)), dtype
 
-    @cached_property
-    def _alike(self) -> dict[int, list[Entries]]:
-        return {}
+    def _one(self, target: BoundTensor, dtype_of: DtypeOf) -> tuple[CopyGroup, Dtype]:
+        pieces = [piece for block in target.blocks for piece in self._pieces(target, block)]
+        dtype = dtype_of(target.name, [self.stored[piece.name] for piece in pieces])
+        parts = tuple(self._part(target, dtype, piece) for piece in pieces)
+        return CopyGroup((target.name,), parts, str(target.rule.where)), dtype
 
     def _pieces(self, target: BoundTensor, block: Block) -> list[_Piece]:
         canonical = self.alias.get(block.canonical, block.canonical)
@@ -114,53 +119,17 @@ class Join:
             checks.append(EqualCheck(held.name, own.name, reason, kept, dropped, loops, one, two, hint))
         return checks
 
-    def _copy(self, target: BoundTensor, dtype: Dtype, piece: _Piece) -> Copy:
+    def _part(self, target: BoundTensor, dtype: Dtype, piece: _Piece) -> Part:
         stored = self.stored[piece.name]
-        key = (
-            id(piece.source.address),
-            id(piece.block.address),
-            stored.dtype.name,
-            dtype.name,
-            stored.strides,
-        )
-        made = self._known.get(key)
-        if made is None:
-            made = self._made(target, dtype, piece, stored)
-            if self._common(piece):
-                self._known[key] = made
-        return Copy(self._canonical(piece), stored.name, target.name, *made)
-
-    def _made(self, target: BoundTensor, dtype: Dtype, piece: _Piece, stored: StoredTensor) -> _Made:
         at = dict(zip(piece.variables, piece.point, strict=True))
         source, into = as_stored(piece.source.address, stored).at(at), piece.block.address.at(at)
-        sizes = self.sizes.sizes(list(source.strides), at)
-        source_offset, target_offset, loops = strided_copy(source, into, sizes)
-        operations = _operations(self.rules[piece.name], target.rule)
-        kind = copy_class(stored.dtype, dtype, loops, operations)
-        return _Made(source_offset, target_offset, loops, kind, operations, str(target.rule.where))
-
-    def _common(self, piece: _Piece) -> bool:
-        """Whether all tensors of the two rules are copied alike: their maps are then the same ones."""
-        source, into = piece.source.address.strides, piece.block.address.strides
-        held = any(variable in source or variable in into for variable in piece.variables)
-        return not held and not any(axis in self.sizes.varying for axis in source)
-
-    @cached_property
-    def _known(self) -> dict[tuple[int, int, str, str, tuple[int, ...] | None], _Made]:
-        return {}
-
-    def _canonical(self, piece: _Piece) -> str:
-        name = piece.block.canonical
-        pattern = self._patterns.get(name)
-        if pattern is None:
-            pattern = self._patterns[name] = Pattern(name)
-        if pattern.variables == piece.variables:
-            return pattern.at(piece.point)
-        return pattern.filled(dict(zip(piece.variables, piece.point, strict=True)))
-
-    @cached_property
-    def _patterns(self) -> dict[str, Pattern]:
-        return {}
+        moved = strided_copy(source, into, self.sizes.sizes(list(source.strides), at))
+        return Part(
+            Pattern(piece.block.canonical).filled(at),
+            (),
+            (stored.name,),
+            *_moved(moved, stored.dtype, dtype, self.rules[piece.name], target.rule),
+        )
 
 
 def as_stored(address: AddressMap, stored: StoredTensor) -> AddressMap:
@@ -180,6 +149,14 @@ class _Piece(NamedTuple):
 
 def _picked(names: tuple[str, ...], point: tuple[int, ...], wanted: tuple[str, ...]) -> tuple[int, ...]:
     return tuple(point[names.index(name)] for name in wanted)
+
+
+def _moved(
+    copy: tuple[int, int, tuple[Loop, ...]], stored: Dtype, dtype: Dtype, source: Rule, target: Rule
+) -> tuple[int, int, tuple[Loop, ...], str, tuple[Operation, ...]]:
+    """A copy with its class and operations."""
+    operations = _operations(source, target)
+    return (*copy, copy_class(stored, dtype, copy[2], operations), operations)
 
 
 def _operations(source: Rule, target: Rule) -> tuple[Operation, ...]:

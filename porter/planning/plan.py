@@ -11,13 +11,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 from porter.containers.base import OutputFile, StoredTensor
 from porter.layout.copies import Loop
+from porter.tables.patterns import Pattern
 
 EXTENT, RUNS, TILE, COMPUTE = "extent", "runs", "tile", "compute"
 COPY_CLASSES = (EXTENT, RUNS, TILE, COMPUTE)
@@ -46,6 +47,69 @@ class Copy(NamedTuple):
     copy_class: str
     operations: tuple[Operation, ...] = ()
     rule: str = ""
+
+
+class Part(NamedTuple):
+    """What the copies of a `CopyGroup` have in common, for one of the blocks that its targets are made of.
+
+    `sources` go with the group's targets. `canonical` is a name pattern, whose variables have the values
+    `points`; without any it is the name itself.
+    """
+
+    canonical: str
+    points: tuple[tuple[int, ...], ...]
+    sources: tuple[str, ...]
+    source_offset: int
+    target_offset: int
+    loops: tuple[Loop, ...]
+    copy_class: str
+    operations: tuple[Operation, ...]
+
+    def names(self) -> Iterable[str]:
+        """The canonical tensor of each copy."""
+        return map(Pattern(self.canonical).at, self.points) if self.points else (self.canonical,)
+
+
+class CopyGroup(NamedTuple):
+    """Copies into the tensors of one rule, each of which is made of the same parts."""
+
+    targets: tuple[str, ...]
+    parts: tuple[Part, ...]
+    rule: str
+
+    def copies(self) -> Iterator[Copy]:
+        columns = [zip(part.names(), part.sources, self.targets, strict=True) for part in self.parts]
+        tails = [(*part[3:], self.rule) for part in self.parts]
+        for row in zip(*columns, strict=True):
+            for names, tail in zip(row, tails, strict=True):
+                yield Copy._make((*names, *tail))
+
+
+@dataclass(frozen=True, eq=False)
+class Copies(Sequence[Copy]):
+    """The copies of a plan, target by target. They are expanded when they are asked for, and not kept."""
+
+    groups: tuple[CopyGroup, ...]
+
+    def __iter__(self) -> Iterator[Copy]:
+        for group in self.groups:
+            yield from group.copies()
+
+    def __len__(self) -> int:
+        return sum(len(group.targets) * len(group.parts) for group in self.groups)
+
+    @overload
+    def __getitem__(self, index: int) -> Copy: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Copy, ...]: ...
+    def __getitem__(self, index: int | slice) -> Copy | tuple[Copy, ...]:
+        return tuple(self)[index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
 
 
 class Zeros(NamedTuple):
@@ -143,7 +207,7 @@ class Plan:
     sources: tuple[StoredTensor, ...]
     source_sizes: Mapping[str, int]
     files: tuple[OutputFile, ...]
-    copies: tuple[Copy, ...]
+    copies: Sequence[Copy]
     checks: tuple[Check, ...]
     side_files: tuple[SideFile, ...]
     summary: Summary
@@ -173,34 +237,64 @@ class Plan:
     @property
     def classes(self) -> dict[str, int]:
         """How many copies there are of each class."""
-        found = Counter(copy.copy_class for copy in self.copies)
+        found: Counter[str] = Counter()
+        for group in groups_of(self.copies):
+            for part in group.parts:
+                found[part.copy_class] += len(group.targets)
         return {name: found[name] for name in COPY_CLASSES}
 
     @cached_property
     def hash(self) -> str:
-        """sha256 over all that the plan says, without paths: `sha256:<hex>`."""
+        """sha256 over all that the plan does, without paths and without its words: `sha256:<hex>`."""
         # Not where a table of the user's own lies; what it says is in its digest.
-        told = plan_to_json(replace(self, sources=(), files=(), copies=()))
+        told = plan_to_json(replace(self, sources=(), files=(), copies=(), notes=()))
         del told["classes"]
+        for part in (*told["zeros"], *told["checks"]):
+            for words in ("rule", "reason", "hint", "what"):
+                part.pop(words, None)
         found = hashlib.sha256()
         for rows in (
             [told],
             [(file.name, file.container, file.size, len(file.tensors)) for file in self.files],
-            [_row(tensor) for tensor in self.sources],
-            [_row(tensor) for tensor in self.targets()],
-            [copy[:-1] for copy in self.copies],
         ):
             found.update(json.dumps(rows, sort_keys=True, separators=(",", ":")).encode())
+        # No name holds a zero byte: containers refuse control characters.
+        for lines in (map(_row, self.sources), map(_row, self.targets()), _copy_rows(self.copies)):
+            found.update("\n".join(lines).encode())
+            found.update(b"\0\n")
         return f"sha256:{found.hexdigest()}"
 
     def __hash__(self) -> int:
         return hash(self.hash)
 
 
-def _row(tensor: StoredTensor) -> tuple[object, ...]:
+def groups_of(copies: Sequence[Copy]) -> Iterable[CopyGroup]:
+    """The groups that copies were made by; of copies that were made one by one, each is a group."""
+    if isinstance(copies, Copies):
+        return copies.groups
+    return (
+        CopyGroup((copy.target,), (Part(copy.canonical, (), (copy.source,), *copy[3:8]),), copy.rule)
+        for copy in copies
+    )
+
+
+def _row(tensor: StoredTensor) -> str:
     name, dtype, shape, file, offset, scales, strides = tensor
-    row = (name, dtype.name, shape, file, offset, scales)
-    return row if strides is None else (*row, strides)
+    row = f"{name}\0{dtype.name}\0{shape}\0{file}\0{offset}\0{scales}"
+    return row if strides is None else f"{row}\0{strides}"
+
+
+def _copy_rows(copies: Sequence[Copy]) -> Iterator[str]:
+    """A line for each copy, without the rule; the same however the copies are grouped."""
+    for group in groups_of(copies):
+        tails = [json.dumps(part[3:], separators=(",", ":")) for part in group.parts]
+        columns = [
+            [f"{name}\0{source}\0" for name, source in zip(part.names(), part.sources, strict=True)]
+            for part in group.parts
+        ]
+        for target, *heads in zip(group.targets, *columns, strict=True):
+            for head, tail in zip(heads, tails, strict=True):
+                yield f"{head}{target}\0{tail}"
 
 
 def plan_to_json(plan: Plan) -> dict[str, Any]:

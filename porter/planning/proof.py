@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
 from porter.containers.base import StoredTensor
 from porter.errors import UnsupportedError
 from porter.layout import elements, run_length
 from porter.planning.coverage import BlockIndex, Covered
-from porter.planning.plan import Copy, ZeroCheck
+from porter.planning.plan import CopyGroup, ZeroCheck
 from porter.planning.plan_options import PlanOptions
-from porter.tables.bind import BoundTensor, Filler, Sizes
+from porter.tables.bind import BoundRule, Filler, Sizes
 from porter.tables.model import ZEROS, Dialect
 from porter.tables.patterns import Pattern
 
 
-def check_filled(bound: BoundTensor, copies: Sequence[Copy]) -> None:
+def check_filled(bound: BoundRule, group: CopyGroup) -> None:
     """Blocks partition a tensor, so the copies fill it exactly when their elements add up to it."""
-    moved = sum(elements(copy.loops) for copy in copies)
+    moved = sum(elements(part.loops) for part in group.parts)
     wanted = math.prod(bound.shape) - sum(elements(filler.loops) for filler in bound.fillers)
     if moved != wanted:
         raise UnsupportedError(
-            f"{bound.name} would not be filled exactly",
+            f"{group.targets[0]} would not be filled exactly",
             cause=f"its sources hold {moved} elements, its shape {list(bound.shape)} has {wanted}",
         )
 
@@ -37,10 +38,9 @@ def check_carried_once(
     held at each value of its index variables is carried with all its elements. Those in `alias` are read
     from what they are tied to, and may be left out; what is read for them is carried by them, too.
     """
-    for side, what in ((source, "the source"), (target, dialect.title)):
-        for canonical, one, other in side.twice:
-            raise _twice(canonical, one, other, what)
     for canonical in dict.fromkeys([*source, *target]):
+        if _alike(source, target, canonical):
+            continue
         held = _points(source, canonical, sizes, "the source")
         made = _points(target, canonical, sizes, dialect.title)
         left = held.keys() - made.keys()
@@ -55,18 +55,27 @@ def check_carried_once(
             )
 
 
+def _alike(source: BlockIndex, target: BlockIndex, canonical: str) -> bool:
+    """Whether one rule on either side holds it, for the same values of all of its index variables."""
+    wanted = [_variables(canonical)]
+    if source.variables(canonical) != wanted or target.variables(canonical) != wanted:
+        return False
+    one, other = source.rules(canonical, wanted[0]), target.rules(canonical, wanted[0])
+    return len(one) == len(other) == 1 and one[0][0].points == other[0][0].points
+
+
 def _points(index: BlockIndex, canonical: str, sizes: Sizes, what: str) -> Mapping[tuple[int, ...], str]:
     """The stored name by the values of all index variables of a canonical tensor, in its pattern's order."""
-    groups = index.variables(canonical)
-    if len(groups) == 1 and groups[0] == (wanted := _variables(canonical)):
-        return {point: name for point, (name, _) in index.entries(canonical, wanted).items()}
     found: dict[tuple[int, ...], str] = {}
-    for variables in groups:
-        for values, (name, _) in index.entries(canonical, variables).items():
-            for point in sizes.points(_variables(canonical), dict(zip(variables, values, strict=True))):
-                if point in found:
-                    raise _twice(_named(canonical, point), found[point], name, what)
-                found[point] = name
+    wanted = _variables(canonical)
+    for variables in index.variables(canonical):
+        for rule, _ in index.rules(canonical, variables):
+            for values, name in zip(rule.points, rule.names, strict=True):
+                at = dict(zip(variables, values, strict=True))
+                for point in (values,) if variables == wanted else sizes.points(wanted, at):
+                    if point in found:
+                        raise _twice(_named(canonical, point), found[point], name, what)
+                    found[point] = name
     return found
 
 
@@ -93,8 +102,9 @@ def left_out(covered: Covered, options: PlanOptions) -> tuple[list[ZeroCheck], l
     out without a look at them.
     """
     checked, notes = [], []
-    for name, tensor in covered.tensors.items():
-        for filler in covered.bound[name].fillers:
+    for rule in covered.held:
+        for name, filler in itertools.product(rule.names, rule.fillers):
+            tensor = covered.tensors[name]
             zero = filler.kind == ZEROS
             zero = zero and not any(fnmatchcase(tensor.name, glob) for glob in options.allow_unmapped)
             what = _which(filler, tensor)

@@ -6,12 +6,12 @@ system does it is found out when the plan is run; that it could is decided here,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from porter.containers.base import StoredTensor
 from porter.layout.copies import Loop, coalesce, elements, run_length
-from porter.planning.plan import EXTENT, Copy, Plan
+from porter.planning.plan import EXTENT, Copy, Plan, groups_of
 
 # Bytes; the block of XFS, btrfs and ext4. Multiples of it suit smaller blocks too.
 BLOCK = 4096
@@ -66,24 +66,30 @@ def shareable_bytes(plan: Plan) -> int:
     return sum(found.length for found in ranges if found)
 
 
-def residues(copies: Iterable[Copy], sources: Mapping[str, StoredTensor]) -> dict[str, int]:
+def residues(copies: Sequence[Copy], sources: Mapping[str, StoredTensor]) -> dict[str, int]:
     """By target tensor, where it has to start modulo the block so that most of its bytes can be shared.
 
     Tensors that have no whole block to share, or could share only where they were not aligned, are left out.
     """
     votes: dict[str, dict[int, int]] = {}
-    for copy in copies:
-        if copy.copy_class != EXTENT:
-            continue
-        source = sources[copy.source]
-        nbytes = source.dtype.nbytes(elements(copy.loops))
-        if nbytes < 2 * BLOCK:
-            continue
-        start = source.offset + source.dtype.nbytes(copy.source_offset)
-        residue = (start - source.dtype.nbytes(copy.target_offset)) % BLOCK
-        if residue % ALIGNMENT == 0:
-            found = votes.setdefault(copy.target, {})
-            found[residue] = found.get(residue, 0) + nbytes
+    for group in groups_of(copies):
+        for part in group.parts:
+            count = elements(part.loops)
+            if part.copy_class != EXTENT:
+                continue
+            # Of one dtype, as all tensors of a group are.
+            dtype = sources[part.sources[0]].dtype
+            nbytes, ahead = (
+                dtype.nbytes(count),
+                dtype.nbytes(part.source_offset) - dtype.nbytes(part.target_offset),
+            )
+            if nbytes < 2 * BLOCK:
+                continue
+            for name, target in zip(part.sources, group.targets, strict=True):
+                residue = (sources[name].offset + ahead) % BLOCK
+                if residue % ALIGNMENT == 0:
+                    found = votes.setdefault(target, {})
+                    found[residue] = found.get(residue, 0) + nbytes
     return {target: majority(found) for target, found in votes.items()}
 
 

@@ -3,47 +3,53 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence, Set
+from itertools import chain
 
 from porter.containers.checkpoint import Checkpoint
-from porter.planning.coverage import Covered, parts
-from porter.planning.plan import COMPUTE, Copy, Plan, Summary
-from porter.planning.ties import only_ties
+from porter.planning.coverage import Covered, count, parts
+from porter.planning.plan import COMPUTE, Copies, Copy, Operation, Plan, Summary, groups_of
 from porter.recognition.identify import Identity
-from porter.tables.bind import BoundTensor
 
 
 def summarise(
     checkpoint: Checkpoint,
     covered: Covered,
-    copies: Sequence[Copy],
-    tensors: Mapping[str, object],
-    ties: Mapping[str, str],
-    omitted: Sequence[BoundTensor],
-    bound: Sequence[BoundTensor],
+    copies: Copies,
+    targets: int,
+    tied: Set[str],
+    stored_ties: bool,
+    omitted: int,
 ) -> Summary:
-    tied = {tensor.name for tensor in bound if only_ties(tensor, ties)}
-    made_of: dict[str, set[str]] = defaultdict(set)
-    feeds: dict[str, set[str]] = defaultdict(set)
-    several = Counter(copy.target for copy in copies)
-    shared = Counter(copy.source for copy in copies)
-    for copy in copies:
-        if several[copy.target] > 1:
-            made_of[copy.target].add(copy.source)
-        if shared[copy.source] > 1:
-            feeds[copy.source].add(copy.target)
-    fused = {name for name, sources in made_of.items() if len(sources) > 1}
-    split = {target for targets in feeds.values() if len(targets - tied) > 1 for target in targets}
+    """Counts. `tied` are target tensors that equal another; `omitted` those that are left out for that."""
+    feeds = Counter(chain.from_iterable(part.sources for group in copies.groups for part in group.parts))
+    several = {name for name, number in feeds.items() if number > 1}
+    fused, split = set[str](), set[str]()
+    plain = 0
+    shared: dict[str, set[str]] = defaultdict(set)
+    for group in copies.groups:
+        if len(group.parts) == 1 and several.isdisjoint(group.parts[0].sources):
+            plain += sum(name not in tied for name in group.targets)
+            continue
+        for target, *sources in zip(group.targets, *(part.sources for part in group.parts), strict=True):
+            if len(set(sources)) > 1:
+                fused.add(target)
+            for source in several.intersection(sources):
+                shared[source].add(target)
+            if len(set(sources)) == 1 and target not in tied:
+                plain += 1
+    for made in shared.values():
+        if len(made - tied) > 1:
+            split |= made
     split -= fused | tied
-    stored_ties = [name for name in covered.tensors if only_ties(covered.bound[name], ties)]
     return Summary(
         source_tensors=len(checkpoint.tensors),
-        target_tensors=len(tensors),
-        renamed=len(several.keys() - fused - split - tied),
+        target_tensors=targets,
+        renamed=plain - len(split),
         fused=len(fused),
         split=len(split),
         ties_written=len(tied),
-        ties_dropped=len(omitted) if stored_ties else 0,
+        ties_dropped=omitted if stored_ties else 0,
         dropped=len(covered.dropped) + len(covered.ignored) + len(covered.beyond) + len(covered.state),
         unmapped=len(covered.dropped),
     )
@@ -62,20 +68,45 @@ def plan_notes(identity: Identity, copies: Sequence[Copy], covered: Covered) -> 
         notes.append(f"a trainer's own, not weights, and left out: {parts(covered.state)}")
     if covered.dropped:
         notes.append(f"dropped on request: {', '.join(covered.dropped[:5])}")
-    if any(operation.kind for copy in copies for operation in copy.operations):
-        notes.append("the norms' +1, folded into the source's weights, is taken out again in float32")
+    return notes + operation_notes(copies)
+
+
+def operation_notes(copies: Sequence[Copy]) -> list[str]:
+    """What is done to values, and to how many tensors: `3 tensors such as norm.weight: w - 1, in float32`."""
+    found: dict[tuple[Operation, ...], list[str]] = {}
+    for group in groups_of(copies):
+        for part in group.parts:
+            if part.operations:
+                found.setdefault(part.operations, []).extend(group.targets)
+    notes = []
+    for operations, targets in found.items():
+        words, names = "w", list(dict.fromkeys(targets))
+        for kind, value in operations:
+            if kind == "add":
+                words += f" {'-' if value < 0 else '+'} {abs(value):g}"
+            else:
+                words = f"({words})" if " " in words else words
+                words += f" · {value:g}"
+        notes.append(
+            f"{count(len(names), 'tensor')}{' such as' if len(names) > 1 else ':'} {names[0]}: "
+            f"{words}, in float32"
+        )
     return notes
 
 
 def grade(plan: Plan) -> str:
     """How faithful the conversion is: `exact`, `exact when checked`, or `lossy` (rounded, or operated on)."""
     wider = {("BF16", "F32"), ("F16", "F32"), ("BF16", "F64"), ("F16", "F64"), ("F32", "F64")}
-    for copy in plan.copies:
-        if copy.copy_class != COMPUTE:
-            continue
-        source = plan.source_by_name[copy.source].dtype
-        target = plan.target_by_name[copy.target].dtype
-        widened = (source.name, target.name) in wider or (source.quantised and target.name in ("F32", "F64"))
-        if copy.operations or not (widened or source == target):
-            return "lossy"
+    # Tensors of a group have one dtype on either side.
+    for group in groups_of(plan.copies):
+        for part in group.parts:
+            if part.copy_class != COMPUTE:
+                continue
+            source = plan.source_by_name[part.sources[0]].dtype
+            target = plan.target_by_name[group.targets[0]].dtype
+            widened = (source.name, target.name) in wider or (
+                source.quantised and target.name in ("F32", "F64")
+            )
+            if part.operations or not (widened or source == target):
+                return "lossy"
     return "exact when checked" if plan.checks else "exact"

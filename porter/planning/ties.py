@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 from porter.errors import UnsupportedError
 from porter.planning.join import Join
-from porter.planning.plan import Copy, EqualCheck
+from porter.planning.plan import Copies, CopyGroup, EqualCheck
 from porter.planning.plan_options import PlanOptions
-from porter.tables.bind import BoundTensor
+from porter.tables.bind import BoundRule
 from porter.tables.model import Canonical, Dialect
 
 
@@ -19,8 +19,8 @@ def ties_in_force(canonical: Canonical, hyperparameters: Mapping[str, Any]) -> d
     return {name: tensor.tied for name, tensor in canonical.tensors.items() if tensor.tied is not None}
 
 
-def only_ties(tensor: BoundTensor, ties: Mapping[str, str]) -> bool:
-    return bool(ties) and all(block.canonical in ties for block in tensor.blocks)
+def only_ties(bound: BoundRule, ties: Mapping[str, str]) -> bool:
+    return bool(ties) and all(block.canonical in ties for block in bound.blocks)
 
 
 def untie(
@@ -54,20 +54,19 @@ def _can_untie(target: Dialect) -> bool:
     return field is not None and not field.has_fixed
 
 
-def shared_storage(
-    bound: Sequence[BoundTensor], copies: Sequence[Copy], ties: Mapping[str, str]
-) -> dict[str, str]:
+def shared_storage(copies: Copies, tied: Container[str]) -> dict[str, str]:
     """Tied target tensors that can share another's storage: the same copies make both."""
-    made: dict[str, list[tuple[object, ...]]] = {}
-    for copy in copies:
-        key = (copy.source, copy.source_offset, copy.target_offset, copy.loops, copy.operations)
-        made.setdefault(copy.target, []).append(key)
-    owners = {tuple(made[t.name]): t.name for t in bound if not only_ties(t, ties)}
+    alone = [group for group in copies.groups if len(group.targets) == 1]
+    owners = {_made_of(group): group.targets[0] for group in alone if group.targets[0] not in tied}
     return {
-        tensor.name: owners[tuple(made[tensor.name])]
-        for tensor in bound
-        if only_ties(tensor, ties) and tuple(made[tensor.name]) in owners
+        group.targets[0]: owners[_made_of(group)]
+        for group in alone
+        if group.targets[0] in tied and _made_of(group) in owners
     }
+
+
+def _made_of(group: CopyGroup) -> tuple[object, ...]:
+    return tuple(part[2:] for part in group.parts)
 
 
 def either(ties: Mapping[str, str], held: Container[str]) -> dict[str, str]:
@@ -82,7 +81,7 @@ def either(ties: Mapping[str, str], held: Container[str]) -> dict[str, str]:
 
 
 def tie_checks(
-    join: Join, present: Iterable[BoundTensor], source: Dialect, target: Dialect
+    join: Join, present: Iterable[BoundRule], source: Dialect, target: Dialect
 ) -> list[EqualCheck]:
     """Where both of a tied pair are stored, they must have the same values before one may be dropped."""
     reason = "the config says that they are tied"
@@ -94,8 +93,9 @@ def tie_checks(
         hint = f"{target.title} has no head of its own; hf and litgpt hold both, with --tied untie"
     return [
         check
-        for tensor in present
-        for block in tensor.blocks
+        for rule in present
+        for block in rule.blocks
         if block.canonical in join.alias
+        for tensor in rule.tensors()
         for check in join.equal(tensor, block, reason, hint)
     ]

@@ -189,8 +189,8 @@ class _Candidate:
     words: Dialect
     raw: Mapping[str, Any]
     inferred: Mapping[str, Any] | None = None
-    file: str | None = None
     wrapper: str = ""
+    file: str | None = None
 
     @property
     def bare(self) -> bool:
@@ -347,12 +347,12 @@ def _candidates(
                 raws[file] = raw_config(checkpoint, file, override)
             raw = raws[file]
             if raw is not None and (named or matches(raw, dialect.config.match)):
-                yield _Candidate(family, dialect, dialect, raw, None, called)
+                yield _Candidate(family, dialect, dialect, raw, file=called)
                 continue
             lenders = [family.dialects[name] for name in dialect.config.borrow if name in family.dialects]
             lender = next((lender for lender in lenders if raw and matches(raw, lender.config.match)), None)
             if lender is not None:
-                yield _Candidate(family, dialect, lender, raw or {}, None, called)
+                yield _Candidate(family, dialect, lender, raw or {}, file=called)
             elif not raw and dialect.config.optional:
                 yield _Candidate(family, dialect, dialect, {})
 

@@ -39,9 +39,10 @@ def full(tensors: Iterable[StoredTensor]) -> list[Row]:
 
 def collapse(tensors: Iterable[StoredTensor]) -> list[Row]:
     """Rows in the order in which their first tensor stands in the files."""
-    groups: dict[tuple[str, tuple[int, ...], str], tuple[list[StoredTensor], list[list[str]]]] = {}
+    groups: dict[tuple[str, tuple[int, ...], str], tuple[list[StoredTensor], list[tuple[str, ...]]]] = {}
     for tensor in tensors:
-        parts = _NUMBER.split(tensor.name)
+        # A tuple of texts is nothing that the garbage collector goes on walking.
+        parts = tuple(_NUMBER.split(tensor.name))
         key = ("\0".join(parts[::2]), tensor.shape, tensor.dtype.name)
         group, apart = groups.setdefault(key, ([], []))
         group.append(tensor)
@@ -51,7 +52,7 @@ def collapse(tensors: Iterable[StoredTensor]) -> list[Row]:
 
 def collapsed_name(names: Sequence[str]) -> str:
     """One name for several that differ only in numbers; the first where they differ otherwise."""
-    apart = [_NUMBER.split(name) for name in names]
+    apart = [tuple(_NUMBER.split(name)) for name in names]
     texts = apart[0][::2]
     return names[0] if any(parts[::2] != texts for parts in apart) else _joined(apart)
 

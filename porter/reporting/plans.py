@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from porter.planning.plan import COPY_CLASSES, Plan, ZeroCheck
+from porter.planning.plan import COPY_CLASSES, Plan, ZeroCheck, groups_of
 from porter.planning.summary import grade
 from porter.reporting.collapse import collapse, collapsed_name
 from porter.reporting.collapse import full as every
@@ -67,13 +67,14 @@ def cells(plan: Plan, *, full: bool = False) -> list[list[str]]:
     return lines
 
 
-def sources_by_target(plan: Plan) -> dict[str, list[str]]:
+def sources_by_target(plan: Plan) -> dict[str, tuple[str, ...]]:
     """The source tensors that each target tensor is made of, in the order of their places in it."""
-    sources: dict[str, list[str]] = {tensor.name: [] for tensor in plan.targets()}
-    for copy in plan.copies:
-        made_of = sources.setdefault(copy.target, [])
-        if copy.source not in made_of:
-            made_of.append(copy.source)
+    sources: dict[str, tuple[str, ...]] = {tensor.name: () for tensor in plan.targets()}
+    for group in groups_of(plan.copies):
+        columns = [part.sources for part in group.parts]
+        for target, names in zip(group.targets, zip(*columns, strict=True), strict=True):
+            made_of = (*sources.get(target, ()), *names)
+            sources[target] = made_of if len(made_of) == 1 else tuple(dict.fromkeys(made_of))
     return sources
 
 

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from porter.errors import MalformedError, PorterError
-from porter.layout import AddressMap, BoundLayout, Expression, Loop, bind, coalesce, elements
+from porter.layout import AddressMap, Expression, Loop, bind, coalesce, elements
 from porter.tables.check import sizes_read
 from porter.tables.model import FILLERS, Canonical, Dialect, Rule, TableError
 
@@ -62,6 +62,35 @@ class BoundTensor(NamedTuple):
     def fixed(self) -> dict[str, int]:
         """The variables that the name holds, by name."""
         return dict(zip(self.variables, self.point, strict=True))
+
+
+class BoundRule(NamedTuple):
+    """The stored tensors of one rule that are alike, which are mostly all of them: as a `BoundTensor` each.
+
+    `names` and `points` go together.
+    """
+
+    rule: Rule
+    variables: tuple[str, ...]
+    points: tuple[tuple[int, ...], ...]
+    names: tuple[str, ...]
+    shape: tuple[int, ...]
+    blocks: tuple[Block, ...]
+    fillers: tuple[Filler, ...] = ()
+
+    def tensors(self) -> Iterator[BoundTensor]:
+        """One by one."""
+        for name, point in zip(self.names, self.points, strict=True):
+            scales = _scales(self.rule, self.variables, point)
+            yield BoundTensor(
+                name, self.shape, self.blocks, self.rule, self.variables, point, self.fillers, scales
+            )
+
+    def scales(self, name: str) -> str | None:
+        """The name of the factors of a tensor's rows, for where it is stored in whole numbers."""
+        if self.rule.scale_by is None:
+            return None
+        return _scales(self.rule, self.variables, self.points[self.names.index(name)])
 
 
 @dataclass(frozen=True)
@@ -208,19 +237,27 @@ def bind_dialect(
 
     Raises MalformedError when sizes do not fit, and TableError when two rules make one stored name.
     """
+    bound = bind_rules(dialect, canonical, hyperparameters)
+    return [tensor for rule in bound for tensor in rule.tensors()]
+
+
+def bind_rules(dialect: Dialect, canonical: Canonical, hyperparameters: Mapping[str, Any]) -> list[BoundRule]:
+    """The same by rule: what its tensors have in common is worked out once."""
     sizes = Sizes(canonical, hyperparameters, dialect.axes)
     _check_inverses(sizes)
-    bound: dict[str, BoundTensor] = {}
-    for rule in dialect.rules:
-        for tensor in _bind_rule(_with_numbers(rule, sizes), canonical, sizes):
-            if tensor.name in bound:
-                raise TableError(
-                    rule.where,
-                    f"two rules hold for the stored tensor {tensor.name!r}",
-                    cause=f"the other one is at {bound[tensor.name].rule.where}",
-                )
-            bound[tensor.name] = tensor
-    return list(bound.values())
+    bound = [
+        part for rule in dialect.rules for part in _bind_rule(_with_numbers(rule, sizes), canonical, sizes)
+    ]
+    seen: dict[str, Rule] = {}
+    for part in bound:
+        for name in seen.keys() & part.names:
+            raise TableError(
+                part.rule.where,
+                f"two rules hold for the stored tensor {name!r}",
+                cause=f"the other one is at {seen[name].where}",
+            )
+        seen.update(dict.fromkeys(part.names, part.rule))
+    return bound
 
 
 def _with_numbers(rule: Rule, sizes: Sizes) -> Rule:
@@ -236,40 +273,42 @@ def _with_numbers(rule: Rule, sizes: Sizes) -> Rule:
     )
 
 
-def _bind_rule(rule: Rule, canonical: Canonical, sizes: Sizes) -> Iterator[BoundTensor]:
+def _bind_rule(rule: Rule, canonical: Canonical, sizes: Sizes) -> Iterator[BoundRule]:
     variables = rule.theirs.variables
     axes = list(dict.fromkeys(axis for leaf in rule.layout.leaves for axis in leaf))
-    varies = _varies(rule, canonical, sizes, axes)
-    cache: dict[tuple[int, ...], BoundLayout] = {}
-    layout: BoundLayout | None = None
-    blocks: tuple[Block, ...] = ()
-    fillers: tuple[Filler, ...] = ()
-    for point in sizes.points(variables):
-        if layout is None or varies:
-            fixed = dict(zip(variables, point, strict=True))
-            if not _exists(rule, canonical, sizes, fixed):
-                if varies:
-                    continue
-                return
-            found = sizes.sizes(axes, fixed)
-            key = tuple(found.values())
-            if key not in cache:
-                cache[key] = bind(rule.layout, found)
-            layout = cache[key]
-            leaves = [Block(*leaf) for leaf in zip(rule.ours, layout.leaves, strict=True)]
-            blocks = tuple(block for block in leaves if block.canonical not in FILLERS)
-            fillers = tuple(_filler(block, found) for block in leaves if block.canonical in FILLERS)
-            fillers = tuple(filler for filler in fillers if elements(filler.loops))
-        yield BoundTensor(
-            rule.theirs.at(point),
-            layout.shape,
-            blocks,
+    points = tuple(sizes.points(variables))
+    if not points:
+        return
+    if not _varies(rule, canonical, sizes, axes):
+        alike = {tuple(sizes.sizes(axes, at := _held(rule, points[0])).values()): points}
+        if not _exists(rule, canonical, sizes, at):
+            return
+    else:
+        apart: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+        for point in points:
+            at = _held(rule, point)
+            if _exists(rule, canonical, sizes, at):
+                apart.setdefault(tuple(sizes.sizes(axes, at).values()), []).append(point)
+        alike = {key: tuple(found) for key, found in apart.items()}
+    for key, found in alike.items():
+        size = dict(zip(axes, key, strict=True))
+        layout = bind(rule.layout, size)
+        leaves = [Block(*leaf) for leaf in zip(rule.ours, layout.leaves, strict=True)]
+        fillers = [_filler(block, size) for block in leaves if block.canonical in FILLERS]
+        yield BoundRule(
             rule,
             variables,
-            point,
-            fillers,
-            _scales(rule, variables, point),
+            found,
+            tuple(map(rule.theirs.at, found)),
+            layout.shape,
+            tuple(block for block in leaves if block.canonical not in FILLERS),
+            tuple(filler for filler in fillers if elements(filler.loops)),
         )
+
+
+def _held(rule: Rule, point: tuple[int, ...]) -> dict[str, int]:
+    """The variables that a stored name holds, by name."""
+    return dict(zip(rule.theirs.variables, point, strict=True))
 
 
 def _scales(rule: Rule, variables: tuple[str, ...], point: tuple[int, ...]) -> str | None:

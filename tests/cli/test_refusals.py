@@ -345,7 +345,7 @@ def test_the_dtype_is_unknown(refused, gemma, to_litgpt, dtype):
 
 
 def test_tied_is_neither_write_nor_omit(refused, gemma, to_litgpt):
-    refused(2, to_litgpt(gemma, "--tied", "perhaps"), "--tied", "write or omit", "'perhaps'")
+    refused(2, to_litgpt(gemma, "--tied", "perhaps"), "--tied", "write, omit or untie", "'perhaps'")
 
 
 def test_an_untied_head_cannot_be_left_out(refused, save, tensors, config, to_litgpt):

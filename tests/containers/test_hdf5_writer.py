@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from porter.containers.base import OutputFile
 from porter.containers.keras import hdf5
-from porter.containers.keras.hdf5_writer import Image, literals, place
+from porter.containers.keras.hdf5_writer import literals, place
 from porter.dtypes import DTYPES
 from porter.errors import UnsupportedError
 
@@ -112,17 +112,3 @@ def test_another_process_at_another_time_makes_the_same_bytes(tmp_path):
 def test_what_keras_could_not_hold_is_refused(specs):
     with pytest.raises(UnsupportedError):
         place("m.h5", specs, {})
-
-
-def test_an_image_reads_as_the_file_that_it_stands_for(tmp_path):
-    image, path = Image(), tmp_path / "file"
-    with path.open("w+b") as file:
-        for at, data in [(0, b"start"), (5000, b"x" * 9000), (4090, b"over a page"), (20000, b"end")]:
-            for one in (image, file):
-                one.seek(at)
-                one.write(data)
-        image.truncate(30000)
-        file.truncate(30000)
-    assert image.bytes(0, image.size) == path.read_bytes()
-    image.seek(4090)
-    assert image.read(11) == b"over a page"

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from porter.errors import MalformedError, UnsupportedError
+from porter.layout import Loop, runs
 from porter.tables import TableError
 
 HYPERPARAMETERS = """
@@ -424,3 +425,151 @@ def test_operations_are_undone_and_done(lab):
         [copy] = plan.copies
         assert [(operation.kind, operation.value) for operation in copy.operations] == operations
         assert copy.copy_class == ("compute" if operations else "extent")
+
+
+# As many experts as the layer says; the name has the expert first.
+EXPERTS = LAYERS.replace('expert = "n_expert"', 'expert = "n_expert[layer]"').replace(
+    'n_expert = "int"', 'n_expert = "list"'
+)
+EXPERT_FIRST = APART.replace("layers.{layer}.experts.{expert}.down", "experts.{expert}.of.{layer}.down")
+
+
+@pytest.mark.parametrize("table", [APART, EXPERT_FIRST], ids=["layer", "expert"])
+def test_layers_may_have_their_own_number_of_experts(lab, numbers, table):
+    family = lab.family(EXPERTS, apart=APART, other=table, stacked=STACKED_EXPERTS)
+    sizes = {"n_layer": 3, "n_expert": [2, 1, 3], "d_model": 5, "d_ff": 7, "vocab_size": 1}
+    down = {
+        f"layers.{layer}.experts.{expert}.down": numbers(5, 7, start=1000 * layer + 100 * expert)
+        for layer in range(3)
+        for expert in range(sizes["n_expert"][layer])
+    }
+    rest = {f"layers.{layer}.up": numbers(7, 5, start=layer) for layer in range(3)} | {"norm": numbers(5)}
+    _, made = lab.convert(family, "apart", "other", rest | down, sizes)
+    assert len(made) == len(rest) + 6
+    _, stacked = lab.convert(family, "other", "stacked", made, sizes)
+    for layer in range(3):
+        wanted = [down[f"layers.{layer}.experts.{e}.down"] for e in range(sizes["n_expert"][layer])]
+        assert np.array_equal(stacked[f"layers.{layer}.down"], np.concatenate(wanted))
+    _, back = lab.convert(family, "stacked", "apart", stacked, sizes)
+    assert back.keys() == (rest | down).keys()
+    assert all(np.array_equal(back[name], array) for name, array in (rest | down).items())
+
+
+def test_experts_of_ragged_layers_cannot_be_stacked_with_their_layers(lab, numbers):
+    family = lab.family(EXPERTS, apart=APART, stacked=STACKED)
+    sizes = {"n_layer": 2, "n_expert": [2, 1], "d_model": 5, "d_ff": 7, "vocab_size": 1}
+    arrays = {f"layers.{layer}.up": numbers(7, 5) for layer in range(2)} | {"norm": numbers(5)}
+    arrays |= {f"layers.{layer}.experts.{e}.down": numbers(5, 7) for layer, e in ((0, 0), (0, 1), (1, 0))}
+    with pytest.raises(MalformedError, match="the axis expert is ragged along"):
+        lab.convert(family, "apart", "stacked", arrays, sizes)
+
+
+def test_sizes_that_vary_through_another_axis(lab, numbers):
+    """`half` varies with the layer because `d_ff` does."""
+    canonical = """
+    family = "lab"
+    [index]
+    layer = "n_layer"
+    [axes]
+    d_ff = "inner[layer]"
+    half = "d_ff / 2"
+    [tensors]
+    "{layer}.up" = "half two"
+    [hyperparameters]
+    n_layer = "int"
+    inner = "list"
+    two = "int"
+    vocab_size = { type = "int", neutral = 1 }
+    """
+    table = """
+    [config.fields]
+    n_layer = "n"
+    inner = "i"
+    two = "t"
+    vocab_size = "v"
+    [[rule]]
+    theirs = "up.{layer}"
+    ours = "{layer}.up"
+    """
+    family = lab.family(canonical, one=table, turned=table + 'layout = "two half"\n')
+    arrays = {"up.0": numbers(3, 2), "up.1": numbers(5, 2)}
+    sizes = {"n_layer": 2, "inner": [6, 10], "two": 2, "vocab_size": 1}
+    _, made = lab.convert(family, "one", "turned", arrays, sizes)
+    assert all(np.array_equal(made[name], array.T) for name, array in arrays.items())
+
+
+@pytest.mark.parametrize(
+    ("source", "target"), [("plain", "behind"), ("behind", "plain"), ("behind", "inside")]
+)
+def test_zeros_are_blocks_like_any_other(lab, numbers, source, target):
+    """Rows behind a vocabulary, and columns in front of each row: listed, checked, and left out again."""
+    canonical = """
+    family = "lab"
+    [tensors]
+    "embed" = "vocab d"
+    [hyperparameters]
+    d = "int"
+    vocab = "int"
+    vocab_size = { type = "int", neutral = 1 }
+    """
+    fields = '[config.fields]\nd = "d"\nvocab = "w"\nvocab_size = "v"\n'
+    rule = '[[rule]]\ntheirs = "e"\n'
+    family = lab.family(
+        canonical,
+        plain=f'{fields}{rule}ours = "embed"\n',
+        behind=f'[axes]\nmore = "3"\n{fields}{rule}ours = ["embed", "zeros"]\nlayout = "(vocab | more) d"\n',
+        inside=f'[axes]\nmore = "2"\n{fields}{rule}ours = ["zeros", "embed"]\nlayout = "vocab (more | d)"\n',
+    )
+    embed = numbers(5, 4, start=1)
+    forms = {
+        "plain": embed,
+        "behind": np.vstack([embed, np.zeros((3, 4), int)]),
+        "inside": np.hstack([np.zeros((5, 2), int), embed]),
+    }
+    plan, made = lab.convert(
+        family, source, target, {"e": forms[source]}, {"d": 4, "vocab": 5, "vocab_size": 1}
+    )
+    for zeros in plan.zeros:
+        for one in runs(zeros.loops, zeros.offset, zeros.offset):
+            flat = made[zeros.target].reshape(-1)
+            assert (flat[one.target : one.target + one.length] == -1).all(), "no copy writes there"
+            flat[one.target : one.target + one.length] = 0
+    assert np.array_equal(made["e"], forms[target])
+    assert len(plan.checks) == (source == "behind")
+    for check in plan.checks:
+        assert (check.tensor, check.what) == ("e", "the last 3 of 8 rows")
+        assert (check.offset, check.loops) == (20, (Loop(12, 1, 1),))
+
+
+def test_a_refined_axis_needs_no_layout(lab, numbers):
+    """Without a layout a tensor is stored in the order of its axes as the table names them: one dim each."""
+    canonical = """
+    family = "lab"
+    [refine]
+    head_dim = "rope_half rope_freq"
+    [axes]
+    rope_half = "2"
+    rope_freq = "head_dim / 2"
+    [tensors]
+    "q" = "head_dim d_model"
+    [hyperparameters]
+    head_dim = "int"
+    d_model = "int"
+    vocab_size = { type = "int", neutral = 1 }
+    """
+    table = """
+    [config.fields]
+    head_dim = "h"
+    d_model = "d"
+    vocab_size = "v"
+    [[rule]]
+    theirs = "q"
+    ours = "q"
+    """
+    pairs = table + 'layout = "(rope_freq rope_half) d_model"\n'
+    family = lab.family(canonical, half=table, pairs=pairs)
+    given = numbers(8, 5)
+    _, made = lab.convert(
+        family, "half", "pairs", {"q": given}, {"head_dim": 8, "d_model": 5, "vocab_size": 1}
+    )
+    assert np.array_equal(made["q"], given.reshape(2, 4, 5).swapaxes(0, 1).reshape(8, 5))

@@ -6,12 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from porter.api.convert import plan
-from porter.layout import Run
-from porter.planning.plan import Plan, plan_to_json
+from porter.layout import Loop, Run
+from porter.planning.plan import Copies, Plan, ZeroCheck, Zeros, plan_to_json
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def test_it_is_frozen_and_hashable(source):
         made.family = "llama"
     with pytest.raises(AttributeError):
         made.copies[0].source_offset = 1
-    assert isinstance(made.copies, tuple) and isinstance(made.files, tuple)
+    assert isinstance(made.copies, Copies) and isinstance(made.files, tuple)
     again = plan(source, to="litgpt")
     assert again == made and hash(again) == hash(made)
     assert len({made, again, plan(source, to="hf")}) == 2
@@ -166,3 +167,50 @@ def test_no_weight_is_read(source, monkeypatch):
         file.truncate(len(raw))
     assert isinstance(whole, Plan)
     assert plan(source, to="litgpt").hash == whole.hash
+
+
+def test_the_hash_leaves_out_the_wording(source):
+    made = plan(source, to="litgpt")
+    [check] = made.checks
+    other = replace(made, notes=("said otherwise",), checks=(replace(check, reason="r", hint="h"),))
+    assert other.hash == made.hash
+    assert replace(made, checks=(replace(check, dropped_offset=1),)).hash != made.hash
+
+
+def test_the_hash_holds_zeros_and_their_checks(source):
+    made = plan(source, to="litgpt")
+    zeros, check = Zeros("a", 3, (Loop(5, 1, 1),), "here"), ZeroCheck("a", "some", 3, (Loop(5, 1, 1),))
+    one = replace(made, zeros=(zeros,), checks=(check,))
+    assert one.hash == replace(one, zeros=(zeros._replace(rule="there"),)).hash != made.hash
+    assert one.hash == replace(one, checks=(replace(check, what="others"),)).hash
+    for other in (
+        replace(one, zeros=(zeros._replace(offset=4),)),
+        replace(one, zeros=(zeros._replace(loops=(Loop(6, 1, 1),)),)),
+        replace(one, checks=(replace(check, offset=4),)),
+        replace(one, checks=()),
+    ):
+        assert other.hash != one.hash
+
+
+def test_copies_are_the_same_however_they_are_grouped(source):
+    made = plan(source, to="litgpt")
+    apart = tuple(made.copies)
+    assert len(made.copies) == len(apart) and made.copies == apart and made.copies[3] == apart[3]
+    assert made.copies[-1] == apart[-1] and made.copies[2:5] == apart[2:5]
+    one_by_one = replace(made, copies=apart)
+    assert one_by_one.hash == made.hash and one_by_one.classes == made.classes
+    moved = (*apart[:-1], apart[-1]._replace(source_offset=1))
+    assert replace(made, copies=moved).hash != made.hash
+
+
+def test_what_a_rule_has_in_common_is_there_once(source):
+    made = plan(source, to="litgpt")
+    [fused] = [group for group in made.copies.groups if "attn.qkv.weight" in group.targets[0]]
+    assert len(fused.targets) == 7 and [len(part.sources) for part in fused.parts] == [7, 7, 7]
+    copies = [copy for copy in made.copies if copy.target == fused.targets[2]]
+    assert [copy.canonical for copy in copies] == ["2.attn.q", "2.attn.k", "2.attn.v"]
+    assert [copy.target_offset for copy in copies] == [0, 60 * 66, 90 * 66]
+    # Copies of one target stand together.
+    assert [c.target for c in made.copies if c.target in fused.targets] == [
+        target for target in fused.targets for _ in range(3)
+    ]

@@ -32,8 +32,8 @@ def test_a_dtype_may_be_torchs():
         ({"dtype": torch.int8}, "unknown dtype 'int8'"),
         ({"tied": "maybe"}, "--tied must be write, omit or untie, not 'maybe'"),
         ({"container": "tape"}, "--container must be safetensors or pth, not 'tape'"),
-        ({"allow_unmapped": 3}, "allow_unmapped must be a list"),
-        ({"maps": [3]}, "maps must be a list"),
+        ({"allow_unmapped": 3}, "allow_unmapped takes a pattern or a list"),
+        ({"maps": [3]}, "maps takes a path"),
     ],
 )
 def test_wrong_words_are_refused_at_once(wrong, message):

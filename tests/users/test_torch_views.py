@@ -101,6 +101,31 @@ def test_they_are_fused_turned_and_cast_like_others(source, tmp_path, dtype):
     assert all(torch.equal(back[name], state[name].to(cast)) for name in state)
 
 
+@pytest.mark.parametrize("dtype", ["keep", "bfloat16"])
+def test_layers_that_lie_differently_are_read_each_by_its_own_strides(tmp_path, dtype):
+    """Tensors of one rule, the second layer transposed in memory, the third sliced."""
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    state = {}
+    for name, shape in SHAPES.items():
+        if ".layers." not in name:
+            state[name] = torch.randn(shape)
+            continue
+        for layer, kind in enumerate(("as they are", "transposed", "sliced")):
+            state[name.replace(".0.", f".{layer}.")] = KINDS[kind](torch.randn(shape))
+    torch.save(state, folder / "pytorch_model.bin")
+    (folder / "config.json").write_text(json.dumps({**CONFIG, "num_hidden_layers": 3}))
+    cast = torch.float32 if dtype == "keep" else torch.bfloat16
+    porter.convert(folder, tmp_path / "hf", to="hf", dtype=dtype)
+    found = load_file(tmp_path / "hf" / "model.safetensors")
+    assert all(torch.equal(found[name], state[name].to(cast)) for name in state)
+    porter.convert(folder, tmp_path / "lit", to="litgpt", dtype=dtype)
+    found = load_file(tmp_path / "lit" / "lit_model.safetensors")
+    for layer in range(3):
+        parts = [state[f"model.layers.{layer}.self_attn.{part}_proj.weight"] for part in "qkv"]
+        assert torch.equal(found[f"transformer.h.{layer}.attn.qkv.weight"], torch.cat(parts).to(cast))
+
+
 def test_a_state_dict_holds_the_same(source):
     state = held(source)
     for as_, dtype in (("hf", torch.float32), ("gemma_pytorch", torch.bfloat16)):

@@ -1,17 +1,19 @@
 """Placing tensors in an HDF5 file, and all of its bytes that are not tensor data.
 
 The HDF5 library lays the file out itself: it is given every group and dataset, with space reserved at once
-and never filled, in an image that keeps only what it writes. The data's offsets are then read back, and
-what lies outside the data are the literal bytes. The same tensors give the same bytes, with the same
-release of the library: no times are kept, and the file format's version is pinned.
+and never filled, in a sparse file that is gone again afterwards. The data's offsets are read back, and what
+lies outside the data are the literal bytes. The same tensors give the same bytes, with the same release of
+the library: no times are kept, and the file format's version is pinned.
 
-Nothing is written here and no weight is touched: data of the placed tensors come from the plan's copies.
+Nothing else is written here and no weight is touched: data of the placed tensors come from the plan's copies.
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping, Sequence
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from porter.containers.base import OutputFile, StoredTensor
@@ -23,67 +25,6 @@ from porter.errors import UnsupportedError
 # The oldest format that holds what is needed here: Keras' own default, readable by every release.
 _FORMAT = ("earliest", "v110")
 
-# Bytes that the image keeps or leaves out at a time.
-_PAGE = 4096
-
-
-class Image(io.RawIOBase):
-    """A file in memory of which only the pages that were written take space; the rest reads as zeros."""
-
-    def __init__(self) -> None:
-        self.size = 0
-        self._at = 0
-        self._pages: dict[int, bytearray] = {}
-
-    def readable(self) -> bool:
-        return True
-
-    def writable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence] + offset
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def truncate(self, size: int | None = None) -> int:
-        self.size = self._at if size is None else size
-        return self.size
-
-    def readinto(self, buffer: Any) -> int:
-        data = self.bytes(self._at, min(self._at + len(buffer), max(self.size, self._at)))
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
-
-    def write(self, data: Any) -> int:
-        view = memoryview(data).cast("B")
-        done = 0
-        while done < len(view):
-            number, within = divmod(self._at + done, _PAGE)
-            piece = view[done : done + _PAGE - within]
-            self._pages.setdefault(number, bytearray(_PAGE))[within : within + len(piece)] = piece
-            done += len(piece)
-        self._at += done
-        self.size = max(self.size, self._at)
-        return done
-
-    def bytes(self, start: int, end: int) -> bytes:
-        """The bytes from `start` to `end`."""
-        pieces = []
-        while start < end:
-            number, within = divmod(start, _PAGE)
-            length = min(end - start, _PAGE - within)
-            page = self._pages.get(number)
-            pieces.append(bytes(length) if page is None else bytes(page[within : within + length]))
-            start += length
-        return b"".join(pieces)
-
 
 def place(name: str, tensors: Sequence[TensorSpec], metadata: Mapping[str, str]) -> OutputFile:
     """Where each tensor of the output file `name` goes; a name's parts are the groups around it.
@@ -91,70 +32,100 @@ def place(name: str, tensors: Sequence[TensorSpec], metadata: Mapping[str, str])
     Raises UnsupportedError for a dtype that Keras does not store, for names that cannot stand beside each
     other, and where h5py is missing. `metadata` is kept as attributes of the file.
     """
-    return _lay_out(name, tensors, metadata)[0]
+    with _laid_out(name, tensors, metadata) as (file, _):
+        return file
 
 
 def literals(file: OutputFile) -> list[tuple[int, bytes]]:
     """(offset, bytes) of all that is not tensor data."""
     specs = [(tensor.name, tensor.dtype, tensor.shape) for tensor in file.tensors]
-    again, image = _lay_out(file.name, specs, file.metadata)
-    if again != file:
-        raise ValueError(f"{file.name}: the HDF5 library would place its tensors elsewhere now")
-    found, end = [], 0
-    for tensor in sorted(file.tensors, key=lambda tensor: tensor.offset):
-        if tensor.offset > end:
-            found.append((end, image.bytes(end, tensor.offset)))
-        end = tensor.offset + tensor.nbytes
-    if file.size > end:
-        found.append((end, image.bytes(end, file.size)))
-    return found
+    with _laid_out(file.name, specs, file.metadata) as (again, descriptor):
+        if again != file:
+            raise ValueError(f"{file.name}: the HDF5 library would place its tensors elsewhere now")
+        found, end = [], 0
+        for tensor in sorted(file.tensors, key=lambda tensor: tensor.offset):
+            if tensor.offset > end:
+                found.append((end, os.pread(descriptor, tensor.offset - end, end)))
+            end = tensor.offset + tensor.nbytes
+        if file.size > end:
+            found.append((end, os.pread(descriptor, file.size - end, end)))
+        return found
 
 
-def _lay_out(
+@contextmanager
+def _laid_out(
     name: str, tensors: Sequence[TensorSpec], metadata: Mapping[str, str]
-) -> tuple[OutputFile, Image]:
+) -> Iterator[tuple[OutputFile, int]]:
+    """The placed file, and a descriptor of one that has all but its data."""
     h5py = require_h5py()
-    image = Image()
-    with h5py.File(image, "w", libver=_FORMAT) as file:
-        for key, text in metadata.items():
-            file.attrs[key] = text
-        for tensor, dtype, shape in tensors:
-            try:
-                _create(h5py, file, tensor, dtype, shape)
-            except (ValueError, TypeError, OSError, RuntimeError) as error:
-                cause = str(error)
-                raise UnsupportedError(f"{name}: cannot name a tensor {tensor!r}", cause=cause) from None
-    # Only a closed file has all of its bytes.
-    with h5py.File(image, "r") as file:
-        placed = tuple(
-            StoredTensor(tensor, dtype, tuple(shape), name, file[tensor].id.get_offset())
-            for tensor, dtype, shape in tensors
-        )
-    return OutputFile(name, CONTAINER, image.size, placed, dict(metadata)), image
+    with tempfile.NamedTemporaryFile(prefix="porter-", suffix=".h5") as image:
+        with h5py.File(image.name, "w", libver=_FORMAT) as file:
+            for key, text in metadata.items():
+                file.attrs[key] = text
+            making = _Making(h5py, file)
+            placed = tuple(
+                StoredTensor(tensor, dtype, tuple(shape), name, making.dataset(name, tensor, dtype, shape))
+                for tensor, dtype, shape in tensors
+            )
+        # Only a closed file has all of its bytes.
+        descriptor = os.open(image.name, os.O_RDONLY | os.O_CLOEXEC)
+        size = os.fstat(descriptor).st_size
+        try:
+            yield OutputFile(name, CONTAINER, size, placed, dict(metadata)), descriptor
+        finally:
+            os.close(descriptor)
 
 
-def _create(h5py: Any, file: Any, name: str, dtype: Dtype, shape: tuple[int, ...]) -> None:
-    kind = _type(h5py, dtype)
-    if kind is None or 0 in shape:
-        cause = f"it is {dtype.name}" if kind is None else f"its shape is {list(shape)}"
-        raise UnsupportedError(f"Keras' HDF5 cannot hold {name!r}", cause=cause)
-    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    layout.set_layout(h5py.h5d.CONTIGUOUS)
-    layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    layout.set_obj_track_times(False)
-    group, _, last = name.rpartition("/")
-    parent = file.require_group(group) if group else file
-    space = h5py.h5s.create_simple(shape) if shape else h5py.h5s.create(h5py.h5s.SCALAR)
-    identifier = h5py.h5d.create(parent.id, last.encode(), kind, space, dcpl=layout)
-    if dtype.name == "BF16":
-        h5py.Dataset(identifier).attrs[BF16_ATTRIBUTE] = BF16_WORD
+class _Making:
+    """Datasets of one file, by the library's own calls: a hundred thousand of them take seconds."""
+
+    def __init__(self, h5py: Any, file: Any) -> None:
+        self._h5py, self._groups = h5py, {"": file.id}
+        self._types = {"F32": h5py.h5t.IEEE_F32LE, "F16": h5py.h5t.IEEE_F16LE, "BF16": _opaque(h5py)}
+        self._text = h5py.h5t.py_create(h5py.string_dtype(), logical=True)
+        # Of a text in memory the library is given a pointer.
+        self._pointer = h5py.h5t.py_create(h5py.string_dtype())
+        self._scalar = h5py.h5s.create(h5py.h5s.SCALAR)
+        self._layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        self._layout.set_layout(h5py.h5d.CONTIGUOUS)
+        self._layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        self._layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        self._layout.set_obj_track_times(False)
+
+    def dataset(self, file: str, name: str, dtype: Dtype, shape: tuple[int, ...]) -> int:
+        """Creates a dataset: the offset of its data. Raises UnsupportedError where it cannot be."""
+        kind = self._types.get(dtype.name)
+        if kind is None or 0 in shape:
+            cause = f"it is {dtype.name}" if kind is None else f"its shape is {list(shape)}"
+            raise UnsupportedError(f"Keras' HDF5 cannot hold {name!r}", cause=cause)
+        try:
+            group, _, last = name.rpartition("/")
+            space = self._h5py.h5s.create_simple(shape) if shape else self._scalar
+            made = self._h5py.h5d.create(self._group(group), last.encode(), kind, space, dcpl=self._layout)
+            if dtype.name == "BF16":
+                word = self._h5py.h5a.create(made, BF16_ATTRIBUTE.encode(), self._text, self._scalar)
+                word.write(_word(), mtype=self._pointer)
+            offset: int = made.get_offset()
+            return offset
+        except (ValueError, TypeError, OSError, RuntimeError, KeyError) as error:
+            raise UnsupportedError(f"{file}: cannot name a tensor {name!r}", cause=str(error)) from None
+
+    def _group(self, name: str) -> Any:
+        if name not in self._groups:
+            parent, _, last = name.rpartition("/")
+            self._groups[name] = self._h5py.h5g.create(self._group(parent), last.encode())
+        return self._groups[name]
 
 
-def _type(h5py: Any, dtype: Dtype) -> Any:
-    if dtype.name == "BF16":
-        opaque = h5py.h5t.create(h5py.h5t.OPAQUE, dtype.itemsize)
-        # The library wants a tag before it writes an opaque type; Keras leaves it empty.
-        opaque.set_tag(b"")
-        return opaque
-    return {"F32": h5py.h5t.IEEE_F32LE, "F16": h5py.h5t.IEEE_F16LE}.get(dtype.name)
+def _opaque(h5py: Any) -> Any:
+    """Two bytes that HDF5 has no type for, as Keras stores bfloat16."""
+    opaque = h5py.h5t.create(h5py.h5t.OPAQUE, 2)
+    # The library wants a tag before it writes an opaque type; Keras leaves it empty.
+    opaque.set_tag(b"")
+    return opaque
+
+
+def _word() -> Any:
+    import numpy as np
+
+    return np.array(BF16_WORD, dtype=object)
