@@ -129,7 +129,7 @@ def load_families(extra: Iterable[Path] = ()) -> dict[str, Family]:
 
 
 def load_users_family(path: Path) -> Dialect | None:
-    """The dialect of a family of the user's own, where the table is one: it is named as its base's dialect is.
+    """The dialect of a family of the user's own, if the table is one: its name is that of its base's dialect.
 
     None for a table that adds a dialect to a family that there is. Raises TableError.
     """
