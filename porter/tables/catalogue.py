@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from porter.errors import UnsupportedError, UsageError
+from porter.tables.check import settled
 from porter.tables.load import load_canonical, load_dialect
 from porter.tables.model import Canonical, Dialect, TableError
 from porter.tables.toml_source import read_source, read_with_ancestors
@@ -163,5 +164,8 @@ def load_user_table(path: Path) -> Dialect:
         first = str(base[0] if isinstance(base, list) and base else base)
         name = source.data.get("family", first.rpartition("/")[0] or None)
         if name is not None and name != DECODER:
-            return load_dialect(path, mappings_root(), _shipped(str(name)).canonical)
+            family = _shipped(str(name))
+            shared = any(other.data.get("shared") for other in chain)
+            known = settled(family.dialects["hf"], family.canonical) if shared else None
+            return load_dialect(path, mappings_root(), family.canonical, known)
     raise UsageError(f"{path}: the table names no `family`", hint=f"one of {', '.join(family_names())}")
