@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from porter.api.state_dict import load_state_dict
     from porter.errors import PorterError
     from porter.execution.run_options import RunOptions
+    from porter.execution.watch import Watch
     from porter.planning.plan import Plan
     from porter.planning.plan_options import PlanOptions
     from porter.recognition.inspection import Inspection
@@ -38,6 +39,7 @@ __all__ = [
     "PlanOptions",
     "PorterError",
     "RunOptions",
+    "Watch",
     "__version__",
     "convert",
     "doctor",
@@ -61,6 +63,7 @@ _HOMES = {
     "Plan": "porter.planning.plan",
     "PlanOptions": "porter.planning.plan_options",
     "RunOptions": "porter.execution.run_options",
+    "Watch": "porter.execution.watch",
     "PorterError": "porter.errors",
 }
 

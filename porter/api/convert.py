@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,7 +105,12 @@ _OWN = (
 
 
 def _left_behind(opened: Opened, made: Plan) -> list[str]:
-    """Files of the source that are neither copied nor written anew under their name, nor its config."""
+    """Files of the source that are neither copied nor written anew under their name, nor its config.
+
+    What stands beside a file that was named alone is no part of the source.
+    """
+    if opened.checkpoint.single:
+        return []
     words = opened.identified().words or opened.identified().dialect
     kept = {side.copied_from for side in made.side_files} | {side.name for side in made.side_files}
     found = (*opened.checkpoint.files, *opened.checkpoint.others)
@@ -133,19 +138,20 @@ def convert(
     run_options: RunOptions | None = None,
     target_model: str | None = None,
     force: bool = False,
-    progress: Callable[[str, int], None] | None = None,
+    watch: Watch | None = None,
     **chosen: Any,
 ) -> Conversion:
     """Convert a checkpoint into the directory `out`, all or nothing.
 
-    What to make is said by a `PlanOptions`, or by its fields as keywords; how, by `run_options`. With
+    What to make is said by a `PlanOptions`, or by its fields as keywords; how, by `run_options`. `watch` is
+    told how it goes. With
     `target_model` the live PyTorch module is asked first (see `porter.verification.live`). An existing `out`
     is replaced only with `force`, and only if porter wrote it. Raises PorterError.
     """
     prepared = prepare(source, options, **chosen)
     if target_model is not None:
         check_target_model(prepared, target_model)
-    return run(prepared, out, force=force, options=run_options, watch=Watch(progress))
+    return run(prepared, out, force=force, options=run_options, watch=watch)
 
 
 def check_target_model(prepared: Prepared, spec: str) -> int:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from porter.containers.array_files import ARRAY
+from porter.containers.array_files import ARRAY, HDF5
 from porter.errors import PorterError, UnsupportedError
 from porter.execution.checks import run_checks
 from porter.execution.file_run import FileRun
@@ -118,7 +118,7 @@ def execute(
         if receipt is not None:
             made = Result(dict(sizes_made), dict(digests), shared, verified)
             digests[RECEIPT], sizes_made[RECEIPT] = sink.put(RECEIPT, [receipt(made)])
-        source.check([name for name in _touched(plan) if not name.startswith(ARRAY)])
+        source.check(touched(plan, source))
         sink.commit()
     return Result(sizes_made, digests, shared, verified)
 
@@ -128,9 +128,17 @@ def _read(plan: Plan, name: str) -> bool:
     return not name.startswith(ARRAY) or any(tensor.file == name for tensor in plan.sources)
 
 
-def _touched(plan: Plan) -> list[str]:
+def touched(plan: Plan, source: Source) -> list[str]:
+    """The files whose content went into the output. An array that was written out first stands for the file
+    that it lies in or, where it lies in many, for all that the source holds.
+    """
     copied = [side.copied_from for side in plan.side_files if side.copied_from is not None]
-    return [*plan.source_sizes, *copied]
+    found = [name for name in (*plan.source_sizes, *copied) if not name.startswith(ARRAY)]
+    arrays = {tensor.file for tensor in plan.sources if tensor.file.startswith(ARRAY)}
+    found += [name.removeprefix(HDF5).partition("//")[0] for name in arrays if name.startswith(HDF5)]
+    if any(not name.startswith(HDF5) for name in arrays):
+        found += [name for name in source.files() if not name.startswith(ARRAY)]
+    return list(dict.fromkeys(found))
 
 
 def _versions(source: Source, names: Mapping[str, int]) -> dict[str, Any]:

@@ -4,11 +4,12 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
 from porter.errors import ChangedError
-from porter.execution.executor import execute
+from porter.execution.executor import execute, touched
 from porter.execution.publish import publish_plan
 from porter.execution.sinks.memory import MemorySink
 from porter.execution.watch import Watch
@@ -154,6 +155,24 @@ def test_without_a_change_it_is_published(ready):
     (ready.source_root / WEIGHTS).read_bytes()
     publish_plan(ready.plan_as_it_was, source, ready.root / "out")
     assert (ready.root / "out" / SIDE).read_bytes() == b"side file"
+
+
+@pytest.mark.parametrize(
+    ("place", "wanted"),
+    [
+        ("array:hdf5:model.weights.h5//layers/x/vars/0", {WEIGHTS, SIDE, "model.weights.h5"}),
+        ("array:default/layer_0/w", {WEIGHTS, SIDE, "default/layer_0/w/0.0"}),
+        (WEIGHTS, {WEIGHTS, SIDE}),
+    ],
+)
+def test_files_behind_arrays_are_looked_at_too(ready, place, wanted):
+    """Arrays are written out before they are read: what they were read from may change as well."""
+    (ready.source_root / "default" / "layer_0" / "w").mkdir(parents=True)
+    (ready.source_root / "default" / "layer_0" / "w" / "0.0").write_bytes(b"chunk")
+    plan = ready.plan_as_it_was
+    sources = tuple(tensor._replace(file=place) for tensor in plan.sources)
+    found = touched(replace(plan, sources=sources), LocalSource(ready.source_root))
+    assert set(found) == wanted
 
 
 @pytest.mark.parametrize("moment", MOMENTS[:3])

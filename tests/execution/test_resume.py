@@ -12,7 +12,6 @@ import time
 
 import pytest
 
-from porter import system
 from porter.errors import PorterError, UsageError
 from porter.execution import digests, file_run, journal, units, writers
 from porter.execution.leftovers import stage_name
@@ -246,8 +245,8 @@ def test_an_error_that_can_be_resumed_keeps_what_was_done(ready, monkeypatch, ex
 
 def test_bytes_are_durable_before_they_are_noted(ready, monkeypatch):
     events = []
-    sync, append = system.sync_data, journal.Journal._append
-    monkeypatch.setattr(system, "sync_data", lambda fd: (events.append("sync"), sync(fd)))
+    sync, append = journal.sync_data, journal.Journal._append
+    monkeypatch.setattr(journal, "sync_data", lambda fd: (events.append("sync"), sync(fd)))
     monkeypatch.setattr(
         journal.Journal,
         "_append",

@@ -349,7 +349,8 @@ def killed_at(aside, step, out):
 import os, shutil, sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
-from porter.execution import staging as module, system
+from porter import system
+from porter.execution import staging as module
 left = {step}
 def counted(call):
     def made(*given, **options):
