@@ -172,7 +172,7 @@ def load_dialect(
     held = tuple(
         rule
         for rule in dialect.rules
-        if may_hold(rule.when, dialect, canonical)
+        if (not dialect.known or may_hold(rule.when, dialect, canonical))
         and all(may_hold(canonical.tensors[name].when, dialect, canonical) for name in rule.weights)
     )
     return replace(dialect, rules=held)
