@@ -12,7 +12,7 @@ from porter.config.raw import load_mapping
 from porter.config.read import ConfigReader
 from porter.errors import UsageError
 from porter.tables.bind import bind_dialect
-from porter.tables.catalogue import DECODER, Family, load_families, load_user_table
+from porter.tables.catalogue import DECODER, Family, load_families, load_user_table, load_users_family
 from porter.tables.check import settled
 from porter.tables.model import Dialect
 
@@ -175,7 +175,7 @@ def hyperparameters_of(config: Path, family: str, dialect: str, maps: Sequence[P
 
 def check(path: Path) -> Dialect:
     """Load and check a table of the user's own. Raises TableError with file, line, rule and remedy."""
-    return load_user_table(path)
+    return load_users_family(path) or load_user_table(path)
 
 
 def drift(peer: str, *, every: bool = False, maps: Sequence[Path] = ()) -> list[DriftReport]:

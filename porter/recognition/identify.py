@@ -19,6 +19,7 @@ from porter.errors import MalformedError, UnsupportedError, UsageError
 from porter.recognition.choose_family import choose_family
 from porter.recognition.infer import infer, missing_rules
 from porter.tables.catalogue import DECODER, Family
+from porter.tables.check import must_hold
 from porter.tables.model import Dialect
 from porter.tables.patterns import Pattern, Spelling, taken_apart
 
@@ -443,7 +444,7 @@ def _unknown(checkpoint: Checkpoint, families: Mapping[str, Family], config: Pat
                 cause=f"{file} says {said}; porter has tables for {known}"
                 f"{_nearest(checkpoint, families)[1]}{_broken(families)}",
                 hint="if it is one of them, say so with --family NAME; or start a table of your own: "
-                f"porter mappings new {_nearest(checkpoint, families)[0]} --name mine",
+                f"porter mappings new {_nearest(checkpoint, families)[0]} --name mine, for --mappings DIR",
             )
     if checkpoint.container == "hdf5":
         return UnsupportedError(
@@ -466,7 +467,18 @@ def _nearest(checkpoint: Checkpoint, families: Mapping[str, Family]) -> tuple[st
         for name, family in families.items()
         if "hf" in family.dialects
     }
-    best = max(sorted(found), key=lambda name: len(found[name]), default="")
+
+    def likeness(name: str) -> tuple[int, int]:
+        """Of families that know as many names, the one that asks for the most of them is nearest."""
+        family = families[name]
+        asked = sum(
+            must_hold(family.canonical.tensors[ours].when, family.dialects["hf"], family.canonical)
+            for rule in family.dialects["hf"].rules
+            for ours in rule.weights
+        )
+        return len(found[name]), asked
+
+    best = max(sorted(found), key=likeness, default="")
     if not best or not found[best]:
         return "llama", ""
     count, others = len(found[best]), [name for name in checkpoint.tensors if name not in found[best]]

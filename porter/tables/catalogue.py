@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from porter.errors import UnsupportedError, UsageError
+from porter.tables.check import settled
 from porter.tables.load import load_canonical, load_dialect
 from porter.tables.model import Canonical, Dialect, TableError
 from porter.tables.toml_source import read_source, read_with_ancestors
@@ -128,6 +129,22 @@ def load_families(extra: Iterable[Path] = ()) -> dict[str, Family]:
     return {**families, DECODER: decoder()}
 
 
+def load_users_family(path: Path) -> Dialect | None:
+    """The dialect of a family of the user's own, if the table is one: its name is that of its base's dialect.
+
+    None for a table that adds a dialect to a family that there is. Raises TableError.
+    """
+    base = read_source(path).data.get("extends")
+    if (
+        not isinstance(base, str)
+        or base.rpartition("/")[2] != path.stem
+        or path.parent.name in family_names()
+    ):
+        return None
+    root = path.resolve().parent.parent
+    return _load(path.resolve().parent, (root, mappings_root())).dialects.get(path.stem)
+
+
 def _users_family(root: Path, name: str, base: Family | None) -> Family:
     """A family in a folder of the user's own. A broken one has no dialects, and stops no other."""
     try:
@@ -147,5 +164,8 @@ def load_user_table(path: Path) -> Dialect:
         first = str(base[0] if isinstance(base, list) and base else base)
         name = source.data.get("family", first.rpartition("/")[0] or None)
         if name is not None and name != DECODER:
-            return load_dialect(path, mappings_root(), _shipped(str(name)).canonical)
+            family = _shipped(str(name))
+            shared = any(other.data.get("shared") for other in chain)
+            known = settled(family.dialects["hf"], family.canonical) if shared else None
+            return load_dialect(path, mappings_root(), family.canonical, known)
     raise UsageError(f"{path}: the table names no `family`", hint=f"one of {', '.join(family_names())}")

@@ -187,8 +187,10 @@ def _check_produced_once(dialect: Dialect, canonical: Canonical) -> None:
     for rule in dialect.rules:
         for name in rule.weights:
             makers[name].append(rule)
-    for name, rules in makers.items():
+    for name, every in makers.items():
         tensor = canonical.tensors[name]
+        # A shared base has rules for other families; this one's own are all meant to hold at times.
+        rules = [rule for rule in every if not dialect.known or may_hold(rule.when, dialect, canonical)]
         if not rules and may_hold(tensor.when, dialect, canonical):
             hint = "add a rule whose `ours` names it"
             if tensor.when is not None:
@@ -219,7 +221,7 @@ def must_hold(condition: Expression | None, dialect: Dialect, canonical: Canonic
 
 def settled(dialect: Dialect, canonical: Canonical) -> dict[str, Any]:
     """The hyperparameters that are the same for every model: what code fixes, and what it has no word for."""
-    known: dict[str, Any] = {}
+    known = dict(dialect.known)
     for name, item in canonical.hyperparameters.items():
         entry = dialect.config.fields.get(name)
         if entry is None:

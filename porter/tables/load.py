@@ -120,8 +120,16 @@ def load_canonical(path: Path, roots: Path | Sequence[Path]) -> Canonical:
     return canonical
 
 
-def load_dialect(path: Path, roots: Path | Sequence[Path], canonical: Canonical) -> Dialect:
-    """Load a dialect's table and check it against the canonical table of its family."""
+def load_dialect(
+    path: Path,
+    roots: Path | Sequence[Path],
+    canonical: Canonical,
+    known: Mapping[str, Any] | None = None,
+) -> Dialect:
+    """Load a dialect's table and check it against the canonical table of its family.
+
+    `known` are hyperparameters that all models of the family share, which a shared base leaves open.
+    """
     chain = read_with_ancestors(path, roots)
     for source in chain:
         _only(source, _DIALECT_KEYS)
@@ -155,6 +163,7 @@ def load_dialect(path: Path, roots: Path | Sequence[Path], canonical: Canonical)
         beyond=tuple(text for source in chain for text in texts_of(source, "beyond")),
         shared=bool(own.data.get("shared", False)),
         after=tuple(texts_of(own, "after")),
+        known=known or {},
         example=_example(chain),
         axes={name: expression_at(str(size), where) for name, (size, where) in merge(chain, "axes").items()},
     )
@@ -163,7 +172,8 @@ def load_dialect(path: Path, roots: Path | Sequence[Path], canonical: Canonical)
     held = tuple(
         rule
         for rule in dialect.rules
-        if all(may_hold(canonical.tensors[name].when, dialect, canonical) for name in rule.weights)
+        if (not dialect.known or may_hold(rule.when, dialect, canonical))
+        and all(may_hold(canonical.tensors[name].when, dialect, canonical) for name in rule.weights)
     )
     return replace(dialect, rules=held)
 

@@ -271,6 +271,7 @@ class Dialect:
 
     A `shared` one is a dialect of every family with these canonical tensors. Where several families could
     express a checkpoint, those that a table names under `after` come before it. `example` gives sizes.
+    `known` are hyperparameters that all models of the family share, whatever this dialect could say.
     `axes` are sizes of axes that only blocks of zeros run over: what this dialect stores behind a weight.
     """
 
@@ -288,5 +289,6 @@ class Dialect:
     beyond: tuple[str, ...] = ()
     shared: bool = False
     after: tuple[str, ...] = ()
+    known: Mapping[str, Any] = field(default_factory=dict)
     example: Mapping[str, Any] = field(default_factory=dict)
     axes: Mapping[str, Expression] = field(default_factory=dict)

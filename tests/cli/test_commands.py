@@ -320,7 +320,27 @@ def test_mappings_check(call, tmp_path):
     table.write_text('extends = "gemma/litgpt"\nfamily = "gemma"\ndialect = "mine"\n')
     done = call("mappings", "check", table)
     assert (done.returncode, done.stdout) == (0, "")
-    assert f"ok       {table}: gemma/mine, 31 rules" in done.stderr
+    assert f"ok       {table}: gemma/mine, 12 rules" in done.stderr
+
+
+def test_mappings_check_wants_as_many_configurations_as_are_required(monkeypatch):
+    """Each configuration is a row, whatever is wrong with it; --require counts those that are ok."""
+    from porter.verification import drift
+
+    configs = list(drift._litgpt_configs())[:2]
+    # A LayerNorm on q has a bias that no table knows.
+    broken = configs[0][1] | {"name": "broken", "norm_qk": True}
+    nobodys = configs[0][1] | {"name": "nobodys", "scale_embeddings": True}
+    monkeypatch.setattr(
+        drift, "_litgpt_configs", lambda: [*configs, ("nobodys", nobodys), ("broken", broken)]
+    )
+    from porter.tables import load_families
+
+    reports = drift.compare("litgpt", load_families(), every=True)
+    named = {report.configuration: report for report in reports if report.configuration[0] != "("}
+    assert [named[name].result for name, _ in configs] == ["ok", "ok"]
+    assert named["nobodys"].result == "no family" and "scale_embeddings" in named["nobodys"].problems[0]
+    assert named["broken"].result == "differs"
 
 
 def test_mappings_check_against_the_model_that_porter_ships(call):

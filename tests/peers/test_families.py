@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import porter
+from porter.errors import UnsupportedError
 from porter.models import GPT
 
 
@@ -151,6 +152,23 @@ def test_weights_of_one_shape_cannot_change_places(ported, family):
 def test_each_structure_that_litgpt_names_goes_both_ways(entry, tmp_path):
     _, apart = named.check_tiny(entry, tmp_path)
     assert apart <= named.BOUND
+
+
+@pytest.mark.peer
+def test_an_embedding_model_of_gemma_3_is_one_that_attends_both_ways(tmp_path):
+    """EmbeddingGemma: Gemma 3's weights without a head. LitGPT cannot attend to what comes later."""
+    from transformers import AutoModel, Gemma3TextConfig, Gemma3TextModel
+
+    sizes = families.SIZES | {"num_hidden_layers": 7, "head_dim": 10, "sliding_window": families.WINDOW}
+    model = Gemma3TextModel(Gemma3TextConfig(**sizes, use_bidirectional_attention=True)).eval()
+    model.save_pretrained(tmp_path / "source")
+    porter.convert(tmp_path / "source", tmp_path / "out", to="hf", max_shard_size="200KB")
+    loaded = AutoModel.from_pretrained(tmp_path / "out").eval()
+    with torch.inference_mode():
+        wanted, found = (m(named.prompt()).last_hidden_state for m in (model, loaded))
+    assert torch.equal(found, wanted)
+    with pytest.raises(UnsupportedError, match="LitGPT cannot express bidirectional = True"):
+        porter.convert(tmp_path / "source", tmp_path / "litgpt", to="litgpt")
 
 
 def test_the_page_lists_every_model_that_litgpt_names():

@@ -145,10 +145,12 @@ def test_where_no_table_fits_the_nearest_one_is_the_start(checkpoint, tmp_path):
 
 
 def test_the_skeleton_of_a_family_is_a_table(tmp_path):
-    from porter.api.mappings import new_family
+    from porter.api.mappings import check, new_family
 
     path = new_family("llama", "mine", tmp_path / "mappings")
     assert path == tmp_path / "mappings" / "mine" / "hf.toml"
+    checked = check(path)
+    assert (checked.family, checked.name) == ("mine", "hf")
     families = load_families([tmp_path / "mappings"])
     assert families["mine"].dialect("hf").config.match["model_type"] == ["mine"]
     with pytest.raises(UsageError, match="a family 'mine' already"):

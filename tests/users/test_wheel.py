@@ -108,7 +108,7 @@ def test_the_commands(run, command: str) -> None:
     assert re.fullmatch(r"porter \d+\.\d+\S*\n", run(command, "--version"))
     listed = run(command, "mappings", "ls")
     for family in ("gemma", "gemma2", "gemma3_text", "llama", "gpt_neox"):
-        assert re.search(rf"^{family} +litgpt ", listed, re.MULTILINE)
+        assert re.search(rf"^{family} +hf ", listed, re.MULTILINE)
 
 
 @pytest.mark.peer
