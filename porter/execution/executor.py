@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from porter.containers.array_files import ARRAY, HDF5
-from porter.errors import PorterError, UnsupportedError
+from porter.errors import PorterError, UsageError
 from porter.execution.checks import run_checks
 from porter.execution.file_run import FileRun
 from porter.execution.open_files import OpenFiles
@@ -73,9 +73,9 @@ def execute(
     options, watch = options or RunOptions(), watch or Watch()
     _check_names(plan)
     if not source.near and options.reflink == ALWAYS:
-        raise UnsupportedError(
-            "blocks cannot be shared with a source that is far away",
-            hint="leave out --reflink always, or download the source first (--keep-source)",
+        raise UsageError(
+            "--reflink always cannot share blocks with a source that is not on this machine",
+            hint="porter download it first, or --keep-source, or leave out --reflink",
         )
     sizes = {name: size for name, size in plan.source_sizes.items() if _read(plan, name)}
     with ExitStack() as stack:

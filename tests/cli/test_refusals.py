@@ -45,7 +45,7 @@ def test_a_tensor_is_not_mapped(refused, save, tensors, config, to_litgpt):
         to_litgpt(save(tensors, config)),
         "1 tensor of the source is not mapped by gemma/hf",
         "model.layers.0.adapter.weight",
-        "--allow-unmapped",
+        "--map FILE.toml",
     )
 
 
