@@ -59,7 +59,7 @@ def write_config(
         if value is None and hyperparameter.advisory:
             continue
         if entry.write_to is not None:
-            theirs = value
+            theirs = _stated(entry, value, hyperparameters)
             if entry.write is not None and value is not None:
                 theirs = entry.write.evaluate(hyperparameters.__getitem__)
             _write_field(dialect, entry, theirs, written, makers, shapes, name in canonical.normal)
@@ -76,6 +76,15 @@ def write_config(
     written = {**_unspoken(dialect, kept), **written}
     _prove(dialect, canonical, hyperparameters, written, shapes)
     return written
+
+
+def _stated(entry: FieldEntry, value: Any, hyperparameters: Mapping[str, Any]) -> Any:
+    """The value, or what the dialect has to be told where there is none."""
+    if value is not None or entry.none_is is None:
+        return value
+    if entry.each_layer:
+        return [entry.none_is] * int(hyperparameters["n_layer"])
+    return entry.none_is
 
 
 def _unspoken(dialect: Dialect, kept: Mapping[str, Any]) -> dict[str, Any]:

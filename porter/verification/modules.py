@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from porter.config.raw import GENERATION
 from porter.errors import PorterError, UnsupportedError, UsageError
 
 if TYPE_CHECKING:
@@ -145,7 +146,8 @@ def _transformers(config: Mapping[str, Any]) -> torch.nn.Module:
 def _porter(config: Mapping[str, Any]) -> torch.nn.Module:
     from porter.models import GPT, Config
 
-    return GPT(Config.from_mapping(dict(config)))
+    # Token ids for generation stand in a file of their own.
+    return GPT(Config.from_mapping({key: value for key, value in config.items() if key != GENERATION}))
 
 
 class needs:
