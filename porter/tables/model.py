@@ -147,7 +147,8 @@ class FieldEntry:
     ours, item by item for lists. `default` stands in when no field is there (and for null, unless
     `nullable`). `none_is` is what is written in the place of no value, where leaving the field out would mean
     something; for each layer where the field has an item each. `read` computes the value instead, and `write`
-    what is written. `fixed` is a value that the dialect sets in code. `assumed` is what a dialect without a place for it is taken to mean: the value is
+    what is written. `fixed` is a value that the dialect sets in code. `assumed` is what a dialect without a
+    place for it is taken to mean: the value is
     read as that, and lost in writing.
     """
 
