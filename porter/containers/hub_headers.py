@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 from porter.containers.base import Header
 from porter.containers.checkpoint import Checkpoint, open_checkpoint
@@ -69,14 +68,6 @@ def open_stream(ref: HubReference, token: str | None = None, *, wanted: Wanted |
     small = [file.name for file in select(place.listing.files) if file.name not in heavy]
     checkpoint = _remote(place, ref, token, wanted, small)
     return replace(checkpoint, source=HubSource(ref, place.listing, checkpoint.root, token))
-
-
-def remote_headers(
-    ref: HubReference, token: str | None = None
-) -> tuple[tuple[Header, ...], Mapping[str, Path]]:
-    """The headers of a model's shards, and its small files by name. Raises PorterError and its kinds."""
-    checkpoint = open_remote(ref, token)
-    return checkpoint.headers, checkpoint.files
 
 
 def _remote(
