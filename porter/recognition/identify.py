@@ -6,8 +6,9 @@ whose rules know the most of the tensors is taken.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ from porter.containers.storage_kinds import lone_adapter
 from porter.errors import MalformedError, UnsupportedError, UsageError
 from porter.recognition.choose_family import choose_family
 from porter.recognition.infer import infer, missing_rules
-from porter.tables.catalogue import DECODER, Family
+from porter.tables.catalogue import DECODER, Families, Family, Sketch
 from porter.tables.check import must_hold
 from porter.tables.model import Dialect
-from porter.tables.patterns import Pattern, Spelling, taken_apart
+from porter.tables.patterns import Pattern, Spelling, plainly_numbered, taken_apart, templates
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,24 @@ class NameMatcher:
             for form in pattern.spellings:
                 self._ignored.setdefault(form.template, []).append(pattern)
 
+    @cached_property
+    def _free(self) -> frozenset[str]:
+        """The templates of which every plainly numbered name is one that the table spells so itself."""
+        return frozenset(
+            template
+            for template, ((form, respelled), *_) in self._forms.items()
+            if form.free and respelled is None
+        )
+
+    def all_spelled(self, names: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Those names that a rule fits, each with how the table spells it."""
+        bare = [name.removeprefix(self.wrapper) for name in names] if self.wrapper else names
+        keys = templates(bare) if plainly_numbered(bare) else [""] * len(bare)
+        for name, inner, template in zip(names, bare, keys, strict=True):
+            spelled = inner if template in self._free else self.spelled(name)
+            if spelled is not None:
+                yield name, spelled
+
     def spelled(self, name: str) -> str | None:
         """The name as the table spells it, or None if no rule fits."""
         return next((found for form in self._forms_of(name) if (found := self._fits(form))), None)
@@ -98,7 +117,7 @@ class NameMatcher:
 
 def identify(
     checkpoint: Checkpoint,
-    families: Mapping[str, Family],
+    families: Families,
     *,
     config: Path | None = None,
     dialect: str | None = None,
@@ -111,7 +130,7 @@ def identify(
     """
     if family is not None and family not in families:
         raise UsageError(f"unknown family {family!r}", hint=f"one of {', '.join(sorted(families))}")
-    meant = families if family is None else {family: families[family]}
+    meant = families if family is None else families.only(family)
     if adapter := lone_adapter(checkpoint.tensors):
         raise UnsupportedError(
             f"{checkpoint.label} is no whole model: its tensors are {adapter.what}",
@@ -328,11 +347,25 @@ def _shapes(checkpoint: Checkpoint, names: Mapping[str, str]) -> dict[str, tuple
 
 
 def _candidates(
-    checkpoint: Checkpoint, families: Mapping[str, Family], config: Path | None, *, named: bool
+    checkpoint: Checkpoint, families: Families, config: Path | None, *, named: bool
 ) -> Iterable[_Candidate]:
     """Every dialect that it may be in; of a family that was `named`, whatever the config matches."""
     raws: dict[str, dict[str, Any] | None] = {}
-    for family in families.values():
+
+    def raw_of(file: str) -> dict[str, Any] | None:
+        if file not in raws:
+            raws[file] = raw_config(checkpoint, file, _override(config, file))
+        return raws[file]
+
+    def fits(sketch: Sketch) -> bool:
+        raw = raw_of(sketch.file)
+        matched = any(matches(raw, wanted) for wanted in sketch.matches) if raw else sketch.optional
+        return matched and checkpoint.container in sketch.containers
+
+    for name in families:
+        if not (named or families.may_be(name, fits)):
+            continue
+        family = families[name]
         for dialect in family.dialects.values():
             file = dialect.config.file
             if dialect.shared and family.name != DECODER and not named:
@@ -340,12 +373,10 @@ def _candidates(
                 continue
             if file is None or checkpoint.container not in dialect.files.readable:
                 continue
-            override = config if config is not None and config.suffix == Path(file).suffix else None
+            override = _override(config, file)
             own = f"{checkpoint.label}'s metadata" if file == "(metadata)" else file
             called = override.name if override is not None else own
-            if file not in raws:
-                raws[file] = raw_config(checkpoint, file, override)
-            raw = raws[file]
+            raw = raw_of(file)
             if raw is not None and (named or matches(raw, dialect.config.match)):
                 yield _Candidate(family, dialect, dialect, raw, file=called)
                 continue
@@ -355,6 +386,11 @@ def _candidates(
                 yield _Candidate(family, dialect, lender, raw or {}, file=called)
             elif not raw and dialect.config.optional:
                 yield _Candidate(family, dialect, dialect, {})
+
+
+def _override(config: Path | None, file: str) -> Path | None:
+    """The config that was named, where it is of the kind of this file."""
+    return config if config is not None and config.suffix == Path(file).suffix else None
 
 
 def matches(raw: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
@@ -411,10 +447,7 @@ def _wrappers(names: Iterable[str]) -> Iterator[str]:
 def _matched(checkpoint: Checkpoint, matcher: NameMatcher) -> dict[str, str]:
     names: dict[str, str] = {}
     taken: dict[str, str] = {}
-    for name in checkpoint.tensors:
-        spelled = matcher.spelled(name)
-        if spelled is None:
-            continue
+    for name, spelled in matcher.all_spelled(list(checkpoint.tensors)):
         if spelled in taken:
             raise MalformedError(
                 f"two tensors of {checkpoint.label} are sources for one target",
@@ -428,8 +461,7 @@ def _matched(checkpoint: Checkpoint, matcher: NameMatcher) -> dict[str, str]:
 def _unknown(checkpoint: Checkpoint, families: Mapping[str, Family], config: Path | None) -> UnsupportedError:
     known = ", ".join(sorted(set(families) - {DECODER}))
     for file in ("config.json", "model_config.yaml", "(metadata)"):
-        override = config if config is not None and config.suffix == Path(file).suffix else None
-        raw = raw_config(checkpoint, file, override)
+        raw = raw_config(checkpoint, file, _override(config, file))
         if raw:
             said = next(
                 (

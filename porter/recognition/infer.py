@@ -19,7 +19,7 @@ from porter.layout import Expression
 from porter.layout.parse import Axis, Dim, Group, Unit
 from porter.tables.check import must_hold, sizes_read
 from porter.tables.model import Canonical, Dialect, Rule
-from porter.tables.patterns import Pattern, taken_apart
+from porter.tables.patterns import Pattern, taken_apart, templates
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -53,7 +53,16 @@ def infer(dialect: Dialect, canonical: Canonical, shapes: Shapes) -> Inferred:
 
 def missing_rules(dialect: Dialect, canonical: Canonical, shapes: Shapes) -> int:
     """How many of the rules that hold for every model of the family no stored tensor fits."""
-    there = {rule.theirs for rule, _, _ in _known(dialect, shapes)}
+    by_template: dict[str, list[str]] = {}
+    names = list(shapes)
+    for name, template in zip(names, templates(names), strict=True):
+        by_template.setdefault(template, []).append(name)
+    there = {
+        rule.theirs
+        for template, rules in _rules(dialect).items()
+        for rule in rules
+        if any(rule.theirs.match(name) is not None for name in by_template.get(template, ()))
+    }
     return sum(
         rule.theirs not in there
         and rule.when is None
@@ -67,15 +76,21 @@ def missing_rules(dialect: Dialect, canonical: Canonical, shapes: Shapes) -> int
 
 def _known(dialect: Dialect, shapes: Shapes) -> Iterator[tuple[Rule, Mapping[str, int], tuple[int, ...]]]:
     """Each stored tensor that a rule is for, with the variables in its name."""
-    rules: dict[str, list[Rule]] = {}
-    for rule in dialect.rules:
-        for form in rule.theirs.spellings:
-            rules.setdefault(form.template, []).append(rule)
+    rules = _rules(dialect)
     for name, shape in shapes.items():
         for rule in rules.get(taken_apart(name)[0], ()):
             values = rule.theirs.match(name)
             if values is not None:
                 yield rule, values, shape
+
+
+def _rules(dialect: Dialect) -> dict[str, list[Rule]]:
+    """The rules by the templates of their names."""
+    rules: dict[str, list[Rule]] = {}
+    for rule in dialect.rules:
+        for form in rule.theirs.spellings:
+            rules.setdefault(form.template, []).append(rule)
+    return rules
 
 
 def _solve(equations: list[tuple[Dim, int]], sizes: dict[str, int]) -> None:

@@ -64,45 +64,44 @@ def _plain(text: bytes, data_start: int, file: str) -> _Entries | None:
 
     What is accepted here `_strict` accepts too, and it alone says what is wrong with the rest.
     """
-    if b"-" in text and _NEGATIVE.search(text):
+    if b"\\" in text or b"true" in text or b"false" in text or (b"-" in text and _NEGATIVE.search(text)):
         return None
     try:
-        pairs = json.loads(text.decode("utf-8"), object_pairs_hook=tuple)
+        entries = json.loads(text.decode("utf-8"), parse_float=_natural)
     except (ValueError, RecursionError):
         return None
-    if type(pairs) is not tuple:
-        return None
-    names = [name for name, _ in pairs]
-    if len(set(names)) < len(names) or CONTROL.search(" ".join(names)):
-        return None
+    strings = 5 * len(entries)
     metadata: dict[str, str] = {}
-    kinds: dict[tuple[str, str], tuple[Dtype, tuple[int, ...], int]] = {}
+    if "__metadata__" in entries:
+        metadata = _metadata(entries.pop("__metadata__"), file)
+        strings += 2 * len(metadata) - 4
+    # Without escapes each string stands between two quotes; where a key stood twice, there are more.
+    if text.count(b'"') != 2 * strings or CONTROL.search(" ".join(entries)):
+        return None
+    kinds: dict[tuple[str, tuple[int, ...]], tuple[Dtype, tuple[int, ...], int]] = {}
     placed = []
-    for name, entry in pairs:
-        if type(entry) is not tuple:
+    new, kind = tuple.__new__, StoredTensor
+    for name, entry in entries.items():
+        if type(entry) is not dict or tuple(entry) != _ENTRY_KEYS:
             return None
-        if name == "__metadata__":
-            metadata = _metadata(dict(entry), file)
-            if len(metadata) < len(entry):
-                return None
-            continue
-        if len(entry) != len(_ENTRY_KEYS):
+        word, shape, offsets = entry.values()
+        if type(word) is not str or type(shape) is not list or type(offsets) is not list:
             return None
-        (first, word), (second, shape), (third, offsets) = entry
-        if (first, second, third) != _ENTRY_KEYS or type(word) is not str or type(shape) is not list:
+        if len(offsets) != 2:
             return None
-        if type(offsets) is not list or len(offsets) != 2:
-            return None
-        key = word, str(shape)
-        if key not in kinds:
-            # The first of its kind is looked at closely.
-            one = _entry(name, dict(entry), data_start, file)
-            kinds[key] = one.dtype, one.shape, one.nbytes
-        dtype, dims, nbytes = kinds[key]
         begin, end = offsets
-        if type(begin) is not int or type(end) is not int or end - begin != nbytes:
+        if type(begin) is not int or type(end) is not int:
             return None
-        placed.append(StoredTensor(name, dtype, dims, file, data_start + begin))
+        key = word, tuple(shape)
+        try:
+            dtype, dims, nbytes = kinds[key]
+        except (KeyError, TypeError):
+            # The first of its kind is looked at closely.
+            one = _entry(name, entry, data_start, file)
+            dtype, dims, nbytes = kinds[key] = one.dtype, one.shape, one.nbytes
+        if end - begin != nbytes:
+            return None
+        placed.append(new(kind, (name, dtype, dims, file, data_start + begin, None, None)))
     return placed, metadata
 
 
