@@ -27,8 +27,8 @@ from porter.tokenizers.tokenizer_values import TokenizerPlan
 # What transformers wrote for years and the Hub recommends: files that resume and cache well.
 DEFAULT_SHARD = "5GB"
 
-# The first component of a name that is a number.
-_LAYER = re.compile(r"(?<=\.)[0-9]+(?=\.)")
+# In each line, the first component of a name between dots that is a number, if there is one.
+_LAYERS = re.compile(r"^(?:[^\n]*?\.([0-9]+)(?=\.))?.*$", re.MULTILINE)
 
 Tensors = Mapping[str, tuple[Dtype, tuple[int, ...]]]
 
@@ -155,9 +155,8 @@ def _in_reading_order(tensors: Tensors) -> list[tuple[str, tuple[Dtype, tuple[in
     """
     keys: list[tuple[int, int, int, str]] = []
     part = 0
-    for at, name in enumerate(tensors):
-        layer = _LAYER.search(name)
+    for at, (name, layer) in enumerate(zip(tensors, _LAYERS.findall("\n".join(tensors)), strict=False)):
         if layer:
             part = 2
-        keys.append((1, int(layer[0]), at, name) if layer else (part, 0, at, name))
+        keys.append((1, int(layer), at, name) if layer else (part, 0, at, name))
     return [(name, tensors[name]) for *_, name in sorted(keys)]

@@ -445,16 +445,15 @@ def _wrappers(names: Iterable[str]) -> Iterator[str]:
 
 
 def _matched(checkpoint: Checkpoint, matcher: NameMatcher) -> dict[str, str]:
-    names: dict[str, str] = {}
+    names = dict(matcher.all_spelled(list(checkpoint.tensors)))
     taken: dict[str, str] = {}
-    for name, spelled in matcher.all_spelled(list(checkpoint.tensors)):
+    for name, spelled in names.items() if len(set(names.values())) < len(names) else ():
         if spelled in taken:
             raise MalformedError(
                 f"two tensors of {checkpoint.label} are sources for one target",
                 cause=f"{taken[spelled]!r} and {name!r} both stand for {spelled!r}",
             )
         taken[spelled] = name
-        names[name] = spelled
     return names
 
 
