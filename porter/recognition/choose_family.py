@@ -29,6 +29,8 @@ def choose_family(
     reasons: dict[str, PorterError] = {}
     said = hyperparameters.get("hf_model_type")
     for family in in_order(families, said):
+        if family.refusal(source.name) is not None:
+            continue
         reason = obstacle(family, source, hyperparameters)
         if reason is None:
             return family

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -37,12 +37,14 @@ def mappings_root() -> Path:
 class Family:
     """One architecture: its canonical tensors, and every dialect that has a table.
 
-    `missing` says why a checkpoint is of no family that Hugging Face has.
+    `missing` says why a checkpoint is of no family that Hugging Face has, `no_dialect` why a framework has no
+    dialect of the family (`litgpt` stands for `litgpt-legacy` as well).
     """
 
     canonical: Canonical
     dialects: dict[str, Dialect]
     missing: str | None = None
+    no_dialect: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -52,12 +54,16 @@ class Family:
         if name not in self.dialects:
             raise UnsupportedError(
                 f"there is no table for {self.name} in the dialect {name!r}",
-                cause=self.missing,
+                cause=self.refusal(name) or self.missing,
                 hint=f"there are: {', '.join(sorted(self.dialects))}; add your own with --map FILE.toml"
                 if self.dialects
                 else "mend the table; `porter mappings check FILE.toml` says what is wrong with it",
             )
         return self.dialects[name]
+
+    def refusal(self, dialect: str) -> str | None:
+        """Why there cannot be a dialect of that name, where the family's table says so."""
+        return self.no_dialect.get(dialect.partition("-")[0])
 
 
 def family_names() -> list[str]:
@@ -107,7 +113,10 @@ def _load(folder: Path, roots: tuple[Path, ...], base: Family | None = None) -> 
             dialects[dialect.name] = dialect
     if "hf" in dialects and base is None:
         canonical = replace(canonical, example={**canonical.example, **dialects["hf"].example})
-    return Family(canonical, dialects)
+    family = Family(canonical, dialects, no_dialect=dialects["hf"].no_dialect if "hf" in dialects else {})
+    # What the family's own folder or a user has a table for is there all the same.
+    kept = {n: d for n, d in dialects.items() if not d.shared or family.refusal(n) is None}
+    return replace(family, dialects=kept)
 
 
 def load_families(extra: Iterable[Path] = ()) -> dict[str, Family]:
@@ -125,7 +134,8 @@ def load_families(extra: Iterable[Path] = ()) -> dict[str, Family]:
         else:
             dialect = load_user_table(path)
             family = families[dialect.family]
-            families[dialect.family] = Family(family.canonical, {**family.dialects, dialect.name: dialect})
+            added = {**family.dialects, dialect.name: dialect}
+            families[dialect.family] = replace(family, dialects=added)
     return {**families, DECODER: decoder()}
 
 

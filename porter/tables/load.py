@@ -65,6 +65,7 @@ _DIALECT_KEYS = {
     "axes",
     "shared",
     "after",
+    "no_dialect",
     "example",
 }
 _TENSOR_KEYS = {"axes", "when", "tied"}
@@ -163,6 +164,7 @@ def load_dialect(
         beyond=tuple(text for source in chain for text in texts_of(source, "beyond")),
         shared=bool(own.data.get("shared", False)),
         after=tuple(texts_of(own, "after")),
+        no_dialect=_reasons(chain),
         known=known or {},
         example=_example(chain),
         axes={name: expression_at(str(size), where) for name, (size, where) in merge(chain, "axes").items()},
@@ -211,6 +213,18 @@ def _hyperparameter(name: str, value: Any, where: Where) -> Hyperparameter:
 def _example(chain: list[TableSource]) -> dict[str, Any]:
     """TOML has no null: an inherited value is taken back by `{ absent = true }`."""
     return {name: value for name, (value, _) in merge(chain, "example").items() if value != {"absent": True}}
+
+
+def _reasons(chain: list[TableSource]) -> dict[str, str]:
+    """`[no_dialect]`: frameworks and why the family is in none of their dialects; `false` takes one back."""
+    reasons: dict[str, str] = {}
+    for name, (value, where) in merge(chain, "no_dialect").items():
+        if value is False:
+            continue
+        if not isinstance(value, str) or not value.strip():
+            raise TableError(where, f"{name}: the reason must be a text", hint=f'{name} = "<why not>"')
+        reasons[name] = value
+    return reasons
 
 
 def _version(source: TableSource) -> int:

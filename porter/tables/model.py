@@ -274,6 +274,7 @@ class Dialect:
 
     A `shared` one is a dialect of every family with these canonical tensors. Where several families could
     express a checkpoint, those that a table names under `after` come before it. `example` gives sizes.
+    `no_dialect` says of frameworks that have no model of this family why the family is not in their dialects.
     `known` are hyperparameters that all models of the family share, whatever this dialect could say.
     `axes` are sizes of axes that only blocks of zeros run over: what this dialect stores behind a weight.
     """
@@ -292,6 +293,7 @@ class Dialect:
     beyond: tuple[str, ...] = ()
     shared: bool = False
     after: tuple[str, ...] = ()
+    no_dialect: Mapping[str, str] = field(default_factory=dict)
     known: Mapping[str, Any] = field(default_factory=dict)
     example: Mapping[str, Any] = field(default_factory=dict)
     axes: Mapping[str, Expression] = field(default_factory=dict)

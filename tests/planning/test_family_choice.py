@@ -109,6 +109,25 @@ def test_a_family_of_ones_own_is_a_folder(tmp_path, monkeypatch):
     assert "mine" not in FAMILIES
 
 
+def test_a_family_that_a_framework_has_no_model_for_says_why(tmp_path):
+    reason = "LitGPT scales no embedding by two"
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "hf.toml").write_text(MINE + f'\n[no_dialect]\nlitgpt = "{reason}"\n')
+    families = load_families([tmp_path])
+    assert set(families["mine"].dialects) == {"hf"}
+    for dialect in ("litgpt", "litgpt-legacy"):
+        with pytest.raises(UnsupportedError, match=dialect) as caught:
+            families["mine"].dialect(dialect)
+        assert caught.value.cause == reason
+    with pytest.raises(UnsupportedError) as caught:
+        families["mine"].dialect("keras")
+    assert caught.value.cause is None
+    # Nor is what LitGPT holds ever called that.
+    assert choose_family(families, LITGPT, values("llama", scale_embeddings=True)).name != "mine"
+    (tmp_path / "mine" / "hf.toml").write_text(MINE + "\n[no_dialect]\nlitgpt = true\n")
+    assert "the reason must be a text" in str(load_families([tmp_path])["mine"].missing)
+
+
 def test_a_broken_family_of_ones_own_stops_no_other(tmp_path):
     for name, text in (("mine", MINE), ("broken", MINE.replace("scale_embeddings", "scale_embedings"))):
         (tmp_path / name).mkdir()
