@@ -285,9 +285,11 @@ def _without_quantization(
     """
     if found.words.config.file != "config.json" or found.raw.get(_QUANTIZATION) is None:
         return found, ()
-    for name in names:
-        dtype = checkpoint.tensors[name].dtype
-        if dtype.name not in _PLAIN:
+    matcher = NameMatcher(found.dialect, found.wrapper)
+    for name, tensor in checkpoint.tensors.items():
+        # Blocks and scales have names of their own; a buffer may be of any dtype.
+        dtype = tensor.dtype
+        if dtype.name not in _PLAIN and not (name not in names and matcher.ignored(name)):
             method = found.raw[_QUANTIZATION]
             method = method.get("quant_method", method) if isinstance(method, Mapping) else method
             raise UnsupportedError(

@@ -28,7 +28,7 @@ def hyperparameters(draw, configs, family):
     # A quarter of it is rotated in GPT-NeoX; an odd number of dims is rotated differently by each framework.
     partly = ("gpt_neox", "phi", "phi3", "stablelm")
     head_dim = (8 if family in partly else 2) * draw(st.integers(1, 9))
-    merged = family in ("gpt_neox", "phi", "phi3", "falcon", "stablelm")  # head_dim is d_model / n_head
+    merged = family in ("gpt_neox", "gpt2", "phi", "phi3", "falcon", "stablelm", "olmoe")  # d_model / n_head
     example = configs.example(family)
     latent = example["attention_kind"] == "latent"
     alone = latent or family in ("gpt_neox", "gpt2")
@@ -83,7 +83,9 @@ def hyperparameters(draw, configs, family):
         changes["final_softcap"] = draw(st.sampled_from([None, 30.0, 20.0]))
     if family in partly:
         changes["rotary_percentage"] = draw(st.sampled_from([0.25, 0.5, 0.75]))
-    if family == "mixtral":
+    if example["learned_positions"]:
+        del changes["rope_theta"]
+    if family in ("mixtral", "olmoe", "gpt_oss"):
         changes["d_expert"] = changes["d_ff"]
     if family == "gpt_neox":
         changes["parallel_residual"] = draw(st.booleans())
