@@ -26,7 +26,7 @@ def hyperparameters(draw, configs, family):
     n_layer = draw(st.integers(1, 7))
     n_kv_head = draw(st.integers(1, 4))
     # A quarter of it is rotated in GPT-NeoX; an odd number of dims is rotated differently by each framework.
-    partly = ("gpt_neox", "phi", "phi3", "stablelm")
+    partly = ("gpt_neox", "phi", "phi3", "stablelm", "glm", "glm4")
     head_dim = (8 if family in partly else 2) * draw(st.integers(1, 9))
     merged = family in ("gpt_neox", "gpt2", "phi", "phi3", "falcon", "stablelm", "olmoe")  # d_model / n_head
     example = configs.example(family)
