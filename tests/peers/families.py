@@ -232,11 +232,7 @@ CASES_WITHOUT_LITGPT = [
     (family, name) for family, (_, variants, _) in WITHOUT_LITGPT.items() for name in ("", *variants)
 ]
 # What porter's own model does not compute.
-BEYOND_PORTERS_MODEL = {
-    "deepseek_v3": "latent_attention",
-    "glm4": "rope_interleave",
-    "glm": "rope_interleave",
-}
+BEYOND_PORTERS_MODEL = {"deepseek_v3": "latent_attention"}
 
 
 def config_of(family: str, variant: str) -> Config:
