@@ -253,6 +253,32 @@ def test_of_its_routing_litgpts_plan_says_what_differs(tmp_path):
 
 
 @pytest.mark.peer
+@pytest.mark.parametrize(("correction", "same"), [(0.3, True), (-2.0, False)])
+def test_the_routings_differ_where_corrections_are_negative(correction, same, tmp_path):
+    """What is said above is so: the weights are equal, and the experts that are chosen are not."""
+    from litgpt.config import Config
+    from litgpt.model import GPT
+
+    model = deepseek(tmp_path / "hf")
+    order = torch.randperm(15, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                buffer.copy_(correction * torch.linspace(0.5, 1.0, 15)[order])
+        for weight in model.parameters():
+            weight.div_(weight.shape[-1] ** 0.5)
+    model.save_pretrained(tmp_path / "hf")
+    porter.convert(tmp_path / "hf", tmp_path / "litgpt", to="litgpt")
+    other = GPT(Config.from_file(tmp_path / "litgpt" / "model_config.yaml"))
+    other.load_state_dict(load_file(tmp_path / "litgpt" / "lit_model.safetensors"), strict=True)
+    prompt = torch.arange(200)[None]
+    with torch.inference_mode():
+        wanted, found = model(prompt).logits, other.eval()(prompt)
+    apart = float((found - wanted).abs().max() / wanted.abs().max())
+    assert apart <= 2e-6 if same else apart > 1e-2, apart
+
+
+@pytest.mark.peer
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
