@@ -15,7 +15,7 @@ from typing import Any
 from porter.config.raw import get, raw_config
 from porter.config.read import ConfigReader, Shapes
 from porter.containers.checkpoint import Checkpoint
-from porter.containers.storage_kinds import lone_adapter
+from porter.containers.storage_kinds import lone_adapter, whole_numbers
 from porter.errors import MalformedError, UnsupportedError, UsageError
 from porter.recognition.choose_family import choose_family
 from porter.recognition.infer import infer, missing_rules
@@ -239,6 +239,9 @@ def _inside(raw: Mapping[str, Any], words: Dialect) -> Mapping[str, Any]:
             inner[name] = raw[name]
         elif left_out == "ignore":
             inner.pop(name, None)
+            if name in raw:
+                # Null is no default: transformers' model goes by it as it does by false.
+                inner[name] = False
     return inner
 
 
@@ -304,15 +307,18 @@ def _without_quantization(
     """
     if found.words.config.file != "config.json" or found.raw.get(_QUANTIZATION) is None:
         return found, ()
-    for name in names:
-        dtype = checkpoint.tensors[name].dtype
-        if dtype.name not in _PLAIN:
+    matcher = NameMatcher(found.dialect, found.wrapper)
+    for name, tensor in checkpoint.tensors.items():
+        # Blocks and scales have names of their own; a buffer may be of any dtype.
+        dtype = tensor.dtype
+        if dtype.name not in _PLAIN and not (name not in names and matcher.ignored(name)):
             method = found.raw[_QUANTIZATION]
             method = method.get("quant_method", method) if isinstance(method, Mapping) else method
+            kind = whole_numbers(checkpoint.tensors)
             raise UnsupportedError(
-                f"{found.file}: {_QUANTIZATION} says {method!r}, and {name} is stored as {dtype.name}",
-                cause="quantised weights of transformers are not read",
-                hint="dequantise the model with transformers and save it again",
+                f"these weights are {kind.what}",
+                cause=f"{found.file}: {_QUANTIZATION} says {method!r}, and {name} is stored as {dtype.name}",
+                hint=kind.hint,
             )
     raw = {key: value for key, value in found.raw.items() if key != _QUANTIZATION}
     note = f"{found.file}: {_QUANTIZATION} is left out: every weight is stored as a plain float"

@@ -41,14 +41,16 @@ def infer(dialect: Dialect, canonical: Canonical, shapes: Shapes) -> Inferred:
     sizes: dict[str, int] = {}
     equations: list[tuple[Dim, int]] = []
     done: set[Pattern] = set()
+    found: set[str] = set()
     for rule, values, shape in _known(dialect, shapes):
         for name, value in values.items():
             sizes[name] = max(sizes.get(name, 0), value + 1)
         if rule.theirs not in done and len(shape) == len(rule.layout.dims):
             done.add(rule.theirs)
+            found.update(rule.weights)
             equations.extend(zip(rule.layout.dims, shape, strict=True))
     _solve(equations, sizes)
-    return _told(dialect, canonical, sizes)
+    return _told(dialect, canonical, sizes, found)
 
 
 def missing_rules(dialect: Dialect, canonical: Canonical, shapes: Shapes) -> int:
@@ -151,7 +153,7 @@ def _plus(left: _Linear | None, right: _Linear | None) -> _Linear | None:
     )
 
 
-def _told(dialect: Dialect, canonical: Canonical, sizes: Mapping[str, int]) -> Inferred:
+def _told(dialect: Dialect, canonical: Canonical, sizes: Mapping[str, int], stored: set[str]) -> Inferred:
     read: dict[str, Expression] = {**sizes_read(canonical), **canonical.index}
     found: dict[str, int] = {}
     for axis, size in sizes.items():
@@ -163,7 +165,11 @@ def _told(dialect: Dialect, canonical: Canonical, sizes: Mapping[str, int]) -> I
             found[name] = inverse.evaluate({**found, **sizes}.__getitem__)
         except PorterError:
             continue
-    there = [t for t in canonical.tensors.values() if must_hold(t.when, dialect, canonical)]
+    there = [
+        tensor
+        for name, tensor in canonical.tensors.items()
+        if name in stored or must_hold(tensor.when, dialect, canonical)
+    ]
     axes = {axis for tensor in there for axis in (*tensor.axes, *tensor.pattern.variables)}
     names = {name for axis in axes if axis in read for name in read[axis].names}
     wanted = [name for name in canonical.hyperparameters if name in names]

@@ -280,9 +280,10 @@ def _bind_rule(rule: Rule, canonical: Canonical, sizes: Sizes) -> Iterator[Bound
     if not points:
         return
     if not _varies(rule, canonical, sizes, axes):
-        alike = {tuple(sizes.sizes(axes, at := _held(rule, points[0])).values()): points}
-        if not _exists(rule, canonical, sizes, at):
+        # First whether it is there: what is not may have axes without a size.
+        if not _exists(rule, canonical, sizes, at := _held(rule, points[0])):
             return
+        alike = {tuple(sizes.sizes(axes, at).values()): points}
     else:
         apart: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
         for point in points:
@@ -329,7 +330,8 @@ def _varies(rule: Rule, canonical: Canonical, sizes: Sizes, axes: Sequence[str])
     conditions = [rule.when, *(canonical.tensors[name].when for name in rule.weights)]
     held = set(rule.theirs.variables)
     return any(axis in sizes.varying for axis in axes) or any(
-        condition is not None and condition.names & held for condition in conditions
+        condition is not None and condition.names & held and condition.decide(sizes.hyperparameters) is None
+        for condition in conditions
     )
 
 

@@ -64,7 +64,7 @@ class Family:
 
     def refusal(self, dialect: str) -> str | None:
         """Why there cannot be a dialect of that name, where the family's table says so."""
-        return self.no_dialect.get(dialect.partition("-")[0])
+        return self.no_dialect.get(dialect, self.no_dialect.get(dialect.partition("-")[0]))
 
 
 def family_names() -> list[str]:

@@ -212,7 +212,10 @@ def _hyperparameter(name: str, value: Any, where: Where) -> Hyperparameter:
 
 def _example(chain: list[TableSource]) -> dict[str, Any]:
     """TOML has no null: an inherited value is taken back by `{ absent = true }`."""
-    return {name: value for name, (value, _) in merge(chain, "example").items() if value != {"absent": True}}
+    return {
+        name: None if value == {"absent": True} else value
+        for name, (value, _) in merge(chain, "example").items()
+    }
 
 
 def _reasons(chain: list[TableSource]) -> dict[str, str]:

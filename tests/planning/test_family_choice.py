@@ -17,7 +17,7 @@ from porter.verification.drift import example_hyperparameters
 
 FAMILIES = load_families()
 LITGPT = FAMILIES["decoder"].dialect("litgpt")
-NAMED = [name for name in FAMILIES if name != "decoder"]
+NAMED = [name for name, f in FAMILIES.items() if name != "decoder" and f.refusal("litgpt") is None]
 
 
 def values(name, **changes):
