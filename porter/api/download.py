@@ -27,7 +27,7 @@ from porter.planning.arguments import as_list
 from porter.sources.hub import repository as hub
 from porter.sources.hub.hub_errors import offline_error, translated
 from porter.sources.hub.hub_fetch import Place, fetch
-from porter.sources.hub.listing import RepoFile, select
+from porter.sources.hub.listing import RepoFile, other_weights, select
 from porter.sources.names import HubReference
 
 
@@ -80,13 +80,14 @@ def download(
     listing = hub.list_files(ref, token)
     place = Place(listing, directory)
     chosen = select(listing.files, include, exclude, keras=keras)
+    left = other_weights(listing.files, chosen) if not include else ()
     absent = [file for file in chosen if not place.present(file)]
     _refuse_foreign(place, absent)
     missing = [file for file in absent if not place.at_hand(file)]
     if missing and listing.gated:
         hub.check_access(listing, ref, missing[0].name, token)
     if dry_run:
-        return _result(ref, place, chosen, missing, dry_run=True)
+        return _result(ref, place, chosen, missing, left, dry_run=True)
     check_disk(place.root, sum(file.size for file in (missing if directory is None else absent)))
     unproved = [file for file in chosen if file in absent or place.mark(file).is_file()]
     # One after the other: the client splits large files among connections itself, and an interrupt in the
@@ -96,7 +97,7 @@ def download(
     if directory is None:
         with translated(ref, token):
             hub.remember_revision(ref, listing.commit)
-    return _result(ref, place, chosen, missing, dry_run=False)
+    return _result(ref, place, chosen, missing, left, dry_run=False)
 
 
 def _offline(
@@ -122,7 +123,7 @@ def _offline(
             with translated(ref):
                 for file in absent:
                     copy_file(snapshot / file.name, place.path(file))
-    return _result(ref, place, chosen, [], dry_run=dry_run)
+    return _result(ref, place, chosen, [], (), dry_run=dry_run)
 
 
 def _refuse_foreign(place: Place, absent: Sequence[RepoFile]) -> None:
@@ -136,7 +137,13 @@ def _refuse_foreign(place: Place, absent: Sequence[RepoFile]) -> None:
 
 
 def _result(
-    ref: HubReference, place: Place, chosen: Sequence[RepoFile], missing: Sequence[RepoFile], *, dry_run: bool
+    ref: HubReference,
+    place: Place,
+    chosen: Sequence[RepoFile],
+    missing: Sequence[RepoFile],
+    left: tuple[str, ...],
+    *,
+    dry_run: bool,
 ) -> Download:
     fresh = TO_DOWNLOAD if dry_run else DOWNLOADED
     to_fetch = sum(file.size for file in missing)
@@ -153,4 +160,5 @@ def _result(
         bytes_to_fetch=to_fetch,
         bytes_fetched=0 if dry_run else to_fetch,
         dry_run=dry_run,
+        left=left,
     )

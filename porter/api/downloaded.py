@@ -28,7 +28,8 @@ class DownloadedFile:
 class Download:
     """What a download did, or with `dry_run` would do. Sizes are in bytes; `path` is the files' directory.
 
-    `revision` is what was asked for, `commit` what it stood for. `bytes_fetched` is 0 in a dry run.
+    `revision` is what was asked for, `commit` what it stood for. `bytes_fetched` is 0 in a dry run. `left`
+    are other weight files of the repository, where no pattern said what is wanted.
     """
 
     repo: str
@@ -40,6 +41,7 @@ class Download:
     bytes_to_fetch: int
     bytes_fetched: int
     dry_run: bool
+    left: tuple[str, ...] = ()
 
 
 def check_disk(root: Path, needed: int) -> None:

@@ -18,6 +18,7 @@ from porter.containers.torch import torch_zip
 from porter.dtypes import Dtype, dominant, dtype_word
 from porter.errors import UnsupportedError
 from porter.planning.plan import SideFile
+from porter.planning.summary import keeps_config
 from porter.recognition.identify import Identity
 from porter.tables.model import Dialect
 from porter.tokenizers.choose import model_alone, tokenizer_files
@@ -87,7 +88,7 @@ def side_files(
         hyperparameters,
         shapes=shapes,
         weights_dtype=dtype_word(most) if most else None,
-        kept=identity.raw if target.name == identity.dialect.name and identity.words is None else {},
+        kept=identity.raw if keeps_config(identity, target) else {},
     )
     sides = []
     if target.config.file is not None:
