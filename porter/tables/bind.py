@@ -117,7 +117,7 @@ class Sizes:
         while further := {name for name, size in own.items() if name not in found and size.names & reads}:
             found |= further
             reads |= further
-        return frozenset(found)
+        return frozenset(found | {axis for axis, finer in self.canonical.refine.items() if found & {*finer}})
 
     @cached_property
     def _constant(self) -> dict[str, int]:

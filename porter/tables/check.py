@@ -94,7 +94,7 @@ def _check_circles(canonical: Canonical, where: Where) -> None:
 
 def check_dialect(dialect: Dialect, canonical: Canonical) -> None:
     """Check an expanded dialect table against its canonical table."""
-    known = {*canonical.hyperparameters, *canonical.index, *canonical.axes}
+    known = {*canonical.hyperparameters, *canonical.index, *canonical.axes, *canonical.refine}
     for name, size in dialect.axes.items():
         if name in known:
             raise TableError(
