@@ -17,7 +17,8 @@ from porter.containers.orbax import orbax_tree
 from porter.containers.storage_kinds import find_kind, whole_numbers
 from porter.dtypes import SCALED_I8
 from porter.errors import MalformedError, UnsupportedError
-from porter.recognition.identify import Identity, NameMatcher
+from porter.recognition.identify import Identity
+from porter.recognition.stored_names import NameMatcher
 from porter.tables.bind import Block, BoundRule
 
 # A broken checkpoint may miss thousands of tensors; a person reads the first few.

@@ -117,7 +117,7 @@ class Sizes:
         while further := {name for name, size in own.items() if name not in found and size.names & reads}:
             found |= further
             reads |= further
-        return frozenset(found)
+        return frozenset(found | {axis for axis, finer in self.canonical.refine.items() if found & {*finer}})
 
     @cached_property
     def _constant(self) -> dict[str, int]:
@@ -125,11 +125,30 @@ class Sizes:
 
     def size(self, axis: str, at: Mapping[str, int]) -> int:
         """The size of an axis, with index variables at the given values. Raises PorterError."""
+        if axis in self.canonical.refine:
+            return self._refined(axis, at)
         if axis in self.varying:
             return self._evaluate(axis, at)
         if axis not in self._constant:
             self._constant[axis] = self._evaluate(axis, {})
         return self._constant[axis]
+
+    def _refined(self, axis: str, at: Mapping[str, int]) -> int:
+        """The size of an axis that has finer ones. Where it has a size of its own, it is that and no other;
+        what its finer ones make is checked where a layout names them."""
+        if axis in self._expressions:
+            return self._evaluate(axis, at)
+        return math.prod(self.finer(axis, at).values())
+
+    def finer(self, axis: str, at: Mapping[str, int]) -> dict[str, int]:
+        """The sizes of the axes that one is refined into. Raises MalformedError if they do not make it up."""
+        found = {name: self.size(name, at) for name in self.canonical.refine[axis]}
+        if axis in self._expressions and math.prod(found.values()) != (whole := self.size(axis, at)):
+            raise MalformedError(
+                f"the axis {axis} of size {whole} is not made up of {' and '.join(found)}",
+                cause=", ".join(f"{name} = {size}" for name, size in found.items()),
+            )
+        return found
 
     def sizes(self, axes: Sequence[str], at: Mapping[str, int]) -> dict[str, int]:
         """Sizes of several axes; an axis whose size varies along a stacked one is ragged: an error."""

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from porter.errors import MalformedError, UnsupportedError, UsageError
-from porter.recognition.identify import NameMatcher
+from porter.recognition.stored_names import NameMatcher
 from porter.tables import TableError, family_names, load_families, load_user_table, mappings_root
 from porter.tables.bind import Sizes, bind_dialect
 
