@@ -20,7 +20,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from porter.api.convert import Conversion, convert, plan
     from porter.api.doctor import Health, doctor
-    from porter.api.download import Download, download
+    from porter.api.download import download
+    from porter.api.downloaded import Download
     from porter.api.inspect import inspect
     from porter.api.state_dict import load_state_dict
     from porter.errors import PorterError
@@ -53,7 +54,7 @@ _HOMES = {
     "Conversion": "porter.api.convert",
     "convert": "porter.api.convert",
     "plan": "porter.api.convert",
-    "Download": "porter.api.download",
+    "Download": "porter.api.downloaded",
     "download": "porter.api.download",
     "Health": "porter.api.doctor",
     "doctor": "porter.api.doctor",

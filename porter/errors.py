@@ -52,6 +52,10 @@ class UnsupportedError(PorterError):
     exit_code = 5
 
 
+class ModelLacksError(UnsupportedError):
+    """A config that is right, and that porter's own model does not implement."""
+
+
 class MalformedError(PorterError):
     """The input breaks its own format, is incomplete, or is unsafe to read."""
 

@@ -91,6 +91,11 @@ class Hub:
         options = {key: str(v) if isinstance(v, Path) else v for key, v in options.items()}
         return self.python(_RUNNER, json.dumps({"source": source, **options}), env=env)
 
+    def porter(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The command itself."""
+        command = [sys.executable, "-m", "porter", *arguments]
+        return subprocess.run(command, env=dict(self.env), capture_output=True, text=True, timeout=120)
+
     @property
     def cache(self) -> Path:
         return self.home / "hub"

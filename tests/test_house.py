@@ -72,6 +72,40 @@ def test_a_step_backwards_is_seen():
     assert against_the_order(path, ast.parse("from porter.errors import PorterError")) == []
 
 
+def modules_read(tree):
+    """The modules and names of porter that a module imports, anywhere in it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "porter":
+            yield from (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def circles(imports):
+    """The modules that import themselves through others, of `imports` by module."""
+    left = dict(imports)
+    while free := {name for name, wanted in left.items() if not wanted & left.keys() - {name}}:
+        left = {name: wanted for name, wanted in left.items() if name not in free}
+    return sorted(left)
+
+
+def test_no_modules_import_each_other():
+    paths = [path for path in ROOT.rglob("*.py") if path.name != "__init__.py"]
+    names = {".".join(("porter", *path.relative_to(ROOT).with_suffix("").parts)): path for path in paths}
+    imports = {
+        name: {other for other in modules_read(ast.parse(path.read_text("utf-8"))) if other in names}
+        for name, path in names.items()
+    }
+    assert sum(map(len, imports.values())) > 400
+    assert circles(imports) == []
+
+
+def test_a_circle_is_seen():
+    """Negative control."""
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}, "e": set()}) == ["a", "b", "c", "d"]
+    assert circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
 def weights():
     """A Llama of one layer in Hugging Face's names: two heads of 4 over one kv head, every size different."""
     shapes = {

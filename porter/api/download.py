@@ -9,51 +9,26 @@ be overwritten. Files that have arrived and been proved are kept when a later on
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from porter.errors import PorterError, UsageError
+from porter.api.download_kaggle import download_kaggle, kaggle_source
+from porter.api.downloaded import (
+    CACHED,
+    DOWNLOADED,
+    TO_DOWNLOAD,
+    Download,
+    DownloadedFile,
+    check_disk,
+    copy_file,
+)
+from porter.errors import UsageError
 from porter.planning.arguments import as_list
 from porter.sources.hub import repository as hub
 from porter.sources.hub.hub_errors import offline_error, translated
 from porter.sources.hub.hub_fetch import Place, fetch
-from porter.sources.hub.listing import RepoFile, select
+from porter.sources.hub.listing import RepoFile, other_weights, select
 from porter.sources.names import HubReference
-
-CACHED, DOWNLOADED, TO_DOWNLOAD = "cached", "downloaded", "to download"
-
-# Bytes that stay free: a disk that is full to the last block makes other programs fail.
-DISK_MARGIN = 128 << 20
-
-
-@dataclass(frozen=True)
-class DownloadedFile:
-    """One file: `size` in bytes; `status` is cached, downloaded or to download; `sha256` of large files."""
-
-    name: str
-    size: int
-    status: str
-    sha256: str | None
-
-
-@dataclass(frozen=True)
-class Download:
-    """What a download did, or with `dry_run` would do. Sizes are in bytes; `path` is the files' directory.
-
-    `revision` is what was asked for, `commit` what it stood for. `bytes_fetched` is 0 in a dry run.
-    """
-
-    repo: str
-    revision: str
-    commit: str
-    path: str
-    files: tuple[DownloadedFile, ...]
-    bytes_total: int
-    bytes_to_fetch: int
-    bytes_fetched: int
-    dry_run: bool
 
 
 def download(
@@ -87,20 +62,17 @@ def download(
     directory = Path(to).expanduser() if to is not None else None
     if directory is not None and directory.exists() and not directory.is_dir():
         raise UsageError(f"{directory} is a file", hint="-o names the directory to download into")
-    if isinstance(source, str):
-        from porter.api.download_kaggle import download_kaggle, kaggle_source
-
-        if (there := kaggle_source(source, source_dialect)) is not None:
-            return download_kaggle(
-                there,
-                source,
-                revision=revision,
-                patterns=(*include, *exclude),
-                to=directory,
-                dry_run=dry_run,
-                offline=offline,
-                bars=bars,
-            )
+    if isinstance(source, str) and (there := kaggle_source(source, source_dialect)) is not None:
+        return download_kaggle(
+            there,
+            source,
+            revision=revision,
+            patterns=(*include, *exclude),
+            to=directory,
+            dry_run=dry_run,
+            offline=offline,
+            bars=bars,
+        )
     keras = source_dialect == "keras"
     ref = hub.reference(source, revision)
     if offline or hub.is_offline():
@@ -108,13 +80,14 @@ def download(
     listing = hub.list_files(ref, token)
     place = Place(listing, directory)
     chosen = select(listing.files, include, exclude, keras=keras)
+    left = other_weights(listing.files, chosen) if not include else ()
     absent = [file for file in chosen if not place.present(file)]
     _refuse_foreign(place, absent)
     missing = [file for file in absent if not place.at_hand(file)]
     if missing and listing.gated:
         hub.check_access(listing, ref, missing[0].name, token)
     if dry_run:
-        return _result(ref, place, chosen, missing, dry_run=True)
+        return _result(ref, place, chosen, missing, left, dry_run=True)
     check_disk(place.root, sum(file.size for file in (missing if directory is None else absent)))
     unproved = [file for file in chosen if file in absent or place.mark(file).is_file()]
     # One after the other: the client splits large files among connections itself, and an interrupt in the
@@ -124,7 +97,7 @@ def download(
     if directory is None:
         with translated(ref, token):
             hub.remember_revision(ref, listing.commit)
-    return _result(ref, place, chosen, missing, dry_run=False)
+    return _result(ref, place, chosen, missing, left, dry_run=False)
 
 
 def _offline(
@@ -150,18 +123,7 @@ def _offline(
             with translated(ref):
                 for file in absent:
                     copy_file(snapshot / file.name, place.path(file))
-    return _result(ref, place, chosen, [], dry_run=dry_run)
-
-
-def copy_file(source: Path, target: Path) -> None:
-    """Copy a file so that the target's name never holds a part of it."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staged = target.with_name(f".{target.name}.porter-part")
-    try:
-        shutil.copyfile(source, staged)
-        staged.replace(target)
-    finally:
-        staged.unlink(missing_ok=True)
+    return _result(ref, place, chosen, [], (), dry_run=dry_run)
 
 
 def _refuse_foreign(place: Place, absent: Sequence[RepoFile]) -> None:
@@ -174,20 +136,14 @@ def _refuse_foreign(place: Place, absent: Sequence[RepoFile]) -> None:
             )
 
 
-def check_disk(root: Path, needed: int) -> None:
-    """Raise PorterError unless `needed` bytes and the margin are free where `root` is, or will be."""
-    existing = next(path for path in (root, *root.absolute().parents) if path.exists())
-    free = shutil.disk_usage(existing).free
-    if needed and free < needed + DISK_MARGIN:
-        raise PorterError(
-            f"not enough space on the disk of {existing}",
-            cause=f"needed: {_size(needed)}, and {_size(DISK_MARGIN)} to stay free; free: {_size(free)}",
-            hint="free some space, or choose another disk with -o or HF_HOME",
-        )
-
-
 def _result(
-    ref: HubReference, place: Place, chosen: Sequence[RepoFile], missing: Sequence[RepoFile], *, dry_run: bool
+    ref: HubReference,
+    place: Place,
+    chosen: Sequence[RepoFile],
+    missing: Sequence[RepoFile],
+    left: tuple[str, ...],
+    *,
+    dry_run: bool,
 ) -> Download:
     fresh = TO_DOWNLOAD if dry_run else DOWNLOADED
     to_fetch = sum(file.size for file in missing)
@@ -204,8 +160,5 @@ def _result(
         bytes_to_fetch=to_fetch,
         bytes_fetched=0 if dry_run else to_fetch,
         dry_run=dry_run,
+        left=left,
     )
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 10**7 else f"{count / 1e6:.2f} MB"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from porter.api.download import (
+from porter.api.downloaded import (
     CACHED,
     DOWNLOADED,
     Download,

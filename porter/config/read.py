@@ -252,7 +252,13 @@ class ConfigReader:
 
 
 def normalised(values: dict[str, Any], canonical: Canonical) -> dict[str, Any]:
-    """Hyperparameters in the one spelling that the canonical table gives where several have one meaning."""
+    """Hyperparameters in the one spelling that the canonical table gives where several have one meaning.
+
+    Those whose `when` does not hold have none, and are neutral.
+    """
+    for name, item in canonical.hyperparameters.items():
+        if item.when is not None and not item.when.evaluate(values.__getitem__):
+            values[name] = item.neutral
     for name, expression in canonical.normal.items():
         values[name] = expression.evaluate(values.__getitem__)
     return values

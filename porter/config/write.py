@@ -53,7 +53,8 @@ def write_config(
         if entry.has_fixed and name not in canonical.normal:
             _check_fixed(dialect, hyperparameter, entry, value, hyperparameters)
         if entry.only is not None and value not in entry.only:
-            raise _cannot(dialect, name, value, f"it knows {', '.join(map(repr, entry.only))}")
+            why = f"it knows {', '.join(map(repr, entry.only))}"
+            raise _cannot(dialect, name, value, _because(hyperparameter, why))
         if entry.contains or entry.avoid:
             value = _named(entry, value, hyperparameters)
         if value is None and hyperparameter.advisory:

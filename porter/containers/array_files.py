@@ -12,16 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from porter.containers.array_names import ARRAY, HDF5
 from porter.containers.base import StoredTensor
-
-# Before the name of an array whose bytes are no range of a file.
-ARRAY = "array:"
-
-# What follows where it is a dataset of an HDF5 file: the file, two slashes, and the dataset.
-HDF5 = f"{ARRAY}hdf5:"
-
-# Bytes of an array read at a time, where its chunks are smaller.
-PIECE = 32 << 20
+from porter.containers.keras import hdf5_export
+from porter.containers.orbax import orbax_arrays
 
 
 @contextmanager
@@ -44,16 +38,5 @@ def exported(root: Path, tensors: Iterable[StoredTensor], beside: Path) -> Itera
 
 
 def _export(root: Path, tensor: StoredTensor, path: Path) -> None:
-    # Each brings its own library along.
-    if tensor.file.startswith(HDF5):
-        from porter.containers.keras.hdf5_arrays import export
-    else:
-        from porter.containers.orbax.orbax_arrays import export
-    export(root, tensor, path)
-
-
-def rows_at_once(tensor: StoredTensor, rows: int) -> int:
-    """Outermost rows that are read at once: whole chunks of `rows`, up to a piece or one chunk."""
-    row = max(1, tensor.nbytes // max(1, tensor.shape[0]))
-    rows = max(1, rows)
-    return max(rows, PIECE // row // rows * rows)
+    library = hdf5_export if tensor.file.startswith(HDF5) else orbax_arrays
+    library.export(root, tensor, path)

@@ -5,7 +5,7 @@ What family and dialect it is, is not decided here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -67,7 +67,9 @@ class Checkpoint:
         Names lose what `torch.compile`, FSDP and data-parallel wrappers put into them.
         """
         tensors = [tensor for header in self.headers for tensor in header.tensors]
-        bare = unwrapped(tensor.name for tensor in tensors)
+        bare = unwrapped([tensor.name for tensor in tensors])
+        if all(name is rest for name, rest in bare.items()):
+            return dict(zip(bare, tensors, strict=True))
         return {
             bare[tensor.name]: tensor
             if bare[tensor.name] == tensor.name
@@ -217,11 +219,12 @@ def _read(root: Path, chosen: WeightSet, key: str | None) -> tuple[tuple[Header,
     check_shards_exist(files, weight_map, lambda file: locate(root, file).is_file(), chosen.index)
     headers = _read_files(root, files, key)
     # The index lists names as they are stored, with what wrappers put into them.
-    stored = {
-        header.metadata.get(STORED_NAMES, {}).get(tensor.name, tensor.name): header.file
-        for header in headers
-        for tensor in header.tensors
-    }
+    stored: dict[str, str] = {}
+    for header in headers:
+        names: Iterable[str] = [tensor.name for tensor in header.tensors]
+        if known := header.metadata.get(STORED_NAMES):
+            names = [known.get(name, name) for name in names]
+        stored.update(dict.fromkeys(names, header.file))
     return headers, index_remarks(weight_map, stored, chosen.index)
 
 

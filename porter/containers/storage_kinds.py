@@ -69,6 +69,7 @@ _QUANTISED = (
         _DEQUANTISE,
         (".weight_packed", ".weight_shape", ".weight_zero_point"),
     ),
+    StorageKind("quantised to MXFP4", _DEQUANTISE, ("_proj_blocks", "_proj_scales")),
     StorageKind(
         "FP8 or integers with scales beside them",
         _DEQUANTISE,
@@ -114,4 +115,6 @@ def whole_numbers(tensors: Mapping[str, StoredTensor]) -> StorageKind:
     stored = sorted({tensor.dtype.name for tensor in tensors.values() if tensor.dtype.kind != "float"})
     if stored == ["I8"]:
         return StorageKind("quantised to int8, as bitsandbytes does it, without its scales", _DEQUANTISE, ())
+    if any(tensor.dtype.name.startswith("F8") for tensor in tensors.values()):
+        return StorageKind("FP8 without scales beside them", _DEQUANTISE, ())
     return StorageKind("quantised, or no weights at all", "port the weights that were quantised", ())

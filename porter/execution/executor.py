@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from porter.containers.array_files import ARRAY, HDF5
+from porter.containers.array_names import ARRAY, HDF5
 from porter.errors import PorterError, UsageError
 from porter.execution.checks import run_checks
 from porter.execution.file_run import FileRun

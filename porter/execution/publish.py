@@ -7,7 +7,8 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from porter.containers.array_files import ARRAY, exported
+from porter.containers.array_files import exported
+from porter.containers.array_names import ARRAY
 from porter.errors import PorterError
 from porter.execution.executor import Result, execute
 from porter.execution.run_options import RunOptions

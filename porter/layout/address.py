@@ -33,6 +33,15 @@ class AddressMap:
                 rest[axis] = stride
         return AddressMap(offset, rest)
 
+    def refined(self, axis: str, finer: Mapping[str, int]) -> AddressMap:
+        """The map over finer axes, by size and outermost first, that together run over one axis of it."""
+        strides = dict(self.strides)
+        step = strides.pop(axis)
+        for name, size in reversed(list(finer.items())):
+            strides[name] = step
+            step *= size
+        return AddressMap(self.offset, strides)
+
     def restrided(self, shape: tuple[int, ...], strides: tuple[int, ...]) -> AddressMap:
         """The map for a tensor of that shape whose dims lie `strides` apart, in place of row-major.
 

@@ -13,7 +13,7 @@ import ast
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from porter.errors import PorterError
@@ -117,6 +117,7 @@ class Expression:
             raise ExpressionError(f"`{self.text}` has no value here", cause=str(error)) from None
 
 
+@cache
 def parse_expression(text: str) -> Expression:
     """Parse at once, so that a table with a bad expression is refused when it is loaded."""
     expression = Expression(text)

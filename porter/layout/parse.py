@@ -12,7 +12,7 @@ the tensor. Every error quotes the layout and points at the place.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -67,10 +67,6 @@ class Layout:
     def leaves(self) -> tuple[tuple[str, ...], ...]:
         """For each leaf, depth-first, the axes that it runs over, outermost first."""
         return tuple(_leaf_axes(self.dims))
-
-    def refined(self, refinements: Mapping[str, tuple[str, ...]]) -> Layout:
-        """The same layout with each refined axis replaced by the merge of its finer axes."""
-        return Layout(tuple(_refine(dim, refinements) for dim in self.dims))
 
 
 _TOKEN = re.compile(r"\s*(?:(?P<axis>[A-Za-z_][A-Za-z0-9_]*)|(?P<unit>1)(?![0-9A-Za-z_])|(?P<sign>[()|]))")
@@ -175,16 +171,6 @@ def _leaf_axes(dims: tuple[Dim, ...]) -> Iterator[tuple[str, ...]]:
                 for alternative in alternatives:
                     for front in _leaf_axes(alternative):
                         yield front + tail
-
-
-def _refine(dim: Dim, refinements: Mapping[str, tuple[str, ...]]) -> Dim:
-    match dim:
-        case Axis(name) if name in refinements:
-            finer = tuple(_refine(Axis(axis), refinements) for axis in refinements[name])
-            return Group((finer,))
-        case Group(alternatives):
-            return Group(tuple(tuple(_refine(inner, refinements) for inner in dims) for dims in alternatives))
-    return dim
 
 
 def _error(text: str, place: int, what: str) -> LayoutError:

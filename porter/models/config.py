@@ -20,11 +20,10 @@ from typing import Any
 
 import yaml
 
-from porter.errors import MalformedError, UnsupportedError
+from porter.errors import MalformedError, ModelLacksError, UnsupportedError
 
 # Known to LitGPT, absent from the model: accepted only at the default, where they change nothing.
 NOT_IMPLEMENTED = (
-    "rope_interleave",
     "latent_attention",
     "n_shared_expert",
     "n_expert_groups",
@@ -215,7 +214,7 @@ class Config:
         ):
             refused.append("rope_adjustments")
         if refused:
-            raise UnsupportedError(
+            raise ModelLacksError(
                 "model config: not implemented: " + ", ".join(f"{k} = {getattr(self, k)!r}" for k in refused),
                 cause=f"the model {self.name!r} would compute something else without it",
                 hint="run this checkpoint with litgpt, or add the missing part to porter/models/gpt.py",

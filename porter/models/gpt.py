@@ -67,10 +67,16 @@ def stretch(
     return (1 - keep) * (frequency / factor) + keep * frequency
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """`x` (B, heads, T, h) with its first `rope_n_elem` elements rotated, one half against the other."""
+def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool) -> Tensor:
+    """`x` (B, heads, T, h) with its first `rope_n_elem` elements rotated, one half against the other.
+
+    Where neighbours make pairs (`interleaved`), they are sorted into halves first: q and k alike, so that no
+    score changes.
+    """
     n = cos.shape[-1]
     turned, still = x[..., :n], x[..., n:]
+    if interleaved:
+        turned = torch.cat((turned[..., ::2], turned[..., 1::2]), dim=-1)
     first, second = turned.chunk(2, dim=-1)
     turned = turned * cos + torch.cat((-second, first), dim=-1) * sin
     return torch.cat((turned.to(x.dtype), still), dim=-1)
@@ -136,7 +142,7 @@ class Attention(nn.Module):
         q, k, v = (part.unflatten(-1, (-1, h)).transpose(1, 2) for part in (q, k, v))  # (B, H or K, T, h)
         if not self.whole:
             q, k = self.norm_q(q), self.norm_k(k)
-        q, k = rotate(q, *rope), rotate(k, *rope)
+        q, k = (rotate(t, *rope, interleaved=self.config.rope_interleave) for t in (q, k))
         if cache is not None:
             k, v = cache.extend(self.layer, k, v)  # (B, K, S, h)
         k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))

@@ -17,7 +17,8 @@ from porter.containers.orbax import orbax_tree
 from porter.containers.storage_kinds import find_kind, whole_numbers
 from porter.dtypes import SCALED_I8
 from porter.errors import MalformedError, UnsupportedError
-from porter.recognition.identify import Identity, NameMatcher
+from porter.recognition.identify import Identity
+from porter.recognition.stored_names import NameMatcher
 from porter.tables.bind import Block, BoundRule
 
 # A broken checkpoint may miss thousands of tensors; a person reads the first few.
@@ -64,8 +65,9 @@ def cover(
     scales: dict[str, StoredTensor] = {}
     ignored, dropped, unmapped, beyond, state = [], [], [], [], []
     matcher = NameMatcher(identity.dialect, identity.wrapper)
+    spellings = identity.names
     for name, tensor in checkpoint.tensors.items():
-        spelled = identity.names.get(name)
+        spelled = spellings.get(name)
         if spelled in expected:
             present[spelled] = tensor
         elif spelled in factors:
@@ -86,7 +88,8 @@ def cover(
     _check_floats(present, expected, checkpoint)
     if len(present) < len(expected):
         _check_missing(_missing(present, expected, ties), expected, checkpoint)
-    _check_shapes(present, expected)
+    held = _held(bound, present)
+    _check_shapes(present, expected, held)
     bare = [
         f"{present[name].name} (expected {factor})"
         for factor, name in factors.items()
@@ -99,7 +102,6 @@ def cover(
             hint="is the checkpoint complete?",
         )
     whole = {**present, **{name: _scaled(present.get(name), tensor) for name, tensor in scales.items()}}
-    held = _held(bound, present)
     return Covered(whole, tuple(ignored), tuple(dropped), expected, tuple(beyond), tuple(state), held)
 
 
@@ -199,6 +201,8 @@ def _within(name: str, known: Iterable[str]) -> bool:
 
 
 def _held(bound: Iterable[BoundRule], present: Mapping[str, StoredTensor]) -> tuple[BoundRule, ...]:
+    if len(present) == sum(len(rule.names) for rule in bound):
+        return tuple(bound)
     held = []
     for rule in bound:
         there = [name in present for name in rule.names]
@@ -233,7 +237,11 @@ def _check_missing(missing: set[str], expected: Mapping[str, BoundRule], checkpo
     )
 
 
-def _check_shapes(present: Mapping[str, StoredTensor], expected: Mapping[str, BoundRule]) -> None:
+def _check_shapes(
+    present: Mapping[str, StoredTensor], expected: Mapping[str, BoundRule], held: Sequence[BoundRule]
+) -> None:
+    if all(present[name].shape == rule.shape for rule in held for name in rule.names):
+        return
     empty = [t.name for name, t in present.items() if 0 in t.shape and 0 not in expected[name].shape]
     if empty:
         raise MalformedError(

@@ -62,7 +62,7 @@ class Join:
         for block, rule, source, stored in found:
             at = dict(zip(target.variables, target.points[0], strict=True))
             lies = as_stored(source.address, stored[0])
-            moved = strided_copy(lies, block.address, self.sizes.sizes(list(lies.strides), at))
+            moved = self._copy(lies, block.address, at)
             parts.append(
                 Part(
                     block.canonical,
@@ -113,17 +113,28 @@ class Join:
             held, own = self.stored[piece.name], self.stored[tensor.name]
             source = as_stored(piece.source.address, held).at(at)
             into = as_stored(block.address, own).at(at)
-            kept, dropped, loops = strided_copy(source, into, self.sizes.sizes(list(source.strides), at))
+            kept, dropped, loops = self._copy(source, into, at)
             operations = self.rules[piece.name].numbers, tensor.rule.numbers
             one, two = (() if operations[0] == operations[1] else undo(each) for each in operations)
             checks.append(EqualCheck(held.name, own.name, reason, kept, dropped, loops, one, two, hint))
         return checks
 
+    def _copy(
+        self, source: AddressMap, target: AddressMap, at: Mapping[str, int]
+    ) -> tuple[int, int, tuple[Loop, ...]]:
+        """The copy between two maps, over the finer of the axes where one side alone refines them."""
+        for axis in self.sizes.canonical.refine:
+            if axis in source.strides and axis not in target.strides:
+                source = source.refined(axis, self.sizes.finer(axis, at))
+            elif axis in target.strides and axis not in source.strides:
+                target = target.refined(axis, self.sizes.finer(axis, at))
+        return strided_copy(source, target, self.sizes.sizes(list(source.strides), at))
+
     def _part(self, target: BoundTensor, dtype: Dtype, piece: _Piece) -> Part:
         stored = self.stored[piece.name]
         at = dict(zip(piece.variables, piece.point, strict=True))
         source, into = as_stored(piece.source.address, stored).at(at), piece.block.address.at(at)
-        moved = strided_copy(source, into, self.sizes.sizes(list(source.strides), at))
+        moved = self._copy(source, into, at)
         return Part(
             Pattern(piece.block.canonical).filled(at),
             (),

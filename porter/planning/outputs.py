@@ -18,6 +18,7 @@ from porter.containers.torch import torch_zip
 from porter.dtypes import Dtype, dominant, dtype_word
 from porter.errors import UnsupportedError
 from porter.planning.plan import SideFile
+from porter.planning.summary import keeps_config
 from porter.recognition.identify import Identity
 from porter.tables.model import Dialect
 from porter.tokenizers.choose import model_alone, tokenizer_files
@@ -27,8 +28,8 @@ from porter.tokenizers.tokenizer_values import TokenizerPlan
 # What transformers wrote for years and the Hub recommends: files that resume and cache well.
 DEFAULT_SHARD = "5GB"
 
-# The first component of a name that is a number.
-_LAYER = re.compile(r"(?<=\.)[0-9]+(?=\.)")
+# In each line, the first component of a name between dots that is a number, if there is one.
+_LAYERS = re.compile(r"^(?:[^\n]*?\.([0-9]+)(?=\.))?.*$", re.MULTILINE)
 
 Tensors = Mapping[str, tuple[Dtype, tuple[int, ...]]]
 
@@ -87,7 +88,7 @@ def side_files(
         hyperparameters,
         shapes=shapes,
         weights_dtype=dtype_word(most) if most else None,
-        kept=identity.raw if target.name == identity.dialect.name and identity.words is None else {},
+        kept=identity.raw if keeps_config(identity, target) else {},
     )
     sides = []
     if target.config.file is not None:
@@ -155,9 +156,8 @@ def _in_reading_order(tensors: Tensors) -> list[tuple[str, tuple[Dtype, tuple[in
     """
     keys: list[tuple[int, int, int, str]] = []
     part = 0
-    for at, name in enumerate(tensors):
-        layer = _LAYER.search(name)
+    for at, (name, layer) in enumerate(zip(tensors, _LAYERS.findall("\n".join(tensors)), strict=False)):
         if layer:
             part = 2
-        keys.append((1, int(layer[0]), at, name) if layer else (part, 0, at, name))
+        keys.append((1, int(layer), at, name) if layer else (part, 0, at, name))
     return [(name, tensors[name]) for *_, name in sorted(keys)]

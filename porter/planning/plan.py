@@ -259,7 +259,7 @@ class Plan:
         ):
             found.update(json.dumps(rows, sort_keys=True, separators=(",", ":")).encode())
         # No name holds a zero byte: containers refuse control characters.
-        for lines in (map(_row, self.sources), map(_row, self.targets()), _copy_rows(self.copies)):
+        for lines in (_rows(self.sources), _rows(self.targets()), _copy_rows(self.copies)):
             found.update("\n".join(lines).encode())
             found.update(b"\0\n")
         return f"sha256:{found.hexdigest()}"
@@ -278,10 +278,15 @@ def groups_of(copies: Sequence[Copy]) -> Iterable[CopyGroup]:
     )
 
 
-def _row(tensor: StoredTensor) -> str:
-    name, dtype, shape, file, offset, scales, strides = tensor
-    row = f"{name}\0{dtype.name}\0{shape}\0{file}\0{offset}\0{scales}"
-    return row if strides is None else f"{row}\0{strides}"
+def _rows(tensors: Iterable[StoredTensor]) -> Iterator[str]:
+    """A line for each tensor. What many have in common is spelled once."""
+    kinds: dict[tuple[str, tuple[int, ...], str], str] = {}
+    for name, dtype, shape, file, offset, scales, strides in tensors:
+        kind = dtype.name, shape, file
+        if kind not in kinds:
+            kinds[kind] = f"{dtype.name}\0{shape}\0{file}"
+        row = f"{name}\0{kinds[kind]}\0{offset}\0{scales}"
+        yield row if strides is None else f"{row}\0{strides}"
 
 
 def _copy_rows(copies: Sequence[Copy]) -> Iterator[str]:

@@ -10,6 +10,7 @@ from porter.containers.checkpoint import Checkpoint
 from porter.planning.coverage import Covered, count, parts
 from porter.planning.plan import COMPUTE, Copies, Copy, Operation, Plan, Summary, groups_of
 from porter.recognition.identify import Identity
+from porter.tables.model import Dialect
 
 
 def summarise(
@@ -55,11 +56,18 @@ def summarise(
     )
 
 
-def plan_notes(identity: Identity, copies: Sequence[Copy], covered: Covered) -> list[str]:
+def keeps_config(identity: Identity, target: Dialect) -> bool:
+    """Whether what the target's table does not speak of stays as the source's config has it."""
+    return target.name == identity.dialect.name and identity.words is None
+
+
+def plan_notes(identity: Identity, target: Dialect, copies: Sequence[Copy], covered: Covered) -> list[str]:
     notes = []
     if identity.unknown_fields:
+        kept = keeps_config(identity, target)
         notes.append(
-            f"{identity.dialect.config.file}: unknown to porter and not ported: "
+            f"{identity.dialect.config.file}: unknown to porter and "
+            + ("copied as they are: " if kept else "left out: ")
             + ", ".join(identity.unknown_fields)
         )
     if covered.beyond:

@@ -15,6 +15,7 @@ from porter.config.write import write_config
 from porter.errors import PorterError, UnsupportedError
 from porter.tables.bind import bind_dialect
 from porter.tables.catalogue import DECODER, Family
+from porter.tables.check import settled
 from porter.tables.model import Dialect
 
 # The dialect in which families differ.
@@ -35,9 +36,15 @@ def choose_family(
         if reason is None:
             return family
         reasons[family.name] = reason
-    nearest = next(iter(reasons), None)
-    if nearest is None:
+    if not reasons:
         return base
+
+    def unlike(name: str) -> int:
+        """How much of what is the same for all models of the family is another here."""
+        known = settled(families[name].dialects[_WORDS], families[name].canonical)
+        return sum(hyperparameters.get(key) != value for key, value in known.items())
+
+    nearest = min(reasons, key=unlike)
     reason = reasons[nearest]
     cause = f"{nearest}: {reason.message}" + (f" ({reason.cause})" if reason.cause else "")
     return replace(base, missing=f"no family of Hugging Face's can express it; {cause}")

@@ -6,7 +6,7 @@ whose rules know the most of the tensors is taken.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,14 @@ from typing import Any
 from porter.config.raw import get, raw_config
 from porter.config.read import ConfigReader, Shapes
 from porter.containers.checkpoint import Checkpoint
-from porter.containers.storage_kinds import lone_adapter
-from porter.errors import MalformedError, UnsupportedError, UsageError
+from porter.containers.storage_kinds import lone_adapter, whole_numbers
+from porter.errors import UnsupportedError, UsageError
 from porter.recognition.choose_family import choose_family
 from porter.recognition.infer import infer, missing_rules
-from porter.tables.catalogue import DECODER, Family
-from porter.tables.check import must_hold
+from porter.recognition.no_table import no_table_fits
+from porter.recognition.stored_names import NameMatcher, first_names, known_names
+from porter.tables.catalogue import DECODER, Families, Family, Sketch
 from porter.tables.model import Dialect
-from porter.tables.patterns import Pattern, Spelling, taken_apart
 
 
 @dataclass(frozen=True)
@@ -42,63 +42,9 @@ class Identity:
     wrapper: str = ""
 
 
-class NameMatcher:
-    """Finds the rule that a stored name fits, trying the dialect's alternative prefixes last.
-
-    `wrapper` is what stands before all of a checkpoint's names: an attribute of the module around the model.
-    """
-
-    def __init__(self, dialect: Dialect, wrapper: str = "") -> None:
-        self.wrapper = wrapper
-        # By template: the form of a name, and the rule's own pattern where the name is another one for it.
-        self._forms: dict[str, list[tuple[Spelling, Pattern | None]]] = {}
-        for rule in dialect.rules:
-            for pattern in (rule.theirs, *rule.also, *([rule.scale_by] if rule.scale_by else [])):
-                for form in pattern.spellings:
-                    respelled = rule.theirs if pattern in rule.also else None
-                    self._forms.setdefault(form.template, []).append((form, respelled))
-        self._prefixes = dialect.prefixes
-        self._ignored: dict[str, list[Pattern]] = {}
-        for pattern in dialect.ignore:
-            for form in pattern.spellings:
-                self._ignored.setdefault(form.template, []).append(pattern)
-
-    def spelled(self, name: str) -> str | None:
-        """The name as the table spells it, or None if no rule fits."""
-        return next((found for form in self._forms_of(name) if (found := self._fits(form))), None)
-
-    def ignored(self, name: str) -> bool:
-        """Whether the dialect stores this tensor but it is no weight (a buffer, say)."""
-        for form in self._forms_of(name) if self._ignored else ():
-            template, digits = taken_apart(form)
-            if any(p.matched(template, digits) is not None for p in self._ignored.get(template, ())):
-                return True
-        return False
-
-    def bare(self, name: str) -> str:
-        """The name without the wrapper."""
-        return name.removeprefix(self.wrapper)
-
-    def _forms_of(self, name: str) -> Iterator[str]:
-        """A name as it may stand in the table: without the wrapper, then under the other prefixes."""
-        name = self.bare(name)
-        yield name
-        for ours, theirs in self._prefixes:
-            if name.startswith(theirs):
-                yield ours + name[len(theirs) :]
-
-    def _fits(self, name: str) -> str | None:
-        template, digits = taken_apart(name)
-        for form, respelled in self._forms.get(template, ()):
-            values = form.match(digits)
-            if values is not None:
-                return respelled.format(values) if respelled else name
-        return None
-
-
 def identify(
     checkpoint: Checkpoint,
-    families: Mapping[str, Family],
+    families: Families,
     *,
     config: Path | None = None,
     dialect: str | None = None,
@@ -111,11 +57,11 @@ def identify(
     """
     if family is not None and family not in families:
         raise UsageError(f"unknown family {family!r}", hint=f"one of {', '.join(sorted(families))}")
-    meant = families if family is None else {family: families[family]}
+    meant = families if family is None else families.only(family)
     if adapter := lone_adapter(checkpoint.tensors):
         raise UnsupportedError(
             f"{checkpoint.label} is no whole model: its tensors are {adapter.what}",
-            cause=f"found only tensors such as {_some(checkpoint.tensors)}",
+            cause=f"found only tensors such as {first_names(checkpoint.tensors)}",
             hint=adapter.hint,
         )
     best: tuple[tuple[int, bool, int], _Candidate, dict[str, str]] | None = None
@@ -123,7 +69,7 @@ def identify(
     for candidate in _candidates(checkpoint, meant, config, named=family is not None):
         if dialect is not None and candidate.dialect.name != dialect:
             continue
-        wrapper, names = _known_names(checkpoint, candidate.dialect)
+        wrapper, names = known_names(checkpoint, candidate.dialect)
         candidate = replace(candidate, wrapper=wrapper)
         if not _recognised(checkpoint, candidate, names):
             continue
@@ -149,13 +95,14 @@ def identify(
         elif score == best[0]:
             rivals.append(f"{candidate.family.name}/{candidate.dialect.name}")
     if best is None:
-        raise _unknown(checkpoint, families, config)
+        raise no_table_fits(checkpoint, families, config)
     (known, _, _), found, names = best
     chosen = found.dialect
     if known == 0:
         raise UnsupportedError(
             f"the tensors of {checkpoint.label} are not those of {found.family.name} in any dialect",
-            cause=f"the config says {found.family.name}; found tensors such as {_some(checkpoint.tensors)}",
+            cause=f"the config says {found.family.name}; "
+            f"found tensors such as {first_names(checkpoint.tensors)}",
             hint="see `porter mappings ls`; add a table of your own with --map FILE.toml",
         )
     if rivals:
@@ -220,6 +167,9 @@ def _inside(raw: Mapping[str, Any], words: Dialect) -> Mapping[str, Any]:
             inner[name] = raw[name]
         elif left_out == "ignore":
             inner.pop(name, None)
+            if name in raw:
+                # Null is no default: transformers' model goes by it as it does by false.
+                inner[name] = False
     return inner
 
 
@@ -285,15 +235,18 @@ def _without_quantization(
     """
     if found.words.config.file != "config.json" or found.raw.get(_QUANTIZATION) is None:
         return found, ()
-    for name in names:
-        dtype = checkpoint.tensors[name].dtype
-        if dtype.name not in _PLAIN:
+    matcher = NameMatcher(found.dialect, found.wrapper)
+    for name, tensor in checkpoint.tensors.items():
+        # Blocks and scales have names of their own; a buffer may be of any dtype.
+        dtype = tensor.dtype
+        if dtype.name not in _PLAIN and not (name not in names and matcher.ignored(name)):
             method = found.raw[_QUANTIZATION]
             method = method.get("quant_method", method) if isinstance(method, Mapping) else method
+            kind = whole_numbers(checkpoint.tensors)
             raise UnsupportedError(
-                f"{found.file}: {_QUANTIZATION} says {method!r}, and {name} is stored as {dtype.name}",
-                cause="quantised weights of transformers are not read",
-                hint="dequantise the model with transformers and save it again",
+                f"these weights are {kind.what}",
+                cause=f"{found.file}: {_QUANTIZATION} says {method!r}, and {name} is stored as {dtype.name}",
+                hint=kind.hint,
             )
     raw = {key: value for key, value in found.raw.items() if key != _QUANTIZATION}
     note = f"{found.file}: {_QUANTIZATION} is left out: every weight is stored as a plain float"
@@ -328,11 +281,25 @@ def _shapes(checkpoint: Checkpoint, names: Mapping[str, str]) -> dict[str, tuple
 
 
 def _candidates(
-    checkpoint: Checkpoint, families: Mapping[str, Family], config: Path | None, *, named: bool
+    checkpoint: Checkpoint, families: Families, config: Path | None, *, named: bool
 ) -> Iterable[_Candidate]:
     """Every dialect that it may be in; of a family that was `named`, whatever the config matches."""
     raws: dict[str, dict[str, Any] | None] = {}
-    for family in families.values():
+
+    def raw_of(file: str) -> dict[str, Any] | None:
+        if file not in raws:
+            raws[file] = raw_config(checkpoint, file, _override(config, file))
+        return raws[file]
+
+    def fits(sketch: Sketch) -> bool:
+        raw = raw_of(sketch.file)
+        matched = any(matches(raw, wanted) for wanted in sketch.matches) if raw else sketch.optional
+        return matched and checkpoint.container in sketch.containers
+
+    for name in families:
+        if not (named or families.may_be(name, fits)):
+            continue
+        family = families[name]
         for dialect in family.dialects.values():
             file = dialect.config.file
             if dialect.shared and family.name != DECODER and not named:
@@ -340,12 +307,10 @@ def _candidates(
                 continue
             if file is None or checkpoint.container not in dialect.files.readable:
                 continue
-            override = config if config is not None and config.suffix == Path(file).suffix else None
+            override = _override(config, file)
             own = f"{checkpoint.label}'s metadata" if file == "(metadata)" else file
             called = override.name if override is not None else own
-            if file not in raws:
-                raws[file] = raw_config(checkpoint, file, override)
-            raw = raws[file]
+            raw = raw_of(file)
             if raw is not None and (named or matches(raw, dialect.config.match)):
                 yield _Candidate(family, dialect, dialect, raw, file=called)
                 continue
@@ -355,6 +320,11 @@ def _candidates(
                 yield _Candidate(family, dialect, lender, raw or {}, file=called)
             elif not raw and dialect.config.optional:
                 yield _Candidate(family, dialect, dialect, {})
+
+
+def _override(config: Path | None, file: str) -> Path | None:
+    """The config that was named, where it is of the kind of this file."""
+    return config if config is not None and config.suffix == Path(file).suffix else None
 
 
 def matches(raw: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
@@ -371,127 +341,3 @@ def matches(raw: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
         elif (value if value is not None else False) not in allowed:
             return False
     return True
-
-
-# Parts of a name that may stand around a model: `base_model.model.`, `lightning_module.network.model.`.
-_DEEPEST_WRAPPER = 3
-
-
-def _known_names(checkpoint: Checkpoint, dialect: Dialect) -> tuple[str, dict[str, str]]:
-    """What stands before all names, and the tensors that are known by the table's names.
-
-    Something is taken for a wrapper only where more names are known without it.
-    """
-    best: tuple[str, dict[str, str]] = ("", {})
-    for wrapper in _wrappers(checkpoint.tensors):
-        names = _matched(checkpoint, NameMatcher(dialect, wrapper))
-        if len(names) > len(best[1]):
-            best = wrapper, names
-        if len(names) == len(checkpoint.tensors):
-            break
-    return best
-
-
-def _wrappers(names: Iterable[str]) -> Iterator[str]:
-    """Beginnings that all names share, the shortest first; none comes before them."""
-    yield ""
-    every = list(names)
-    if not every:
-        return
-    low, high = min(every), max(every)
-    end = 0
-    for _ in range(_DEEPEST_WRAPPER):
-        ends = [at + 1 for at in (low.find(".", end), low.find("/", end)) if at >= 0]
-        if not ends or not high.startswith(low[: min(ends)]):
-            return
-        end = min(ends)
-        yield low[:end]
-
-
-def _matched(checkpoint: Checkpoint, matcher: NameMatcher) -> dict[str, str]:
-    names: dict[str, str] = {}
-    taken: dict[str, str] = {}
-    for name in checkpoint.tensors:
-        spelled = matcher.spelled(name)
-        if spelled is None:
-            continue
-        if spelled in taken:
-            raise MalformedError(
-                f"two tensors of {checkpoint.label} are sources for one target",
-                cause=f"{taken[spelled]!r} and {name!r} both stand for {spelled!r}",
-            )
-        taken[spelled] = name
-        names[name] = spelled
-    return names
-
-
-def _unknown(checkpoint: Checkpoint, families: Mapping[str, Family], config: Path | None) -> UnsupportedError:
-    known = ", ".join(sorted(set(families) - {DECODER}))
-    for file in ("config.json", "model_config.yaml", "(metadata)"):
-        override = config if config is not None and config.suffix == Path(file).suffix else None
-        raw = raw_config(checkpoint, file, override)
-        if raw:
-            said = next(
-                (
-                    f"{key} = {raw[key]!r}"
-                    for key in ("model_type", "general.architecture", "class_name", "name")
-                    if key in raw
-                ),
-                "no model_type",
-            )
-            return UnsupportedError(
-                f"no mapping table fits {checkpoint.label}",
-                cause=f"{file} says {said}; porter has tables for {known}"
-                f"{_nearest(checkpoint, families)[1]}{_broken(families)}",
-                hint="if it is one of them, say so with --family NAME; or start a table of your own: "
-                f"porter mappings new {_nearest(checkpoint, families)[0]} --name mine, for --mappings DIR",
-            )
-    if checkpoint.container == "hdf5":
-        return UnsupportedError(
-            f"no mapping table fits {checkpoint.label}",
-            cause="there is no config beside its weights, and they are not those of any family with a table: "
-            f"found tensors such as {_some(checkpoint.tensors)}",
-            hint="name its config with --config FILE, or add a table of your own with --map FILE.toml",
-        )
-    return UnsupportedError(
-        f"{checkpoint.label} has no config beside its weights",
-        cause="the tensors alone cannot separate the number of heads from head_dim",
-        hint="put its config.json or model_config.yaml there, or name it with --config FILE",
-    )
-
-
-def _nearest(checkpoint: Checkpoint, families: Mapping[str, Family]) -> tuple[str, str]:
-    """The family whose names are most like the checkpoint's, and what it does not know of them."""
-    found = {
-        name: {*_known_names(checkpoint, family.dialects["hf"])[1]}
-        for name, family in families.items()
-        if "hf" in family.dialects
-    }
-
-    def likeness(name: str) -> tuple[int, int]:
-        """Of families that know as many names, the one that asks for the most of them is nearest."""
-        family = families[name]
-        asked = sum(
-            must_hold(family.canonical.tensors[ours].when, family.dialects["hf"], family.canonical)
-            for rule in family.dialects["hf"].rules
-            for ours in rule.weights
-        )
-        return len(found[name]), asked
-
-    best = max(sorted(found), key=likeness, default="")
-    if not best or not found[best]:
-        return "llama", ""
-    count, others = len(found[best]), [name for name in checkpoint.tensors if name not in found[best]]
-    lacks = f"; not, for example, {_some(others)}" if others else ""
-    return best, f"\nnearest is {best}: it knows {count} of {len(checkpoint.tensors)} names{lacks}"
-
-
-def _broken(families: Mapping[str, Family]) -> str:
-    """What is wrong with tables of the user's own, which one of them may have been meant to fit."""
-    broken = {name: family.missing for name, family in families.items() if not family.dialects}
-    found = [f"{name}: {why}" for name, why in broken.items()]
-    return "".join(f"\n{line}" for line in found)
-
-
-def _some(names: Iterable[str]) -> str:
-    return ", ".join(repr(name) for _, name in zip(range(3), names, strict=False))

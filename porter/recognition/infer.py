@@ -19,7 +19,7 @@ from porter.layout import Expression
 from porter.layout.parse import Axis, Dim, Group, Unit
 from porter.tables.check import must_hold, sizes_read
 from porter.tables.model import Canonical, Dialect, Rule
-from porter.tables.patterns import Pattern, taken_apart
+from porter.tables.patterns import Pattern, taken_apart, templates
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -41,19 +41,30 @@ def infer(dialect: Dialect, canonical: Canonical, shapes: Shapes) -> Inferred:
     sizes: dict[str, int] = {}
     equations: list[tuple[Dim, int]] = []
     done: set[Pattern] = set()
+    found: set[str] = set()
     for rule, values, shape in _known(dialect, shapes):
         for name, value in values.items():
             sizes[name] = max(sizes.get(name, 0), value + 1)
         if rule.theirs not in done and len(shape) == len(rule.layout.dims):
             done.add(rule.theirs)
+            found.update(rule.weights)
             equations.extend(zip(rule.layout.dims, shape, strict=True))
     _solve(equations, sizes)
-    return _told(dialect, canonical, sizes)
+    return _told(dialect, canonical, sizes, found)
 
 
 def missing_rules(dialect: Dialect, canonical: Canonical, shapes: Shapes) -> int:
     """How many of the rules that hold for every model of the family no stored tensor fits."""
-    there = {rule.theirs for rule, _, _ in _known(dialect, shapes)}
+    by_template: dict[str, list[str]] = {}
+    names = list(shapes)
+    for name, template in zip(names, templates(names), strict=True):
+        by_template.setdefault(template, []).append(name)
+    there = {
+        rule.theirs
+        for template, rules in _rules(dialect).items()
+        for rule in rules
+        if any(rule.theirs.match(name) is not None for name in by_template.get(template, ()))
+    }
     return sum(
         rule.theirs not in there
         and rule.when is None
@@ -67,15 +78,21 @@ def missing_rules(dialect: Dialect, canonical: Canonical, shapes: Shapes) -> int
 
 def _known(dialect: Dialect, shapes: Shapes) -> Iterator[tuple[Rule, Mapping[str, int], tuple[int, ...]]]:
     """Each stored tensor that a rule is for, with the variables in its name."""
-    rules: dict[str, list[Rule]] = {}
-    for rule in dialect.rules:
-        for form in rule.theirs.spellings:
-            rules.setdefault(form.template, []).append(rule)
+    rules = _rules(dialect)
     for name, shape in shapes.items():
         for rule in rules.get(taken_apart(name)[0], ()):
             values = rule.theirs.match(name)
             if values is not None:
                 yield rule, values, shape
+
+
+def _rules(dialect: Dialect) -> dict[str, list[Rule]]:
+    """The rules by the templates of their names."""
+    rules: dict[str, list[Rule]] = {}
+    for rule in dialect.rules:
+        for form in rule.theirs.spellings:
+            rules.setdefault(form.template, []).append(rule)
+    return rules
 
 
 def _solve(equations: list[tuple[Dim, int]], sizes: dict[str, int]) -> None:
@@ -136,7 +153,7 @@ def _plus(left: _Linear | None, right: _Linear | None) -> _Linear | None:
     )
 
 
-def _told(dialect: Dialect, canonical: Canonical, sizes: Mapping[str, int]) -> Inferred:
+def _told(dialect: Dialect, canonical: Canonical, sizes: Mapping[str, int], stored: set[str]) -> Inferred:
     read: dict[str, Expression] = {**sizes_read(canonical), **canonical.index}
     found: dict[str, int] = {}
     for axis, size in sizes.items():
@@ -148,7 +165,11 @@ def _told(dialect: Dialect, canonical: Canonical, sizes: Mapping[str, int]) -> I
             found[name] = inverse.evaluate({**found, **sizes}.__getitem__)
         except PorterError:
             continue
-    there = [t for t in canonical.tensors.values() if must_hold(t.when, dialect, canonical)]
+    there = [
+        tensor
+        for name, tensor in canonical.tensors.items()
+        if name in stored or must_hold(tensor.when, dialect, canonical)
+    ]
     axes = {axis for tensor in there for axis in (*tensor.axes, *tensor.pattern.variables)}
     names = {name for axis in axes if axis in read for name in read[axis].names}
     wanted = [name for name in canonical.hyperparameters if name in names]

@@ -148,7 +148,11 @@ def _memory(identity: Identity, tensors: Sequence[StoredTensor]) -> Memory:
     values = identity.hyperparameters
     twice = set(_ties(identity))
     parameters = sum(t.elements for t in tensors if identity.names.get(t.name) not in twice)
-    layer = _KV_BYTES * values["n_kv_head"] * values["head_dim"] * 1000
+    if values.get("attention_kind") == "latent":
+        # What is kept is the narrow latent of k and v, and the part of k that all heads share.
+        layer = _KV_BYTES // 2 * (values["kv_lora_rank"] + values["qk_rope_dim"]) * 1000
+    else:
+        layer = _KV_BYTES * values["n_kv_head"] * values["head_dim"] * 1000
     sliding = sum(values.get("sliding_layers") or []) if values.get("sliding_window") else 0
     return Memory(
         weights={name: parameters * bits // 8 for name, bits in _BITS.items()},

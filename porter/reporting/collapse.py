@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from porter.containers.base import StoredTensor
 
 # A whole component of the name, between dots or slashes, that is a number (`norm_1` is a name).
-_NUMBER = re.compile(r"(?<![^./])([0-9]{1,18})(?![^./])")
+_NUMBER = re.compile(r"(?<![^./\n])([0-9]{1,18})(?![^./\n])")
 
 
 @dataclass(frozen=True)
@@ -39,32 +39,33 @@ def full(tensors: Iterable[StoredTensor]) -> list[Row]:
 
 def collapse(tensors: Iterable[StoredTensor]) -> list[Row]:
     """Rows in the order in which their first tensor stands in the files."""
-    groups: dict[tuple[str, tuple[int, ...], str], tuple[list[StoredTensor], list[tuple[str, ...]]]] = {}
-    for tensor in tensors:
-        # A tuple of texts is nothing that the garbage collector goes on walking.
-        parts = tuple(_NUMBER.split(tensor.name))
-        key = ("\0".join(parts[::2]), tensor.shape, tensor.dtype.name)
-        group, apart = groups.setdefault(key, ([], []))
-        group.append(tensor)
-        apart.append(parts)
-    return [Row(_joined(apart), tuple(group)) for group, apart in groups.values()]
+    every = list(tensors)
+    groups: dict[tuple[str, tuple[int, ...], str], list[StoredTensor]] = {}
+    for tensor, text in zip(every, _texts([tensor.name for tensor in every]), strict=True):
+        groups.setdefault((text, tensor.shape, tensor.dtype.name), []).append(tensor)
+    return [
+        Row(_joined(key[0], [tensor.name for tensor in group]), tuple(group)) for key, group in groups.items()
+    ]
 
 
 def collapsed_name(names: Sequence[str]) -> str:
     """One name for several that differ only in numbers; the first where they differ otherwise."""
-    apart = [tuple(_NUMBER.split(name)) for name in names]
-    texts = apart[0][::2]
-    return names[0] if any(parts[::2] != texts for parts in apart) else _joined(apart)
+    texts = _texts(names)
+    return names[0] if len(set(texts)) > 1 else _joined(texts[0], names)
 
 
-def _joined(apart: Sequence[Sequence[str]]) -> str:
-    """One name for several that were taken apart into text, number, text, …, and have the same texts."""
-    texts = apart[0][::2]
-    if len(apart) == 1:
-        return "".join(apart[0])
-    columns = zip(*(parts[1::2] for parts in apart), strict=True)
-    spans = [_range(sorted(set(map(int, set(column))))) for column in columns]
-    return "".join(text + span for text, span in zip(texts, [*spans, ""], strict=True))
+def _texts(names: Sequence[str]) -> list[str]:
+    """The names with a mark in the place of each number; all at once, which takes a fifth of the time."""
+    return _NUMBER.sub("\0", "\n".join(names)).split("\n") if names else []
+
+
+def _joined(text: str, names: Sequence[str]) -> str:
+    """One name for several that differ from each other in their numbers alone."""
+    if len(names) == 1:
+        return names[0]
+    numbers, count = _NUMBER.findall("\n".join(names)), text.count("\0")
+    spans = [_range(sorted(set(map(int, set(numbers[at::count]))))) for at in range(count)]
+    return "".join(part + span for part, span in zip(text.split("\0"), [*spans, ""], strict=True))
 
 
 def _range(numbers: list[int]) -> str:

@@ -34,6 +34,8 @@ def plural(number: int, noun: str) -> str:
 
 def printable(text: str) -> str:
     """A name from a file as it may be shown: what is not printable appears as an escape."""
+    if text.isascii() and text.isprintable():
+        return text
     return "".join(
         character
         if character.isprintable() and unicodedata.category(character) not in ("Cf", "Zl", "Zp")

@@ -117,7 +117,7 @@ class Sizes:
         while further := {name for name, size in own.items() if name not in found and size.names & reads}:
             found |= further
             reads |= further
-        return frozenset(found)
+        return frozenset(found | {axis for axis, finer in self.canonical.refine.items() if found & {*finer}})
 
     @cached_property
     def _constant(self) -> dict[str, int]:
@@ -125,11 +125,30 @@ class Sizes:
 
     def size(self, axis: str, at: Mapping[str, int]) -> int:
         """The size of an axis, with index variables at the given values. Raises PorterError."""
+        if axis in self.canonical.refine:
+            return self._refined(axis, at)
         if axis in self.varying:
             return self._evaluate(axis, at)
         if axis not in self._constant:
             self._constant[axis] = self._evaluate(axis, {})
         return self._constant[axis]
+
+    def _refined(self, axis: str, at: Mapping[str, int]) -> int:
+        """The size of an axis that has finer ones. Where it has a size of its own, it is that and no other;
+        what its finer ones make is checked where a layout names them."""
+        if axis in self._expressions:
+            return self._evaluate(axis, at)
+        return math.prod(self.finer(axis, at).values())
+
+    def finer(self, axis: str, at: Mapping[str, int]) -> dict[str, int]:
+        """The sizes of the axes that one is refined into. Raises MalformedError if they do not make it up."""
+        found = {name: self.size(name, at) for name in self.canonical.refine[axis]}
+        if axis in self._expressions and math.prod(found.values()) != (whole := self.size(axis, at)):
+            raise MalformedError(
+                f"the axis {axis} of size {whole} is not made up of {' and '.join(found)}",
+                cause=", ".join(f"{name} = {size}" for name, size in found.items()),
+            )
+        return found
 
     def sizes(self, axes: Sequence[str], at: Mapping[str, int]) -> dict[str, int]:
         """Sizes of several axes; an axis whose size varies along a stacked one is ragged: an error."""
@@ -280,9 +299,10 @@ def _bind_rule(rule: Rule, canonical: Canonical, sizes: Sizes) -> Iterator[Bound
     if not points:
         return
     if not _varies(rule, canonical, sizes, axes):
-        alike = {tuple(sizes.sizes(axes, at := _held(rule, points[0])).values()): points}
-        if not _exists(rule, canonical, sizes, at):
+        # First whether it is there: what is not may have axes without a size.
+        if not _exists(rule, canonical, sizes, at := _held(rule, points[0])):
             return
+        alike = {tuple(sizes.sizes(axes, at).values()): points}
     else:
         apart: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
         for point in points:
@@ -329,7 +349,8 @@ def _varies(rule: Rule, canonical: Canonical, sizes: Sizes, axes: Sequence[str])
     conditions = [rule.when, *(canonical.tensors[name].when for name in rule.weights)]
     held = set(rule.theirs.variables)
     return any(axis in sizes.varying for axis in axes) or any(
-        condition is not None and condition.names & held for condition in conditions
+        condition is not None and condition.names & held and condition.decide(sizes.hyperparameters) is None
+        for condition in conditions
     )
 
 

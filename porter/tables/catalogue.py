@@ -8,15 +8,16 @@ dialects, frameworks that are one model with switches, are dialects of all of th
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from porter.errors import UnsupportedError, UsageError
 from porter.tables.check import settled
 from porter.tables.load import load_canonical, load_dialect
-from porter.tables.model import Canonical, Dialect, TableError
+from porter.tables.model import Canonical, Dialect, Files, TableError
 from porter.tables.toml_source import read_source, read_with_ancestors
 
 DECODER = "decoder"
@@ -63,7 +64,7 @@ class Family:
 
     def refusal(self, dialect: str) -> str | None:
         """Why there cannot be a dialect of that name, where the family's table says so."""
-        return self.no_dialect.get(dialect.partition("-")[0])
+        return self.no_dialect.get(dialect, self.no_dialect.get(dialect.partition("-")[0]))
 
 
 def family_names() -> list[str]:
@@ -119,24 +120,97 @@ def _load(folder: Path, roots: tuple[Path, ...], base: Family | None = None) -> 
     return replace(family, dialects=kept)
 
 
-def load_families(extra: Iterable[Path] = ()) -> dict[str, Family]:
+class Families(Mapping[str, Family]):
+    """Families by name, in the order that they are tried in. Tables are loaded when a family is asked for.
+
+    Most checkpoints are of one family, and their config says which: `may_be` tells by a few lines of its
+    tables whether a family is worth loading.
+    """
+
+    def __init__(self, loaders: Mapping[str, Callable[[], Family]], shipped: Iterable[str]) -> None:
+        self._loaders = loaders
+        self._shipped = frozenset(shipped)
+
+    def __getitem__(self, name: str) -> Family:
+        return self._loaders[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._loaders)
+
+    def __len__(self) -> int:
+        return len(self._loaders)
+
+    def only(self, name: str) -> Families:
+        """One of the families, alone."""
+        return Families({name: self._loaders[name]}, self._shipped)
+
+    def may_be(self, name: str, fits: Callable[[Sketch], bool]) -> bool:
+        """Whether a table of the family fits by its sketch. One with tables of a user's own always may."""
+        return name not in self._shipped or any(map(fits, _sketches(name)))
+
+
+class Sketch(NamedTuple):
+    """What of a table says whether it could be a checkpoint's, before the table is loaded.
+
+    `matches` are its own `match` and those of the dialects whose configs it borrows, each enough.
+    """
+
+    file: str
+    matches: tuple[Mapping[str, Any], ...]
+    containers: tuple[str, ...]
+    optional: bool
+
+
+@cache
+def _sketches(name: str) -> tuple[Sketch, ...]:
+    config: dict[str, dict[str, Any]] = {}
+    match: dict[str, dict[str, Any]] = {}
+    files: dict[str, dict[str, Any]] = {}
+    for path in (mappings_root() / name).glob("*.toml"):
+        for source in read_with_ancestors(path, mappings_root()) if path.name != _CANONICAL else ():
+            part = source.data.get("config", {})
+            config.setdefault(path.stem, {}).update(part)
+            match.setdefault(path.stem, {}).update(part.get("match", {}))
+            files.setdefault(path.stem, {}).update(source.data.get("files", {}))
+    return tuple(
+        Sketch(
+            found["file"],
+            tuple(match[known] for known in (dialect, *found.get("borrow", ())) if known in match),
+            Files(**files[dialect]).readable,
+            bool(found.get("optional")),
+        )
+        for dialect, found in config.items()
+        if "file" in found
+    )
+
+
+def load_families(extra: Iterable[Path] = ()) -> Families:
     """All families, with the user's tables added to theirs (a table of the same name takes its place).
 
     `extra` are tables, and folders of families; `PORTER_MAPPINGS` may name more folders. Families without a
-    framework of their own stand last, under `decoder`.
+    framework of their own stand last, under `decoder`. Shipped tables are loaded when they are asked for.
     """
-    families = {name: _shipped(name) for name in family_names()}
+    shipped = family_names()
+    loaders: dict[str, Callable[[], Family]] = {name: partial(_shipped, name) for name in shipped}
+    added: dict[str, Family] = {}
     named = os.environ.get("PORTER_MAPPINGS", "").split(os.pathsep)
     for path in (*(Path(name) for name in named if name), *extra):
         if path.is_dir():
             for name in _families_in(path):
-                families[name] = _users_family(path, name, families.get(name))
+                base = added.get(name) or (_shipped(name) if name in shipped else None)
+                added[name] = _users_family(path, name, base)
         else:
             dialect = load_user_table(path)
-            family = families[dialect.family]
-            added = {**family.dialects, dialect.name: dialect}
-            families[dialect.family] = replace(family, dialects=added)
-    return {**families, DECODER: decoder()}
+            family = added.get(dialect.family) or _shipped(dialect.family)
+            dialects = {**family.dialects, dialect.name: dialect}
+            added[dialect.family] = replace(family, dialects=dialects)
+    for name, family in added.items():
+        loaders[name] = partial(_itself, family)
+    return Families({**loaders, DECODER: decoder}, set(shipped) - added.keys())
+
+
+def _itself(family: Family) -> Family:
+    return family
 
 
 def load_users_family(path: Path) -> Dialect | None:

@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from porter.layout import Expression
@@ -56,7 +56,8 @@ def check_canonical(canonical: Canonical) -> None:
                     f"{tensor.name!r} uses the index variable {{{variable}}}, which has no size",
                     hint=f'add `{variable} = "<expression>"` to [index]',
                 )
-        for axis in tensor.axes:
+        finer = [part for axis in tensor.axes for part in canonical.refine.get(axis, ())]
+        for axis in (*(axis for axis in tensor.axes if axis not in canonical.refine), *finer):
             if axis not in canonical.axes and axis not in canonical.hyperparameters:
                 raise TableError(
                     tensor.where,
@@ -93,7 +94,7 @@ def _check_circles(canonical: Canonical, where: Where) -> None:
 
 def check_dialect(dialect: Dialect, canonical: Canonical) -> None:
     """Check an expanded dialect table against its canonical table."""
-    known = {*canonical.hyperparameters, *canonical.index, *canonical.axes}
+    known = {*canonical.hyperparameters, *canonical.index, *canonical.axes, *canonical.refine}
     for name, size in dialect.axes.items():
         if name in known:
             raise TableError(
@@ -145,7 +146,7 @@ def _check_rule(rule: Rule, canonical: Canonical, known: set[str]) -> None:
                 f"{canonical.family} has no canonical tensor {name!r}",
                 hint=f"there are: {', '.join(canonical.tensors)}",
             )
-        wanted = [*tensor.pattern.variables, *tensor.axes]
+        wanted = [*tensor.pattern.variables, *_as_cut(tensor.axes, leaf, canonical)]
         given = [*rule.theirs.variables, *leaf]
         for axis in given:
             if axis not in wanted:
@@ -169,6 +170,13 @@ def _check_rule(rule: Rule, canonical: Canonical, known: set[str]) -> None:
             known = set(canonical.hyperparameters) | set(canonical.axes)
             _names(value, known, rule.where, f"`{kind}`", VALUES)
     _check_extras(rule)
+
+
+def _as_cut(axes: Iterable[str], leaf: Sequence[str], canonical: Canonical) -> Iterator[str]:
+    """The axes as a block names them: one that is refined as a whole, or as its finer axes."""
+    for axis in axes:
+        finer = canonical.refine.get(axis, ())
+        yield from finer if set(finer) & {*leaf} else (axis,)
 
 
 def _check_extras(rule: Rule) -> None:

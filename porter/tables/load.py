@@ -95,7 +95,7 @@ def load_canonical(path: Path, roots: Path | Sequence[Path]) -> Canonical:
         if value is not False
     }
     tensors = {
-        name: _canonical_tensor(name, value, where, refine)
+        name: _canonical_tensor(name, value, where)
         for name, (value, where) in merge(chain, "tensors").items()
         if value is not False
     }
@@ -180,21 +180,17 @@ def load_dialect(
     return replace(dialect, rules=held)
 
 
-def _canonical_tensor(
-    name: str, value: Any, where: Where, refine: Mapping[str, tuple[str, ...]]
-) -> CanonicalTensor:
+def _canonical_tensor(name: str, value: Any, where: Where) -> CanonicalTensor:
     spec = {"axes": value} if isinstance(value, str) else value
     if not isinstance(spec, dict) or "axes" not in spec:
         raise TableError(where, f"the canonical tensor {name!r} needs `axes`")
     require_known_keys(spec, _TENSOR_KEYS, where)
     pattern_at(name, where)
-    axes: list[str] = []
-    for axis in str(spec["axes"]).split():
-        axes.extend(refine.get(axis, (axis,)))
+    axes = str(spec["axes"]).split()
     if len(set(axes)) != len(axes):
         raise TableError(where, f"the canonical tensor {name!r} names an axis twice")
     when = expression_at(spec["when"], where) if "when" in spec else None
-    return CanonicalTensor(name, tuple(axes), when, spec.get("tied"), where, tuple(str(spec["axes"]).split()))
+    return CanonicalTensor(name, tuple(axes), when, spec.get("tied"), where)
 
 
 def _hyperparameter(name: str, value: Any, where: Where) -> Hyperparameter:
@@ -212,7 +208,10 @@ def _hyperparameter(name: str, value: Any, where: Where) -> Hyperparameter:
 
 def _example(chain: list[TableSource]) -> dict[str, Any]:
     """TOML has no null: an inherited value is taken back by `{ absent = true }`."""
-    return {name: value for name, (value, _) in merge(chain, "example").items() if value != {"absent": True}}
+    return {
+        name: None if value == {"absent": True} else value
+        for name, (value, _) in merge(chain, "example").items()
+    }
 
 
 def _reasons(chain: list[TableSource]) -> dict[str, str]:

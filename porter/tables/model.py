@@ -61,17 +61,13 @@ class Hyperparameter:
 
 @dataclass(frozen=True)
 class CanonicalTensor:
-    """A weight: its name pattern, its named axes (refined, outermost first), when it exists, its tie.
-
-    `stated` are the axes as the table names them, before they are refined.
-    """
+    """A weight: its name pattern, its named axes (outermost first), when it exists, its tie."""
 
     name: str
     axes: tuple[str, ...]
     when: Expression | None
     tied: str | None
     where: Where
-    stated: tuple[str, ...] = ()
 
     @property
     def pattern(self) -> Pattern:
@@ -82,6 +78,7 @@ class CanonicalTensor:
 class Canonical:
     """A family's canonical tensors. `axes` maps an axis to its size expression.
 
+    `refine` cuts an axis into finer ones, outermost first, for those layouts that name them.
     `normal` gives, in order, hyperparameters their value where two spellings have one meaning.
     """
 

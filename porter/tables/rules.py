@@ -205,16 +205,14 @@ def _operand(value: Any, where: Where) -> float | Expression:
 def _layout(raw: Mapping[str, Any], ours: tuple[str, ...], where: Where, canonical: Canonical) -> Layout:
     if "layout" in raw:
         try:
-            return parse_layout(raw["layout"]).refined(canonical.refine)
+            return parse_layout(raw["layout"])
         except PorterError as error:
             raise TableError(where, error.message, cause=error.cause, hint=error.hint) from None
-    # A rule without a layout stores one canonical tensor in the order of its axes. Finer axes that an axis is
-    # refined into stand for it as one dim, as they do in a layout that names it.
+    # A rule without a layout stores one canonical tensor in the order of its axes.
     if len(ours) != 1 or ours[0] not in canonical.tensors:
         raise TableError(
             where,
             "the rule has no `layout`",
             hint="only a rule for one known canonical tensor may leave it out",
         )
-    tensor = canonical.tensors[ours[0]]
-    return parse_layout(" ".join(tensor.stated or tensor.axes)).refined(canonical.refine)
+    return parse_layout(" ".join(canonical.tensors[ours[0]].axes))

@@ -10,7 +10,7 @@ import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ class TableSource:
     @cached_property
     def data(self) -> dict[str, Any]:
         try:
-            return tomllib.loads(self.text)
+            return _parsed(self.text)
         except tomllib.TOMLDecodeError as error:
             line = re.search(r"line (\d+)", str(error))
             where = Where(self.path, int(line[1]) if line else 1)
@@ -62,6 +62,12 @@ class TableSource:
         while path and path not in self._lines:
             path = path[:-1]
         return Where(self.path, self._lines.get(path, 1))
+
+
+@cache
+def _parsed(text: str) -> dict[str, Any]:
+    # Bases are read once for each table that extends them; nobody changes what was read.
+    return tomllib.loads(text)
 
 
 def read_source(path: Path) -> TableSource:

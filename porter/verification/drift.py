@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from porter.config.read import ConfigReader
 from porter.config.write import write_config
-from porter.errors import PorterError, UsageError
+from porter.errors import ModelLacksError, PorterError, UsageError
 from porter.recognition.choose_family import choose_family
 from porter.tables.bind import bind_dialect
 from porter.tables.catalogue import DECODER, Family
@@ -31,14 +31,15 @@ Shapes = Mapping[str, tuple[int, ...]]
 class DriftReport:
     """One configuration of a peer: its family, how many tensors it has, and what differs.
 
-    Of `no family` is one that LitGPT builds and that no table for transformers can express.
+    Of `no family` is one that LitGPT builds and that no table for transformers can express; `not implemented`
+    is what porter's own model refuses, which is no fault of a table.
     """
 
     peer: str
     family: str
     configuration: str
     tensors: int
-    result: Literal["ok", "differs", "no family"]
+    result: Literal["ok", "differs", "no family", "not implemented"]
     problems: tuple[str, ...]
 
 
@@ -79,7 +80,9 @@ def _prime(peer: str, family: Family, dialect: Dialect) -> DriftReport:
         # A peer that is not installed is no row.
         raise
     except PorterError as error:
-        return _failed(peer, family, name, 0, error)
+        report = _failed(peer, family, name, 0, error)
+        lacking = isinstance(error, ModelLacksError)
+        return dataclasses.replace(report, result="not implemented") if lacking else report
 
 
 def _named(peer: str, family: Family, dialect: Dialect, name: str, raw: Mapping[str, Any]) -> DriftReport:

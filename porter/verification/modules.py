@@ -130,7 +130,7 @@ def _litgpt(config: Mapping[str, Any]) -> torch.nn.Module:
     with needs("litgpt"):
         from litgpt.config import Config
         from litgpt.model import GPT
-    module: torch.nn.Module = GPT(Config(**config))
+    module: torch.nn.Module = GPT(Config(**_own(config)))
     return module
 
 
@@ -146,8 +146,12 @@ def _transformers(config: Mapping[str, Any]) -> torch.nn.Module:
 def _porter(config: Mapping[str, Any]) -> torch.nn.Module:
     from porter.models import GPT, Config
 
-    # Token ids for generation stand in a file of their own.
-    return GPT(Config.from_mapping({key: value for key, value in config.items() if key != GENERATION}))
+    return GPT(Config.from_mapping(_own(config)))
+
+
+def _own(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Token ids for generation stand in a file of their own."""
+    return {key: value for key, value in config.items() if key != GENERATION}
 
 
 class needs:

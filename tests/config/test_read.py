@@ -275,15 +275,32 @@ def test_a_word_that_no_table_knows_is_unsupported(configs, family, change, mess
 @pytest.mark.parametrize(
     "change",
     [
-        {"n_shared_expert": 8},
-        {"rope_interleave": True},
-        {"first_k_dense_replace": 2},
-        {"latent_attention": {"q": 1}},
+        {"rope_adjustments": {"factor": 4.0, "beta_fast": 32.0}},
+        {"rope_adjustments": {"factor": 4.0, "mscale": 1.0}},
+        {"mlp_class_name": "MyMLP"},
+        {"norm_qk_type": "mine"},
     ],
 )
 def test_a_litgpt_model_that_computes_something_else_is_unsupported(configs, change):
     with pytest.raises(UnsupportedError, match=f"model_config.yaml: {next(iter(change))}"):
         configs.read("llama", "litgpt", SIZES["litgpt"] | change)
+
+
+def test_neighbours_that_are_rotated_together_are_a_switch(configs):
+    """LitGPT has it for all heads, Llama in transformers not at all."""
+    raw = configs.write("llama", "litgpt", configs.example("llama"))
+    assert "rope_interleave" not in raw
+    found = configs.read("llama", "litgpt", raw | {"rope_interleave": True})
+    assert found["rope_interleaved"] is True
+    assert configs.write("llama", "litgpt", found)["rope_interleave"] is True
+    with pytest.raises(UnsupportedError, match="cannot express rope_interleaved = True"):
+        configs.write("llama", "hf", found)
+
+
+def test_what_litgpt_reads_for_experts_alone_is_not_read_elsewhere(configs):
+    plain = configs.read("llama", "litgpt", SIZES["litgpt"])
+    idle = {"n_shared_expert": 8, "n_expert_groups": 2, "routed_scaling_factor": 2.5}
+    assert configs.read("llama", "litgpt", SIZES["litgpt"] | idle) == plain
 
 
 def test_unknown_fields_are_reported(configs, gemma_2b):

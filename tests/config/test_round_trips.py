@@ -26,12 +26,16 @@ def hyperparameters(draw, configs, family):
     n_layer = draw(st.integers(1, 7))
     n_kv_head = draw(st.integers(1, 4))
     # A quarter of it is rotated in GPT-NeoX; an odd number of dims is rotated differently by each framework.
-    partly = ("gpt_neox", "phi", "phi3", "stablelm")
+    partly = ("gpt_neox", "phi", "phi3", "stablelm", "glm", "glm4")
     head_dim = (8 if family in partly else 2) * draw(st.integers(1, 9))
-    merged = family in ("gpt_neox", "phi", "phi3", "falcon", "stablelm")  # head_dim is d_model / n_head
-    per_kv = 1 if family == "gpt_neox" else draw(st.integers(1, 4))
-    n_head = n_kv_head * per_kv
+    merged = family in ("gpt_neox", "gpt2", "phi", "phi3", "falcon", "stablelm", "olmoe")  # d_model / n_head
     example = configs.example(family)
+    latent = example["attention_kind"] == "latent"
+    alone = latent or family in ("gpt_neox", "gpt2")
+    per_kv = 1 if alone else draw(st.integers(1, 4))
+    n_head = n_kv_head * per_kv
+    if latent:
+        head_dim = example["qk_rope_dim"]
     changes = {
         "n_layer": n_layer,
         "n_kv_head": n_kv_head,
@@ -47,8 +51,10 @@ def hyperparameters(draw, configs, family):
     }
     if family == "olmo":
         changes["norm_eps"] = 1e-5
+    if latent:
+        changes["norm_eps"] = example["latent_norm_eps"]
     scaled = {name: draw(st.integers(1, 300)) for name in ("gemma2", "gemma3_text", "vaultgemma")}
-    changes["query_scale"] = scaled.get(family, head_dim)
+    changes["query_scale"] = example["query_scale"] if latent else scaled.get(family, head_dim)
     for name in ("sliding_layers", "rope_local_layers"):
         if example[name] is not None:
             every = family in ("mistral", "mixtral", "phi3", "starcoder2", "qwen3_moe")
@@ -77,7 +83,9 @@ def hyperparameters(draw, configs, family):
         changes["final_softcap"] = draw(st.sampled_from([None, 30.0, 20.0]))
     if family in partly:
         changes["rotary_percentage"] = draw(st.sampled_from([0.25, 0.5, 0.75]))
-    if family == "mixtral":
+    if example["learned_positions"]:
+        del changes["rope_theta"]
+    if family in ("mixtral", "olmoe", "gpt_oss"):
         changes["d_expert"] = changes["d_ff"]
     if family == "gpt_neox":
         changes["parallel_residual"] = draw(st.booleans())

@@ -107,7 +107,7 @@ STORED = {
 @pytest.mark.parametrize("options", STORED.values(), ids=STORED)
 @pytest.mark.parametrize("dtype", ["<f4", "<f2", "V2"])
 def test_chunked_and_compressed_datasets_are_written_out(tmp_path, monkeypatch, options, dtype):
-    monkeypatch.setattr("porter.containers.array_files.PIECE", 24)
+    monkeypatch.setattr("porter.containers.array_names.PIECE", 24)
     data = (BIG.astype("<f2") if dtype != "<f4" else BIG).view(dtype)
 
     def fill(file):

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from porter.containers.array_files import ARRAY, exported
+from porter.containers.array_files import exported
+from porter.containers.array_names import ARRAY
 from porter.containers.base import StoredTensor
 from porter.containers.checkpoint import open_checkpoint
 from porter.containers.orbax.orbax_tree import holds_orbax, read_directory
@@ -173,7 +174,7 @@ def test_a_chunk_that_is_a_link_out_is_refused(tmp_path, root, tensorstore):
 @pytest.mark.parametrize("driver", ["zarr", "zarr3"])
 def test_arrays_come_through_tensorstore(root, tensorstore, monkeypatch, database, chunks, driver):
     # Small pieces, so that there are several.
-    monkeypatch.setattr("porter.containers.array_files.PIECE", 64)
+    monkeypatch.setattr("porter.containers.array_names.PIECE", 64)
     written(tensorstore, root, "a.w", values(), database=database, chunks=chunks, driver=driver)
     written(tensorstore, root, "b/c.scale", values((7,)), database=database, driver=driver)
     found = {header.tensors[0].name: header for header in read_directory(root)}

@@ -13,7 +13,8 @@ from porter.containers.checkpoint import Checkpoint
 from porter.dtypes import DTYPES
 from porter.planning.build import build_plan
 from porter.planning.plan_options import PlanOptions
-from porter.recognition.identify import Identity, NameMatcher
+from porter.recognition.identify import Identity
+from porter.recognition.stored_names import NameMatcher
 from porter.tables import Family, bind
 from porter.tables.load import load_canonical, load_dialect
 

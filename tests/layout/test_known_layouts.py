@@ -133,7 +133,6 @@ def test_scanned_layers_of_a_fused_tensor(numbered, holds):
 
 def test_rotary_half_split_against_interleaved(numbered, holds, run_copy):
     """Half-split holds frequencies 0…f twice, one half after the other; interleaved holds them in pairs."""
-    refine = {"head_dim": ("rope_half", "rope_freq")}
     sizes = {"n_head": 3, "rope_half": 2, "rope_freq": 4, "d_model": 5}
     axes = "n_head rope_half rope_freq d_model"
     [q] = numbered(sizes, axes)
@@ -141,7 +140,7 @@ def test_rotary_half_split_against_interleaved(numbered, holds, run_copy):
     pairs = [q[head, half, freq] for head in range(3) for freq in range(4) for half in range(2)]
     interleaved = np.stack(pairs)
 
-    halves = parse_layout("(n_head head_dim) d_model").refined(refine)
+    halves = parse_layout("(n_head rope_half rope_freq) d_model")
     assert holds(str(halves), sizes, [(axes, q)], half_split)
     assert holds("(n_head rope_freq rope_half) d_model", sizes, [(axes, q)], interleaved)
     assert not holds("(n_head rope_freq rope_half) d_model", sizes, [(axes, q)], half_split)

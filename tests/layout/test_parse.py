@@ -144,10 +144,3 @@ def test_deep_nesting_is_refused_before_it_exhausts_the_stack():
     for depth in (33, 100_000):
         with pytest.raises(LayoutError, match="deeper than 32"):
             parse_layout("(" * depth + "a" + ")" * depth)
-
-
-def test_refining_an_axis_splits_it_wherever_it_stands():
-    refine = {"head_dim": ("rope_half", "rope_freq")}
-    layout = parse_layout("(n_head head_dim | head_dim) d_model")
-    assert str(layout.refined(refine)) == "(n_head (rope_half rope_freq) | (rope_half rope_freq)) d_model"
-    assert layout.refined({}) == layout

@@ -420,7 +420,6 @@ def test_an_unknown_field_is_refused() -> None:
         {"rope_adjustments": {"factor": 4.0, "beta_fast": 32, "beta_slow": 1, "original_max_seq_len": 64}},
         {"rope_adjustments": {"low_freq_factor": 1.0}},
         {"rope_adjustments": {"factor": "8"}},
-        {"rope_interleave": True},
         {"norm_qk_type": "olmo3"},
         {"norm_class_name": "GroupNorm"},
         {"shared_attention_norm": True},

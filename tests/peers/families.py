@@ -35,6 +35,22 @@ SERIAL = {
 
 Config = dict[str, Any]
 
+LATENT = SIZES | {
+    "num_key_value_heads": 6,
+    "q_lora_rank": 20,
+    "kv_lora_rank": 28,
+    "qk_nope_head_dim": 14,
+    "qk_rope_head_dim": 10,
+    "v_head_dim": 18,
+    "n_routed_experts": 15,
+    "n_group": 5,
+    "topk_group": 2,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 44,
+    "n_shared_experts": 2,
+    "first_k_dense_replace": 1,
+}
+
 # By model_type: the config, and what variants of it change.
 FAMILIES: dict[str, tuple[Config, dict[str, Config]]] = {
     "mistral": (
@@ -71,6 +87,26 @@ FAMILIES: dict[str, tuple[Config, dict[str, Config]]] = {
             "moe_intermediate_size": 44,
             "norm_topk_prob": True,
         },
+        {"one kv head": ONE, "all kv heads": ALL},
+    ),
+    "deepseek_v3": (
+        LATENT | {"num_mtp_layers": 0},
+        {
+            "halves rotated": {"rope_interleave": False},
+            "no dense layer": {"first_k_dense_replace": 0, "norm_topk_prob": False},
+            "tied": {"tie_word_embeddings": True, "routed_scaling_factor": 1.0, "n_shared_experts": 1},
+        },
+    ),
+    "glm4": (
+        SIZES | {"head_dim": 20, "partial_rotary_factor": 0.5},
+        {"no biases": {"attention_bias": False}, "one kv head": ONE, "all kv heads": ALL},
+    ),
+    "glm": (
+        SIZES | {"head_dim": 20, "partial_rotary_factor": 0.5},
+        {"one kv head": ONE, "all kv heads": ALL},
+    ),
+    "olmoe": (
+        SIZES | {"num_experts": 5, "num_experts_per_tok": 2, "norm_topk_prob": True, "intermediate_size": 44},
         {"one kv head": ONE, "all kv heads": ALL},
     ),
     "olmo": (SIZES, {"one kv head": ONE, "all kv heads": ALL, "tied": {"tie_word_embeddings": True}}),
@@ -124,7 +160,81 @@ FAMILIES: dict[str, tuple[Config, dict[str, Config]]] = {
 }
 CASES = [(family, name) for family, (_, variants) in FAMILIES.items() for name in ("", *variants)]
 
+GPT2 = {
+    "vocab_size": VOCAB,
+    "n_positions": 320,
+    "n_embd": 72,
+    "n_layer": 3,
+    "n_head": 6,
+    "n_inner": 104,
+    "bos_token_id": 2,
+    "eos_token_id": 1,
+}
+# Those that LitGPT has no model for, or not with these settings; and a word of why it is refused.
+WITHOUT_LITGPT: dict[str, tuple[Config, dict[str, Config], str]] = {
+    "gpt2": (
+        GPT2,
+        {"a head of its own": {"tie_word_embeddings": False, "n_inner": None}},
+        "has no learned positions",
+    ),
+    "deepseek_v2": (
+        LATENT,
+        {
+            "groups": {"topk_method": "group_limited_greedy", "routed_scaling_factor": 2.5},
+            "q at once": {"q_lora_rank": None, "first_k_dense_replace": 0},
+        },
+        "weighs experts by sigmoids",
+    ),
+    "qwen2_moe": (
+        SIZES
+        | {
+            "num_hidden_layers": 4,
+            "num_experts": 5,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 44,
+            "shared_expert_intermediate_size": 92,
+        },
+        {
+            "windows on some layers": {
+                "use_sliding_window": True,
+                "sliding_window": WINDOW,
+                "max_window_layers": 3,
+            },
+            "weights that add up": {"norm_topk_prob": True, "qkv_bias": False},
+            "one kv head": ONE,
+            "all kv heads": ALL,
+        },
+        "no switch on its shared experts",
+    ),
+    "gpt_oss": (
+        SIZES
+        | {
+            "num_hidden_layers": 4,
+            "head_dim": 10,
+            "num_local_experts": 5,
+            "num_experts_per_tok": 2,
+            "intermediate_size": 44,
+            "sliding_window": WINDOW,
+        },
+        {
+            "plain RoPE": {
+                "attention_bias": False,
+                "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+            },
+            "one kv head": ONE,
+            "all kv heads": ALL,
+            "no window": {"layer_types": ["full_attention"] * 4},
+        },
+        "neither attention sinks nor experts with biases",
+    ),
+}
+CASES_WITHOUT_LITGPT = [
+    (family, name) for family, (_, variants, _) in WITHOUT_LITGPT.items() for name in ("", *variants)
+]
+# What porter's own model does not compute.
+BEYOND_PORTERS_MODEL = {"deepseek_v3": "latent_attention"}
+
 
 def config_of(family: str, variant: str) -> Config:
-    config, variants = FAMILIES[family]
+    config, variants = (FAMILIES.get(family) or WITHOUT_LITGPT[family])[:2]
     return config | variants.get(variant, {}) | {"model_type": family}

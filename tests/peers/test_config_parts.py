@@ -326,3 +326,15 @@ def test_a_cast_is_what_transformers_reads(models, tmp_path):
 
     assert AutoConfig.from_pretrained(tmp_path / "out").dtype == torch.bfloat16
     assert AutoConfig.from_pretrained(models.path("llama")).dtype == torch.float32
+
+
+def test_what_no_table_speaks_of_is_said_and_stays_where_it_can(models, tmp_path):
+    source = changed(models, tmp_path, "llama", {"my_field": 3})
+    for target, words in (("hf", "copied as they are: my_field"), ("litgpt", "left out: my_field")):
+        done = convert(source, tmp_path / target, to=target)
+        assert [note for note in done.plan.notes if "my_field" in note] == [
+            f"config.json: unknown to porter and {words}"
+        ]
+    assert json.loads((tmp_path / "hf" / "config.json").read_text())["my_field"] == 3
+    # Negative control: without the field nothing is said.
+    assert not any("unknown to porter" in note for note in plan(models.path("llama"), to="hf").notes)

@@ -8,6 +8,7 @@ import importlib
 
 import pytest
 
+from porter.config.read import ConfigReader
 from porter.config.write import write_config
 from porter.errors import UnsupportedError
 from porter.tables import load_families
@@ -80,6 +81,31 @@ def test_fields_have_the_declared_types(family):
         with pytest.raises(errors.StrictDataclassError):
             loaded(config | {name: 1})
     assert floats
+
+
+IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+@pytest.mark.parametrize("family", [name for name, family in FAMILIES.items() if "hf" in family.dialects])
+@pytest.mark.parametrize("given", [dict.fromkeys(IDS), {}, {"eos_token_id": [3, 4], "pad_token_id": None}])
+def test_token_ids_stay_what_they_are(family, given):
+    """Null is no id, and not the one that the config's class has where nothing is said."""
+    found = FAMILIES[family]
+    raw = {name: value for name, value in written(family).items() if name not in IDS} | given
+    dialect = found.dialect("hf")
+    values = {name: item.neutral for name, item in found.canonical.hyperparameters.items()}
+    shapes = {
+        tensor.name: tensor.shape
+        for tensor in bind_dialect(dialect, found.canonical, values | found.canonical.example)
+    }
+    read = ConfigReader(dialect, found.canonical, raw, shapes, "tiny", None, "config.json").read()
+    again = write_config(dialect, found.canonical, read, shapes=shapes, weights_dtype="float32", kept=raw)
+    before, after = loaded(raw), loaded(again)
+    for name in IDS:
+        # GLM's class makes its own list of nothing; what is compared is what becomes of both configs.
+        assert getattr(after, name, None) == getattr(before, name, None)
+        if name in given and not family.startswith("glm"):
+            assert getattr(after, name) == given[name]
 
 
 @pytest.mark.parametrize("family", ["gemma2", "gemma3_text"])

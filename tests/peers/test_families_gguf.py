@@ -1,75 +1,194 @@
-"""GGUF files of families that llama.cpp stores as transformers does: names by gguf-py's map, same bytes."""
+"""GGUF files of every family that llama.cpp's converter writes, laid out here in NumPy as that does.
 
+transformers makes a tiny model; names are gguf-py's. porter brings the file to Hugging Face's form, whose
+tensors are those of the model to the byte, and so are the logits.
+"""
+
+from __future__ import annotations
+
+import importlib.util
 import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+import torch
+from safetensors.torch import load_file
 
 import porter
 from porter.errors import PorterError
 
-SIZES = {
-    "vocab_size": 29,
-    "hidden_size": 42,
-    "intermediate_size": 17,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 400,
-    "rms_norm_eps": 1e-6,
-    "rope_theta": 1e6,
+pytestmark = pytest.mark.peer
+
+_spec = importlib.util.spec_from_file_location("families_of_gguf", Path(__file__).with_name("families.py"))
+assert _spec is not None and _spec.loader is not None
+families = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(families)
+SIZES = families.SIZES
+NEOX = {key: value for key, value in SIZES.items() if key != "num_key_value_heads"}
+
+
+@dataclass(frozen=True)
+class Made:
+    """How llama.cpp stores a family: gguf-py's architecture, what happens to q, k and v, further keys.
+
+    `config` is what it has besides that of `families.py`; `called` is the family that the file is read as.
+    """
+
+    arch: gguf.MODEL_ARCH
+    config: dict[str, Any] = field(default_factory=dict)
+    pairs: bool = False
+    taken_apart: bool = False
+    called: str = ""
+
+
+LLAMA = gguf.MODEL_ARCH.LLAMA
+CASES = {
+    "llama": Made(LLAMA, SIZES | {"head_dim": 10}, pairs=True),
+    "llama with biases": Made(LLAMA, SIZES | {"attention_bias": True, "mlp_bias": True}, pairs=True),
+    "llama, all kv heads": Made(LLAMA, SIZES | {"num_key_value_heads": 6}, pairs=True),
+    "llama, tied": Made(LLAMA, SIZES | {"tie_word_embeddings": True}, pairs=True),
+    "mistral": Made(LLAMA, {"sliding_window": None}, pairs=True, called="llama"),
+    "mixtral": Made(LLAMA, pairs=True),
+    "qwen2": Made(gguf.MODEL_ARCH.QWEN2),
+    "qwen3": Made(gguf.MODEL_ARCH.QWEN3),
+    "qwen3, YaRN": Made(
+        gguf.MODEL_ARCH.QWEN3,
+        {
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 1e4,
+                "factor": 4.0,
+                "original_max_position_embeddings": 100,
+            }
+        },
+    ),
+    "qwen3_moe": Made(gguf.MODEL_ARCH.QWEN3MOE),
+    "olmo": Made(gguf.MODEL_ARCH.OLMO, pairs=True),
+    "olmo2": Made(gguf.MODEL_ARCH.OLMO2),
+    "phi": Made(gguf.MODEL_ARCH.PHI2, {"num_key_value_heads": 6, "hidden_act": "gelu_new"}),
+    "phi3": Made(gguf.MODEL_ARCH.PHI3),
+    "phi3, partly rotated": Made(
+        gguf.MODEL_ARCH.PHI3, {"partial_rotary_factor": 0.5, "sliding_window": None}
+    ),
+    "falcon": Made(gguf.MODEL_ARCH.FALCON, taken_apart=True),
+    "falcon 7B": Made(
+        gguf.MODEL_ARCH.FALCON,
+        {"num_kv_heads": None, "new_decoder_architecture": False, "multi_query": True},
+        taken_apart=True,
+    ),
+    "stablelm": Made(gguf.MODEL_ARCH.STABLELM),
+    "stablelm, side by side": Made(
+        gguf.MODEL_ARCH.STABLELM, {"use_parallel_residual": True, "use_qkv_bias": True}
+    ),
+    "starcoder2": Made(gguf.MODEL_ARCH.STARCODER2, {"sliding_window": None}),
+    "gpt_neox": Made(gguf.MODEL_ARCH.GPTNEOX, NEOX | {"rotary_pct": 0.5}, taken_apart=True),
+    "gpt_neox, one after the other": Made(
+        gguf.MODEL_ARCH.GPTNEOX, NEOX | {"rotary_pct": 0.5, "use_parallel_residual": False}, taken_apart=True
+    ),
 }
-# The configuration, gguf-py's architecture, and what the family stores besides Llama's tensors.
-FAMILIES = {
-    "qwen2": (SIZES, gguf.MODEL_ARCH.QWEN2, {"q_proj.bias": 42, "k_proj.bias": 14, "v_proj.bias": 14}),
-    "qwen3": (SIZES | {"head_dim": 10}, gguf.MODEL_ARCH.QWEN3, {"q_norm.weight": 10, "k_norm.weight": 10}),
-}
 
 
-def weights(family):
-    config, _, besides = FAMILIES[family]
-    d, f, h = config["hidden_size"], config["intermediate_size"], config.get("head_dim", 7)
-    layer = {
-        "self_attn.q_proj.weight": (6 * h, d),
-        "self_attn.k_proj.weight": (2 * h, d),
-        "self_attn.v_proj.weight": (2 * h, d),
-        "self_attn.o_proj.weight": (d, 6 * h),
-        "mlp.gate_proj.weight": (f, d),
-        "mlp.up_proj.weight": (f, d),
-        "mlp.down_proj.weight": (d, f),
-        "input_layernorm.weight": (d,),
-        "post_attention_layernorm.weight": (d,),
-        **{f"self_attn.{name}": (size,) for name, size in besides.items()},
-    }
-    shapes = {
-        "model.embed_tokens.weight": (config["vocab_size"], d),
-        "model.norm.weight": (d,),
-        "lm_head.weight": (config["vocab_size"], d),
-        **{f"model.layers.{n}.{name}": shape for n in range(2) for name, shape in layer.items()},
-    }
-    generator = np.random.default_rng(4)
-    return {name: generator.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+def family_of(case: str) -> str:
+    return re.split("[ ,]", case)[0]
 
 
-def written(family, path, tensors):
-    config, arch, _ = FAMILIES[family]
-    writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[arch])
-    writer.add_context_length(config["max_position_embeddings"])
-    writer.add_embedding_length(config["hidden_size"])
-    writer.add_block_count(config["num_hidden_layers"])
-    writer.add_feed_forward_length(config["intermediate_size"])
-    writer.add_head_count(config["num_attention_heads"])
-    writer.add_head_count_kv(config["num_key_value_heads"])
-    writer.add_rope_freq_base(config["rope_theta"])
-    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    if "head_dim" in config:
-        writer.add_key_length(config["head_dim"])
-        writer.add_value_length(config["head_dim"])
-    names = gguf.get_tensor_name_map(arch, config["num_hidden_layers"])
-    for name, weight in tensors.items():
+def build(case: str) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    family = family_of(case)
+    known = families.FAMILIES[family][0] if family in families.FAMILIES else {}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **known | CASES[case].config))
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for weight in model.parameters():
+            noise = torch.randn(weight.shape, generator=generator)
+            weight.copy_(0.3 * noise + 1 if weight.ndim == 1 else noise / weight.shape[-1] ** 0.5)
+    return model.float().eval()
+
+
+def in_pairs(weight: np.ndarray, heads: int) -> np.ndarray:
+    """Row 0 of a head's first half, row 0 of its second, row 1 of its first half, …"""
+    rows = []
+    for head in np.split(weight, heads):
+        first, second = np.split(head, 2)
+        rows += [row for pair in zip(first, second, strict=True) for row in pair]
+    return np.stack(rows)
+
+
+def all_q_then_k_then_v(weight: np.ndarray, heads: int, kv_heads: int) -> np.ndarray:
+    q, k, v = [], [], []
+    for group in np.split(weight, kv_heads):
+        *queries, key, value = np.split(group, heads // kv_heads + 2)
+        q, k, v = [*q, *queries], [*k, key], [*v, value]
+    return np.concatenate([*q, *k, *v])
+
+
+def write(case: str, path: Path, model: Any, tensors: dict[str, torch.Tensor], *, pairs: bool = True) -> Path:
+    made, config = CASES[case], model.config
+    writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[made.arch])
+    heads = config.num_attention_heads
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    if family_of(case) == "falcon":
+        kv_heads = (config.num_kv_heads or heads) if config.new_decoder_architecture else 1
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    rope = config.rope_parameters or {}
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_feed_forward_length(getattr(config, "intermediate_size", 4 * config.hidden_size))
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(kv_heads)
+    writer.add_rope_freq_base(rope["rope_theta"])
+    writer.add_rope_dimension_count(int(rope.get("partial_rotary_factor", 1) * head_dim))
+    for kind in ("bos", "eos", "pad"):
+        if (token := getattr(config, f"{kind}_token_id")) is not None:
+            getattr(writer, f"add_{kind}_token_id")(token)
+    if head_dim * heads != config.hidden_size:
+        writer.add_key_length(head_dim)
+        writer.add_value_length(head_dim)
+    if rope["rope_type"] == "yarn":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        writer.add_rope_scaling_factor(rope["factor"])
+        writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+    if hasattr(config, "rms_norm_eps"):
+        writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    layer_eps = [getattr(config, n, None) for n in ("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon")]
+    if any(layer_eps) or family_of(case) == "olmo":
+        writer.add_layer_norm_eps(next(filter(None, layer_eps), 1e-5))
+    if family_of(case) in ("gpt_neox", "stablelm"):
+        # For StableLM the key says nothing: older converters wrote true where the config left it out.
+        writer.add_parallel_residual(family_of(case) == "stablelm" or config.use_parallel_residual)
+    if family_of(case) == "phi3":
+        writer.add_sliding_window(config.sliding_window or 0)
+        writer.add_rope_scaling_orig_ctx_len(config.max_position_embeddings)
+    experts = getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None)
+    if experts:
+        writer.add_expert_count(experts)
+        writer.add_expert_used_count(config.num_experts_per_tok)
+        if hasattr(config, "moe_intermediate_size"):
+            writer.add_expert_feed_forward_length(config.moe_intermediate_size)
+    names = gguf.get_tensor_name_map(made.arch, config.num_hidden_layers)
+    stacks: dict[str, list[np.ndarray]] = {}
+    for name, tensor in tensors.items():
+        weight = tensor.numpy()
+        if (expert := re.search(r"\.experts\.(\d+)\.", name)) is not None:
+            stack = stacks.setdefault(name.replace(expert[0], ".experts."), [weight] * experts)
+            stack[int(expert[1])] = weight
+            continue
+        if made.pairs and pairs and re.search(r"\.[qk]_proj\.", name):
+            weight = in_pairs(weight, heads if ".q_proj." in name else kv_heads)
+        if made.taken_apart and ".query_key_value." in name:
+            weight = all_q_then_k_then_v(weight, heads, kv_heads)
         writer.add_tensor(names.get_name(name, try_suffixes=(".weight", ".bias")), weight)
+    for name, stack in stacks.items():
+        known = re.sub(r"model\.(layers\.\d+)\.block_sparse_moe\.", r"\1.feed_forward.", name)
+        writer.add_tensor(names.get_name(known, try_suffixes=(".weight",)), np.stack(stack))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -77,34 +196,85 @@ def written(family, path, tensors):
     return path
 
 
-@pytest.mark.peer
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_gguf_is_what_transformers_would_have_stored(family, tmp_path):
-    tensors = weights(family)
-    source = written(family, tmp_path / "model.gguf", tensors)
+def logits(model: Any) -> torch.Tensor:
+    with torch.inference_mode():
+        found: torch.Tensor = model(torch.arange(300).reshape(1, -1) * 7 % families.VOCAB).logits
+    return found
+
+
+def prepared(case: str, root: Path) -> tuple[Any, dict[str, torch.Tensor]]:
+    model = build(case)
+    model.save_pretrained(root / "own")
+    return model, load_file(root / "own" / "model.safetensors")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_gguf_is_the_model_that_it_was_made_of(case, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    model, tensors = prepared(case, tmp_path)
+    source = write(case, tmp_path / "model.gguf", model, tensors)
     porter.convert(source, tmp_path / "hf", to="hf")
     found = load_file(tmp_path / "hf" / "model.safetensors")
     assert found.keys() == tensors.keys()
-    assert all(np.array_equal(found[name], weight) for name, weight in tensors.items())
+    assert all(torch.equal(found[name], weight) for name, weight in tensors.items())
     config = json.loads((tmp_path / "hf" / "config.json").read_text())
-    wanted = FAMILIES[family][0] | {"model_type": family, "tie_word_embeddings": False}
-    assert {key: config.get(key) for key in wanted} == wanted
-
-    # LitGPT gets from it what it gets from transformers' own.
-    own = tmp_path / "own"
-    own.mkdir()
-    save_file(tensors, own / "model.safetensors", metadata={"format": "pt"})
-    (own / "config.json").write_text(json.dumps(wanted))
-    for name, path in (("one", source), ("two", own)):
-        porter.convert(path, tmp_path / name, to="litgpt")
-    one, two = (load_file(tmp_path / name / "lit_model.safetensors") for name in ("one", "two"))
-    assert one.keys() == two.keys() and all(np.array_equal(two[name], one[name]) for name in one)
+    assert config["model_type"] == (CASES[case].called or family_of(case))
+    loaded, loading = AutoModelForCausalLM.from_pretrained(tmp_path / "hf", output_loading_info=True)
+    assert not any(loading.values()), loading
+    wanted = logits(model)
+    assert float((logits(loaded.eval()) - wanted).abs().max() / wanted.abs().max()) <= 2e-6
 
 
-@pytest.mark.peer
+@pytest.mark.parametrize("case", ["llama", "olmo", "mixtral"])
+def test_rows_that_are_in_no_pairs_show_in_the_logits(case, tmp_path):
+    """The control: a file whose q and k were left as they are is not taken for the same model."""
+    from transformers import AutoModelForCausalLM
+
+    model, tensors = prepared(case, tmp_path)
+    source = write(case, tmp_path / "model.gguf", model, tensors, pairs=False)
+    porter.convert(source, tmp_path / "hf", to="hf")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "hf").eval()
+    wanted = logits(model)
+    assert float((logits(loaded) - wanted).abs().max() / wanted.abs().max()) > 1e-2
+
+
+@pytest.mark.parametrize("case", ["llama", "qwen2", "stablelm"])
+def test_transformers_reads_the_same_from_it(case, tmp_path):
+    """The file is one that transformers' own reader takes, and to the same weights."""
+    from transformers import AutoModelForCausalLM
+
+    model, tensors = prepared(case, tmp_path)
+    write(case, tmp_path / "model.gguf", model, tensors)
+    own = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="model.gguf").state_dict()
+    porter.convert(tmp_path / "model.gguf", tmp_path / "hf", to="hf")
+    found = load_file(tmp_path / "hf" / "model.safetensors")
+    assert all(torch.equal(own[name], weight) for name, weight in found.items())
+
+
 def test_a_tensor_that_is_missing_is_missed(tmp_path):
-    """Negative control: what the family stores besides Llama's tensors is asked for."""
-    tensors = weights("qwen3")
+    model, tensors = prepared("qwen3", tmp_path)
     del tensors["model.layers.1.self_attn.k_norm.weight"]
     with pytest.raises(PorterError, match="missing"):
-        porter.convert(written("qwen3", tmp_path / "model.gguf", tensors), tmp_path / "hf", to="hf")
+        porter.convert(write("qwen3", tmp_path / "model.gguf", model, tensors), tmp_path / "hf", to="hf")
+
+
+def test_factors_of_frequencies_that_no_key_states_are_refused(tmp_path):
+    """Llama 3's scaling is a tensor there; it must not be lost."""
+    model, tensors = prepared("llama", tmp_path)
+    path = tmp_path / "model.gguf"
+    write("llama", path, model, tensors)
+    reader = gguf.GGUFReader(path)
+    writer = gguf.GGUFWriter(tmp_path / "more.gguf", "llama")
+    for name, item in reader.fields.items():
+        if not name.startswith("GGUF.") and name != "general.architecture":
+            writer.add_key_value(name, item.contents(), item.types[0])
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data)
+    writer.add_tensor("rope_freqs.weight", np.ones(5, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(PorterError, match="rope_freqs"):
+        porter.convert(tmp_path / "more.gguf", tmp_path / "hf", to="hf")

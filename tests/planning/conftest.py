@@ -16,7 +16,8 @@ from porter.dtypes import DTYPES
 from porter.layout import runs
 from porter.planning.build import build_plan
 from porter.planning.plan_options import PlanOptions
-from porter.recognition.identify import Identity, NameMatcher
+from porter.recognition.identify import Identity
+from porter.recognition.stored_names import NameMatcher
 from porter.tables import Family, load_families
 from porter.tables.bind import bind_dialect
 from porter.tables.load import load_canonical, load_dialect

@@ -142,6 +142,26 @@ def test_include_and_exclude_decide_instead_of_the_default(hub: Any) -> None:
 # A dry run.
 
 
+def test_weights_of_other_frameworks_are_left_and_named(hub: Any) -> None:
+    others = {
+        "pytorch_model.bin": b"bin",
+        "flax_model.msgpack": b"flax",
+        "tf_model.h5": b"tf",
+        "q/x-Q4.gguf": b"g",
+    }
+    hub.server.add("org/several", FILES | others)
+    result = hub.download("org/several")
+    assert sorted(file["name"] for file in result["files"]) == FETCHED
+    assert sorted(result["left"]) == sorted(others)
+    said = hub.porter("download", "org/several", "--dry-run")
+    assert "pytorch_model.bin" in said.stderr and "--include takes them" in said.stderr
+    # Negative controls: nothing else is there; and what was asked for by a pattern is all that is wanted.
+    hub.server.add("org/model", FILES)
+    assert hub.download("org/model")["left"] == []
+    assert "left" not in hub.porter("download", "org/model", "--dry-run").stderr
+    assert hub.download("org/several", include=["*.bin"])["left"] == []
+
+
 def test_a_dry_run_says_what_would_be_fetched_and_fetches_nothing(hub: Any, model: str) -> None:
     result = hub.download("org/model", dry_run=True)
     assert statuses(result) == {"to download"}

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from porter.api.download import Download, download
+from porter.api.download import download
 from porter.api.download_kaggle import kaggle_source
+from porter.api.downloaded import Download
 from porter.errors import AccessError, DifferenceError, PorterError, UnsupportedError, UsageError
 from porter.sources.kaggle import kaggle_models as kaggle
 from porter.sources.kaggle.kaggle_models import KERAS_PRESETS, KaggleReference, cached, keras_preset, parse

@@ -125,7 +125,7 @@ def test_what_a_right_table_says(tables):
     assert "d_model" in required and "k_bias" not in required
 
 
-def test_refined_axes_are_cut_in_every_tensor(tables):
+def test_a_refined_axis_stays_whole_where_a_layout_names_it(tables):
     canonical = tables.canonical(
         (
             "[axes]",
@@ -133,7 +133,7 @@ def test_refined_axes_are_cut_in_every_tensor(tables):
             '[axes]\nrope_half = "2"\nrope_freq = "head_dim / 2"',
         )
     )
-    assert canonical.tensors["{layer}.k"].axes == ("n_kv_head", "rope_half", "rope_freq", "d_model")
+    assert canonical.tensors["{layer}.k"].axes == ("n_kv_head", "head_dim", "d_model")
     dialect = tables.dialect(canonical=canonical)
     [rule] = [rule for rule in dialect.rules if rule.ours == ("{layer}.k",)]
-    assert str(rule.layout) == "(n_kv_head (rope_half rope_freq)) d_model"
+    assert str(rule.layout) == "(n_kv_head head_dim) d_model"

@@ -4,7 +4,7 @@ import pytest
 
 from porter.errors import MalformedError
 from porter.layout import Loop
-from porter.recognition.identify import NameMatcher
+from porter.recognition.stored_names import NameMatcher
 from porter.tables import TableError
 from porter.tables.bind import Filler, bind_dialect
 

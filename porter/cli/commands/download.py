@@ -43,6 +43,7 @@ def download(
 ) -> None:
     """Download a model from the Hugging Face Hub or from Kaggle, and verify it."""
     from porter.reporting.text import plural, size, table
+    from porter.sources.weight_files import some
 
     if list_ and source is not None:
         raise UsageError("--list lists the short names, and needs no model", hint=f"porter download {source}")
@@ -70,6 +71,8 @@ def download(
     if json:
         output.as_json(found)
         return
+    if found.left:
+        output.say(f"left     {some(found.left)}: other weights of the repository; --include takes them")
     rows = [["File", "Size", ""], *([file.name, size(file.size), file.status] for file in found.files)]
     if dry_run:
         if not found.files:

@@ -1,22 +1,18 @@
-"""Chunked, compressed and checksummed datasets of an HDF5 file: whether they can be read, and reading them.
+"""Chunked, compressed and checksummed datasets of an HDF5 file: whether they can be read.
 
 h5py and h5repack store so when a file is saved again. Only the filters that HDF5 itself and h5py bring along
 are let through, since any other is a library that HDF5 would load. A chunk that was never written is absent
-data and not the fill value. Reading follows the chunks, so that each is decoded once.
+data and not the fill value.
 """
 
 from __future__ import annotations
 
 import itertools
-import os
 from pathlib import Path
 from typing import Any
 
-from porter.containers.array_files import HDF5, rows_at_once
-from porter.containers.base import StoredTensor
-from porter.containers.window import Window
+from porter.containers.array_names import HDF5
 from porter.errors import MalformedError, UnsupportedError
-from porter.sources.paths import locate
 
 # HDF5's numbers: deflate (gzip), shuffle, fletcher32; and h5py's own lzf.
 _FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
@@ -58,41 +54,3 @@ def check_array(h5py: Any, name: str, dataset: Any, file: str) -> None:
         cause=f"expected {expected} chunks, found {stored}; the one at {list(missing)} was never written",
         hint="copy the checkpoint again; what was never written is no weight",
     )
-
-
-def export(root: Path, tensor: StoredTensor, path: Path) -> None:
-    """Write a dataset's elements, row-major, to a new file. Its time is that of the HDF5 file."""
-    from porter.containers.keras.hdf5 import require_h5py
-    from porter.containers.keras.keras_files import weights_range
-
-    h5py = require_h5py()
-    file, _, name = tensor.file.removeprefix(HDF5).partition("//")
-    real = locate(root, file)
-    with real.open("rb") as stream, path.open("xb") as out:
-        changed = os.fstat(stream.fileno()).st_mtime_ns
-        start, size = weights_range(stream.fileno(), file)
-        try:
-            with h5py.File(Window(stream, start, size), "r") as opened:
-                dataset = opened[name]
-                check_array(h5py, name, dataset, file)
-                _write(dataset, tensor, out)
-        except (OSError, RuntimeError, ValueError, KeyError) as error:
-            raise MalformedError(
-                f"{tensor.name} cannot be read from {file}", cause=str(error)[:300]
-            ) from None
-        if out.tell() != tensor.nbytes:
-            raise MalformedError(
-                f"{tensor.name} has changed", cause=f"expected {tensor.nbytes} bytes, found {out.tell()}"
-            )
-    os.utime(path, ns=(changed, changed))
-
-
-def _write(dataset: Any, tensor: StoredTensor, out: Any) -> None:
-    if tuple(dataset.shape) != tensor.shape:
-        raise ValueError(f"expected the shape {list(tensor.shape)}, found {list(dataset.shape)}")
-    if not tensor.shape:
-        out.write(dataset[()].tobytes())
-        return
-    step = rows_at_once(tensor, dataset.chunks[0] if dataset.chunks else tensor.shape[0])
-    for start in range(0, tensor.shape[0], step):
-        out.write(dataset[start : start + step].tobytes())

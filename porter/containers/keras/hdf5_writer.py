@@ -79,7 +79,7 @@ class _Making:
     """Datasets of one file, by the library's own calls: a hundred thousand of them take seconds."""
 
     def __init__(self, h5py: Any, file: Any) -> None:
-        self._h5py, self._groups = h5py, {"": file.id}
+        self._h5py, self._file = h5py, file.id
         self._types = {"F32": h5py.h5t.IEEE_F32LE, "F16": h5py.h5t.IEEE_F16LE, "BF16": _opaque(h5py)}
         self._text = h5py.h5t.py_create(h5py.string_dtype(), logical=True)
         # Of a text in memory the library is given a pointer.
@@ -90,6 +90,9 @@ class _Making:
         self._layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         self._layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
         self._layout.set_obj_track_times(False)
+        self._links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
+        self._links.set_create_intermediate_group(True)
+        self._word = _word()
 
     def dataset(self, file: str, name: str, dtype: Dtype, shape: tuple[int, ...]) -> int:
         """Creates a dataset: the offset of its data. Raises UnsupportedError where it cannot be."""
@@ -97,23 +100,21 @@ class _Making:
         if kind is None or 0 in shape:
             cause = f"it is {dtype.name}" if kind is None else f"its shape is {list(shape)}"
             raise UnsupportedError(f"Keras' HDF5 cannot hold {name!r}", cause=cause)
+        if not {"", "."}.isdisjoint(name.split("/")):
+            # The library would read another name: `a/./b` as `a/b`.
+            raise UnsupportedError(f"{file}: cannot name a tensor {name!r}")
         try:
-            group, _, last = name.rpartition("/")
             space = self._h5py.h5s.create_simple(shape) if shape else self._scalar
-            made = self._h5py.h5d.create(self._group(group), last.encode(), kind, space, dcpl=self._layout)
+            made = self._h5py.h5d.create(
+                self._file, name.encode(), kind, space, dcpl=self._layout, lcpl=self._links
+            )
             if dtype.name == "BF16":
                 word = self._h5py.h5a.create(made, BF16_ATTRIBUTE.encode(), self._text, self._scalar)
-                word.write(_word(), mtype=self._pointer)
+                word.write(self._word, mtype=self._pointer)
             offset: int = made.get_offset()
             return offset
         except (ValueError, TypeError, OSError, RuntimeError, KeyError) as error:
             raise UnsupportedError(f"{file}: cannot name a tensor {name!r}", cause=str(error)) from None
-
-    def _group(self, name: str) -> Any:
-        if name not in self._groups:
-            parent, _, last = name.rpartition("/")
-            self._groups[name] = self._h5py.h5g.create(self._group(parent), last.encode())
-        return self._groups[name]
 
 
 def _opaque(h5py: Any) -> Any:

@@ -10,45 +10,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from porter.containers.array_files import ARRAY, rows_at_once
-from porter.containers.array_files import exported as exported
+from porter.containers.array_names import ARRAY, rows_at_once
 from porter.containers.base import StoredTensor
+from porter.containers.orbax.orbax_database import files_of, store_of, tensorstore
 from porter.containers.orbax.orbax_folders import DATABASE, array_folder, check_links
 from porter.containers.orbax.orbax_tree import stores_every_chunk
-from porter.errors import MalformedError, UnsupportedError
-
-_METADATA = ("/.zarray", "/zarr.json")
-
-
-def tensorstore() -> Any:
-    """The tensorstore package. Raises UnsupportedError where it is not installed."""
-    try:
-        import tensorstore as found
-    except ImportError:
-        raise UnsupportedError(
-            "this Orbax checkpoint keeps its arrays in a form that needs tensorstore to be read",
-            hint="pip install 'weight-porter[orbax]'",
-        ) from None
-    return found
-
-
-def database(base: Path) -> Any:
-    """The key-value store of an OCDBT checkpoint. Raises MalformedError if it cannot be opened."""
-    package = tensorstore()
-    try:
-        return package.KvStore.open(_store(base)).result()
-    except (ValueError, OSError) as error:
-        raise MalformedError(f"{base.name} cannot be opened", cause=str(error)[:300]) from None
-
-
-def database_keys(base: Path) -> dict[str, bytes]:
-    """The keys of an OCDBT checkpoint: with their content where it is an array's metadata, else with b""."""
-    store = database(base)
-    try:
-        keys = [key.decode() for key in store.list().result()]
-        return {key: bytes(store[key]) if key.endswith(_METADATA) else b"" for key in keys}
-    except (ValueError, OSError, UnicodeDecodeError) as error:
-        raise MalformedError(f"{base.name} cannot be listed", cause=str(error)[:300]) from None
+from porter.errors import MalformedError
 
 
 def export(root: Path, tensor: StoredTensor, path: Path) -> None:
@@ -82,10 +49,10 @@ def _open(root: Path, tensor: StoredTensor) -> tuple[Any, int]:
     base = root / folder
     store: dict[str, Any]
     if (base / DATABASE).is_file():
-        store = {**_store(base), "path": f"{param}/"}
+        store = {**store_of(base), "path": f"{param}/"}
         changed = (base / DATABASE).stat().st_mtime_ns
     else:
-        store = _files(base / param)
+        store = files_of(base / param)
         changed = max(path.stat().st_mtime_ns for path in (base / param).iterdir())
     # Nothing is read twice, so nothing need be kept.
     context = package.Context({"cache_pool": {"total_bytes_limit": 0}})
@@ -96,11 +63,3 @@ def _open(root: Path, tensor: StoredTensor) -> tuple[Any, int]:
         except ValueError as error:
             cause = str(error)
     raise MalformedError(f"{tensor.name} cannot be opened", cause=cause[:300])
-
-
-def _store(base: Path) -> dict[str, Any]:
-    return {"driver": "ocdbt", "base": _files(base)}
-
-
-def _files(directory: Path) -> dict[str, Any]:
-    return {"driver": "file", "path": f"{directory.resolve()}/"}

@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from porter.containers.orbax.orbax_database import database_keys
 from porter.errors import MalformedError, UsageError
 from porter.sources.paths import locate
 
@@ -71,8 +72,6 @@ def stored_keys(root: Path, folder: str) -> Mapping[str, Path | bytes]:
     files = check_links(root, folder)
     if DATABASE not in files:
         return files
-    from porter.containers.orbax.orbax_arrays import database_keys
-
     return database_keys(root / folder)
 
 

@@ -70,7 +70,7 @@ def place(
     ordered = sorted(tensors, key=itemgetter(0))
     if len({spec[1].name for spec in ordered}) > 1:
         ordered.sort(key=lambda spec: -_RANK[spec[1].name])
-    sizes = {tensor: dtype.nbytes(math.prod(shape)) for tensor, dtype, shape in ordered}
+    sizes = sizes_of(ordered)
     ordered, residue = _arranged(ordered, sizes, residues or {})
     relative: list[_Place] = []
     end = 0
@@ -87,9 +87,10 @@ def place(
             cause=f"readers accept at most {MAX_HEADER}",
             hint="write smaller shards (--max-shard-size)",
         )
+    new, kind = tuple.__new__, StoredTensor
     placed = tuple(
         [
-            StoredTensor(tensor, dtype, shape, name, start + begin)
+            new(kind, (tensor, dtype, shape, name, start + begin, None, None))
             for tensor, dtype, shape, begin, _ in relative
         ]
     )
@@ -139,7 +140,7 @@ def shard(
     """
     from huggingface_hub import split_state_dict_into_shards_factory
 
-    sizes = {name: StoredTensor(name, dtype, shape, "", 0).nbytes for name, dtype, shape in tensors}
+    sizes = sizes_of(tensors)
     if not sizes:
         return {pattern.format(suffix=""): []}, None
     try:
@@ -160,6 +161,18 @@ def shard(
     return groups, (json.dumps(index, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
+def sizes_of(tensors: Iterable[TensorSpec]) -> dict[str, int]:
+    """Bytes of each tensor. Most have the shape of many others."""
+    known: dict[tuple[str, tuple[int, ...]], int] = {}
+    sizes = {}
+    for name, dtype, shape in tensors:
+        kind = dtype.name, shape
+        if kind not in known:
+            known[kind] = dtype.nbytes(math.prod(shape))
+        sizes[name] = known[kind]
+    return sizes
+
+
 def _itself(size: int) -> int:
     return size
 
@@ -169,7 +182,15 @@ def _bad_size(size: int | str) -> UsageError:
 
 
 def _json(places: Iterable[_Place], metadata: Mapping[str, str]) -> bytes:
-    entries: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    parts = [f'"__metadata__":{_dumped(dict(metadata))}'] if metadata else []
+    kinds: dict[tuple[str, tuple[int, ...]], str] = {}
     for name, dtype, shape, begin, end in places:
-        entries[name] = {"dtype": dtype.name, "shape": shape, "data_offsets": (begin, end)}
-    return json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
+        kind = dtype.name, shape
+        if kind not in kinds:
+            kinds[kind] = f'"dtype":"{dtype.name}","shape":{_dumped(shape)}'
+        parts.append(f'{_dumped(name)}:{{{kinds[kind]},"data_offsets":[{begin},{end}]}}')
+    return f"{{{','.join(parts)}}}".encode()
+
+
+# As the reference writer spells JSON. An encoder that is made once spells a string in a tenth of the time.
+_dumped = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode

@@ -79,10 +79,10 @@ def read_index(path: Path) -> dict[str, str]:
     check_names(weight_map, file)
     safe: set[str] = set()
     for name, shard in weight_map.items():
+        if type(shard) is str and shard in safe:
+            continue
         if not isinstance(shard, str):
             refuse(file, f"expected the name of a file, found {kind_of(shard)}", name)
-        if shard in safe:
-            continue
         if reason := unsafe_path(shard):
             raise MalformedError(
                 f"{file}: unsafe file name {shard!r} for tensor {name!r}",
@@ -114,16 +114,21 @@ def holders_of(headers: Iterable[Header]) -> dict[str, str]:
     """Which file holds each tensor. Raises MalformedError where two do: which is meant, no index can say."""
     holders: dict[str, str] = {}
     for header in headers:
-        for tensor in header.tensors:
+        names = [tensor.name for tensor in header.tensors]
+        twice = len(set(names)) < len(names) or not holders.keys().isdisjoint(names)
+        for tensor in header.tensors if twice else ():
             if tensor.name in holders:
                 refuse(header.file, f"expected it once, found it in {holders[tensor.name]} too", tensor.name)
             holders[tensor.name] = header.file
+        holders.update(dict.fromkeys(names, header.file))
     return holders
 
 
 def index_remarks(weight_map: Mapping[str, str], holders: Mapping[str, str], index: str) -> tuple[str, ...]:
     """Where an index and its shards disagree. transformers reads all tensors of all shards that an index
     names, whatever else it says; what is missing then, the proof of coverage finds."""
+    if weight_map == holders:
+        return ()
     absent = sorted(name for name in weight_map if name not in holders)
     unlisted = sorted(name for name in holders if name not in weight_map)
     moved = sorted(name for name, file in weight_map.items() if holders.get(name, file) != file)

@@ -12,7 +12,7 @@ DeepSpeed's `module`, timm's and others' `net`, `params`, `weights`, `ema`. `tor
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from porter.containers.base import StoredTensor
@@ -159,11 +159,16 @@ def unwrapped(names: Iterable[str]) -> dict[str, str]:
     `MARKERS` may stand anywhere and go wherever they do; `PREFIXES` only where all names begin with one.
     Raises MalformedError where two names become one.
     """
-    bare = {name: _without_markers(name) for name in names}
-    while (prefix := _common_prefix(bare.values())) is not None:
+    every = list(names)
+    text = "\n".join(every)
+    marked = any(marker in text for marker in MARKERS)
+    bare = (
+        {name: _without_markers(name) for name in every} if marked else dict(zip(every, every, strict=True))
+    )
+    while bare and (prefix := _common_prefix(bare.values())) is not None:
         bare = {name: rest[len(prefix) :] for name, rest in bare.items()}
     seen: dict[str, str] = {}
-    for name, rest in bare.items():
+    for name, rest in bare.items() if len(set(bare.values())) < len(bare) else ():
         if (other := seen.setdefault(rest, name)) != name:
             raise MalformedError(
                 f"two tensors are called {rest!r} without what wrappers put into names",
@@ -178,10 +183,10 @@ def _without_markers(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in MARKERS)
 
 
-def _common_prefix(names: Iterable[str]) -> str | None:
-    known = list(names)
+def _common_prefix(names: Collection[str]) -> str | None:
     for prefix in PREFIXES:
-        if known and all(name.startswith(prefix) and len(name) > len(prefix) for name in known):
+        # The first that lacks it ends the search, mostly the very first.
+        if all(name.startswith(prefix) and len(name) > len(prefix) for name in names):
             return prefix
     return None
 

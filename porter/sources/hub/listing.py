@@ -14,7 +14,7 @@ from pathlib import Path
 
 from porter.errors import MalformedError, UsageError
 from porter.sources.choose_weights import Wanted, choose
-from porter.sources.weight_files import ADAPTERS, WeightSet, fits, weight_sets
+from porter.sources.weight_files import ADAPTERS, WeightSet, container_by_suffix, fits, weight_sets
 
 # LitGPT's own besides Hugging Face's: without its model_config.yaml, its weights say too little.
 _LITGPT_CONFIG = "model_config.yaml"
@@ -92,6 +92,21 @@ def select(
     for file in chosen:
         _check_path(file.name)
     return chosen
+
+
+# Frameworks' weights that porter does not read, but a user may miss.
+_FOREIGN = ("*.msgpack", "*.onnx", "*.tflite", "tf_model.h5")
+
+
+def other_weights(files: Sequence[RepoFile], chosen: Sequence[RepoFile]) -> tuple[str, ...]:
+    """The repository's weight files that are not among those to fetch."""
+    taken = {file.name for file in chosen}
+    return tuple(
+        file.name
+        for file in files
+        if file.name not in taken
+        and (container_by_suffix(file.name) is not None or fits(file.name.rpartition("/")[2], _FOREIGN))
+    )
 
 
 def weights(

@@ -163,6 +163,8 @@ def test_what_stands_at_the_top_goes_before_the_text_models_own(small, tmp_path)
         config.update(tie_word_embeddings=outer, eos_token_id=[1, 7])
         if outer is None:
             del config["tie_word_embeddings"]
+        elif outer == "null":
+            config["tie_word_embeddings"] = None
         (folder / "config.json").write_text(json.dumps(config))
         model = importlib.import_module("transformers").Gemma3ForConditionalGeneration.from_pretrained(folder)
         with torch.inference_mode():
@@ -174,6 +176,8 @@ def test_what_stands_at_the_top_goes_before_the_text_models_own(small, tmp_path)
 
     found, untied = taken_out(False, True, "untied")
     assert difference(found, untied) <= BOUND
+    found, null = taken_out("null", True, "null")
+    assert torch.equal(null, untied) and difference(found, null) <= BOUND
     # Negative control: tied, the stored head is another one, and transformers passes over it.
     with pytest.raises(porter.PorterError, match="tied"):
         taken_out(True, False, "tied")

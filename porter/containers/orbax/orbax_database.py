@@ -1,0 +1,49 @@
+"""tensorstore, and the key-value database that an OCDBT checkpoint is kept in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from porter.errors import MalformedError, UnsupportedError
+
+_METADATA = ("/.zarray", "/zarr.json")
+
+
+def tensorstore() -> Any:
+    """The tensorstore package. Raises UnsupportedError where it is not installed."""
+    try:
+        import tensorstore as found
+    except ImportError:
+        raise UnsupportedError(
+            "this Orbax checkpoint keeps its arrays in a form that needs tensorstore to be read",
+            hint="pip install 'weight-porter[orbax]'",
+        ) from None
+    return found
+
+
+def database(base: Path) -> Any:
+    """The key-value store of an OCDBT checkpoint. Raises MalformedError if it cannot be opened."""
+    package = tensorstore()
+    try:
+        return package.KvStore.open(store_of(base)).result()
+    except (ValueError, OSError) as error:
+        raise MalformedError(f"{base.name} cannot be opened", cause=str(error)[:300]) from None
+
+
+def database_keys(base: Path) -> dict[str, bytes]:
+    """The keys of an OCDBT checkpoint: with their content where it is an array's metadata, else with b""."""
+    store = database(base)
+    try:
+        keys = [key.decode() for key in store.list().result()]
+        return {key: bytes(store[key]) if key.endswith(_METADATA) else b"" for key in keys}
+    except (ValueError, OSError, UnicodeDecodeError) as error:
+        raise MalformedError(f"{base.name} cannot be listed", cause=str(error)[:300]) from None
+
+
+def store_of(base: Path) -> dict[str, Any]:
+    return {"driver": "ocdbt", "base": files_of(base)}
+
+
+def files_of(directory: Path) -> dict[str, Any]:
+    return {"driver": "file", "path": f"{directory.resolve()}/"}
