@@ -106,7 +106,7 @@ class ConfigReader:
         for recipe in config.merge.values():
             # Their entries were judged one by one when they were merged.
             known += [f"{path}*" for path in (*recipe.first, *recipe.update)] + [*recipe.fill.values()]
-        return sorted(_unknown(self.raw, known))
+        return sorted(_unknown(self.raw, [path for path in known if path not in config.closed]))
 
     @property
     def _file(self) -> str:
