@@ -14,7 +14,7 @@ from typing import Any
 from porter.config.raw import get, raw_config
 from porter.config.read import ConfigReader, Shapes
 from porter.containers.checkpoint import Checkpoint
-from porter.containers.storage_kinds import lone_adapter
+from porter.containers.storage_kinds import lone_adapter, quantised_as
 from porter.errors import MalformedError, UnsupportedError, UsageError
 from porter.recognition.choose_family import choose_family
 from porter.recognition.infer import infer, missing_rules
@@ -220,6 +220,8 @@ def _inside(raw: Mapping[str, Any], words: Dialect) -> Mapping[str, Any]:
             inner[name] = raw[name]
         elif left_out == "ignore":
             inner.pop(name, None)
+            if name in raw:
+                inner[name] = None
     return inner
 
 
@@ -285,22 +287,18 @@ def _without_quantization(
     """
     if found.words.config.file != "config.json" or found.raw.get(_QUANTIZATION) is None:
         return found, ()
-    for name in names:
-        dtype = checkpoint.tensors[name].dtype
-        if dtype.name not in _PLAIN:
-            method = found.raw[_QUANTIZATION]
-            method = method.get("quant_method", method) if isinstance(method, Mapping) else method
-            raise UnsupportedError(
-                f"{found.file}: {_QUANTIZATION} says {method!r}, and {name} is stored as {dtype.name}",
-                cause="quantised weights of transformers are not read",
-                hint="dequantise the model with transformers and save it again",
-            )
+    said = found.raw[_QUANTIZATION]
+    if kind := quantised_as(said, checkpoint.tensors, names):
+        method = said.get("quant_method", said) if isinstance(said, Mapping) else said
+        stored = sorted({tensor.dtype.name for tensor in checkpoint.tensors.values()})
+        raise UnsupportedError(
+            f"the weights of {checkpoint.label} are {kind.what}",
+            cause=f"{found.file}: {_QUANTIZATION} says {method!r}; they are stored as {', '.join(stored)}",
+            hint=kind.hint,
+        )
     raw = {key: value for key, value in found.raw.items() if key != _QUANTIZATION}
     note = f"{found.file}: {_QUANTIZATION} is left out: every weight is stored as a plain float"
     return replace(found, raw=raw), (note,)
-
-
-_PLAIN = frozenset({"F64", "F32", "F16", "BF16"})
 
 
 def _assumed(found: _Candidate, values: Mapping[str, Any]) -> str:
