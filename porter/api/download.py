@@ -19,7 +19,7 @@ from porter.planning.arguments import as_list
 from porter.sources.hub import repository as hub
 from porter.sources.hub.hub_errors import offline_error, translated
 from porter.sources.hub.hub_fetch import Place, fetch
-from porter.sources.hub.listing import RepoFile, select
+from porter.sources.hub.listing import RepoFile, other_weights, select
 from porter.sources.names import HubReference
 
 CACHED, DOWNLOADED, TO_DOWNLOAD = "cached", "downloaded", "to download"
@@ -43,6 +43,7 @@ class Download:
     """What a download did, or with `dry_run` would do. Sizes are in bytes; `path` is the files' directory.
 
     `revision` is what was asked for, `commit` what it stood for. `bytes_fetched` is 0 in a dry run.
+    `left` are weights at the top of the repository that were not taken.
     """
 
     repo: str
@@ -54,6 +55,7 @@ class Download:
     bytes_to_fetch: int
     bytes_fetched: int
     dry_run: bool
+    left: tuple[str, ...] = ()
 
 
 def download(
@@ -204,6 +206,7 @@ def _result(
         bytes_to_fetch=to_fetch,
         bytes_fetched=0 if dry_run else to_fetch,
         dry_run=dry_run,
+        left=other_weights(place.listing.files, chosen),
     )
 
 

@@ -118,7 +118,7 @@ def build_plan(
             any(only_ties(bound, target_ties) for bound in covered.held),
             sum(len(bound.names) for bound in omitted),
         ),
-        notes=(*identity.notes, *plan_notes(identity, copies, covered), *loose, *notes),
+        notes=(*identity.notes, *plan_notes(identity, target, copies, covered), *loose, *notes),
         rules=rules,
         layouts=layouts,
         zeros=tuple(

@@ -87,7 +87,7 @@ def side_files(
         hyperparameters,
         shapes=shapes,
         weights_dtype=dtype_word(most) if most else None,
-        kept=identity.raw if target.name == identity.dialect.name and identity.words is None else {},
+        kept=identity.raw if identity.keeps_words(target) else {},
     )
     sides = []
     if target.config.file is not None:

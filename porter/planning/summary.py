@@ -10,6 +10,7 @@ from porter.containers.checkpoint import Checkpoint
 from porter.planning.coverage import Covered, count, parts
 from porter.planning.plan import COMPUTE, Copies, Copy, Operation, Plan, Summary, groups_of
 from porter.recognition.identify import Identity
+from porter.tables.model import Dialect
 
 
 def summarise(
@@ -55,12 +56,13 @@ def summarise(
     )
 
 
-def plan_notes(identity: Identity, copies: Sequence[Copy], covered: Covered) -> list[str]:
+def plan_notes(identity: Identity, target: Dialect, copies: Sequence[Copy], covered: Covered) -> list[str]:
     notes = []
     if identity.unknown_fields:
+        words = identity.words or identity.dialect
+        fate = "carried as it is" if identity.keeps_words(target) else "not ported"
         notes.append(
-            f"{identity.dialect.config.file}: unknown to porter and not ported: "
-            + ", ".join(identity.unknown_fields)
+            f"{words.config.file}: unknown to porter and {fate}: {', '.join(identity.unknown_fields)}"
         )
     if covered.beyond:
         notes.append(f"text only: left out are {parts(covered.beyond)}")

@@ -53,6 +53,7 @@ def download(
         raise UsageError("no model was named", hint="porter download gemma-2b, or porter download --list")
     from porter.api.download import download as fetch
     from porter.cli.progress import transfer
+    from porter.sources.weight_files import some
 
     asked = {
         "revision": revision,
@@ -70,6 +71,8 @@ def download(
     if json:
         output.as_json(found)
         return
+    if found.left:
+        output.say(f"left     {some(found.left)} (--include GLOB takes what it matches)")
     rows = [["File", "Size", ""], *([file.name, size(file.size), file.status] for file in found.files)]
     if dry_run:
         if not found.files:
