@@ -41,6 +41,10 @@ class Identity:
     words: Dialect | None = None
     wrapper: str = ""
 
+    def keeps_words(self, target: Dialect) -> bool:
+        """Whether fields that the table does not speak of stay: where `target` is the same dialect."""
+        return target.name == self.dialect.name and self.words is None
+
 
 def identify(
     checkpoint: Checkpoint,
