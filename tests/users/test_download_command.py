@@ -279,20 +279,6 @@ def test_the_hub_is_unwell(hub: Any, porter: Any, model: str, status: str) -> No
     assert ("too many requests" if status == "429" else "status 500") in told
 
 
-def test_what_of_other_frameworks_is_left_is_said(hub: Any, porter: Any) -> None:
-    weights = ["model.safetensors", "pytorch_model.bin", "flax_model.msgpack", "tf_model.h5", "m.gguf"]
-    hub.server.add("org/all", dict.fromkeys(weights, b"x" * 9) | {"config.json": b"{}"})
-    told = porter("download", "org/all").stderr
-    assert "left     flax_model.msgpack, m.gguf, pytorch_model.bin, tf_model.h5 (--include" in told
-    found = json.loads(porter("download", "org/all", "--dry-run", "--json").stdout)
-    assert [file["name"] for file in found["files"]] == ["config.json", "model.safetensors"]
-    assert found["left"] == ["flax_model.msgpack", "m.gguf", "pytorch_model.bin", "tf_model.h5"]
-    assert "m.gguf" not in porter("download", "org/all", "--include", "m.gguf").stderr.partition("left")[2]
-    # Negative control: nothing is said where nothing is left.
-    hub.server.add("org/one", {"model.safetensors": b"x", "config.json": b"{}"})
-    assert "left" not in porter("download", "org/one").stderr
-
-
 def test_a_repository_without_weights_of_the_usual_kind(hub: Any, porter: Any) -> None:
     hub.server.add("org/quantised", {"config.json": b"{}", "model.gguf": b"GGUF"})
     told = porter("download", "org/quantised", code=2).stderr

@@ -54,7 +54,6 @@ def download(
         raise UsageError("no model was named", hint="porter download gemma-2b, or porter download --list")
     from porter.api.download import download as fetch
     from porter.cli.progress import transfer
-    from porter.sources.weight_files import some
 
     asked = {
         "revision": revision,

@@ -18,8 +18,6 @@ from porter.sources.weight_files import ADAPTERS, WeightSet, container_by_suffix
 
 # LitGPT's own besides Hugging Face's: without its model_config.yaml, its weights say too little.
 _LITGPT_CONFIG = "model_config.yaml"
-# Weights that porter does not read.
-_FOREIGN = (".msgpack", ".onnx")
 _CONFIGS = frozenset({"config.json", "generation_config.json", _LITGPT_CONFIG})
 _TOKENIZER = frozenset(
     {
@@ -140,13 +138,6 @@ def weights(
     return [top[name] for name in _names(chosen)], remarks
 
 
-def other_weights(files: Iterable[RepoFile], chosen: Sequence[RepoFile]) -> tuple[str, ...]:
-    """Weights at the top of a repository that are not among those chosen: other frameworks', or adapters."""
-    taken = {file.name for file in chosen}
-    others = (file.name for file in files if "/" not in file.name and file.name not in taken)
-    return tuple(sorted(name for name in others if container_by_suffix(name) or name.endswith(_FOREIGN)))
-
-
 def _names(item: WeightSet) -> list[str]:
     return [*item.files, *([item.index] if item.index and item.index not in item.files else [])]
 
@@ -176,7 +167,7 @@ def _default(files: Sequence[RepoFile], keras: bool) -> list[RepoFile]:
         raise UsageError(
             "the repository holds no Keras weights", cause=f"it holds {_some(file.name for file in files)}"
         )
-    others = sorted(file.name for file in files if file.name.endswith((".gguf", ".h5", ".keras", *_FOREIGN)))
+    others = sorted(file.name for file in files if fits(file.name, ("*.gguf", "*.h5", "*.keras", *_FOREIGN)))
     if not chosen and others:
         raise UsageError(
             "the repository holds no weights of a kind that is fetched unasked",
