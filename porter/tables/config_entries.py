@@ -11,7 +11,7 @@ from porter.tables.toml_source import TableSource
 
 _CONFIG_KEYS = {
     *("file", "match", "fields", "write", "require", "known", "float32"),
-    *("section", "optional", "recognise", "borrow", "published", "merge", "outer", "caution"),
+    *("section", "optional", "recognise", "borrow", "published", "merge", "outer", "caution", "closed"),
 }
 _SPELLINGS = {"float", "int", "number"}
 _MERGE_KEYS = {"first", "base", "update", "fill", "kind", "keys"}
@@ -49,6 +49,7 @@ def load_config(chain: list[TableSource]) -> ConfigTable:
     published: dict[str, tuple[Any, Where]] = {}
     require: dict[str, tuple[Any, ...] | None] = {}
     known: list[str] = []
+    closed: list[str] = []
     merge: dict[str, MergedDict] = {}
     merged: dict[str, dict[str, Any]] = {}
     outer: dict[str, str] = {}
@@ -90,6 +91,7 @@ def load_config(chain: list[TableSource]) -> ConfigTable:
         for name, value in config.get("require", {}).items():
             require[name] = None if value == "any" else tuple(value) if isinstance(value, list) else (value,)
         known.extend(config.get("known", []))
+        closed.extend(config.get("closed", []))
     return ConfigTable(
         file,
         match,
@@ -106,6 +108,7 @@ def load_config(chain: list[TableSource]) -> ConfigTable:
         merge,
         outer,
         caution,
+        tuple(closed),
     )
 
 

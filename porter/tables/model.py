@@ -214,9 +214,9 @@ class ConfigTable:
     holds for may come without a config; `borrow` names dialects whose config may stand in for it. Weights
     without a config are taken to have what is `published`, where their shapes do not say. `require` gives the
     values of a field that the family covers, None for any. `merge` makes one dict of several; `caution` is
-    what the framework does otherwise than its config says. `outer` are
-    fields that stand beside the section and go before its own, which are read where the outer one is left
-    out ("inner") or never ("ignore").
+    what the framework does otherwise than its config says. In a `closed` section, what the table does not
+    know is refused. `outer` are fields that stand beside the section and go before its own, which are read
+    where the outer one is left out ("inner") or never ("ignore").
     """
 
     file: str | None
@@ -234,6 +234,7 @@ class ConfigTable:
     merge: Mapping[str, MergedDict] = field(default_factory=dict)
     outer: Mapping[str, str] = field(default_factory=dict)
     caution: Mapping[str, Caution] = field(default_factory=dict)
+    closed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
