@@ -32,9 +32,11 @@ PLANS ?= 20000
 fuzz: $(VENV)/.tested
 	$(BIN)/python tests/generated/fuzz.py $(PLANS)
 
-# Every model that LitGPT names, to Hugging Face and back; writes docs/models.md.
+# Every model that LitGPT names, to Hugging Face and back; writes docs/models.md. And every mistake that a family's
+# tables could have and still fit, which the logits must show.
 families: $(VENV)/.tested
 	$(BIN)/python tests/peers/named_models.py
+	$(BIN)/python tests/peers/mutants.py
 
 # The peers' own suite on the newest of each peer, in an environment of its own; torch stays as it is pinned.
 DRIFT := .venv-drift
