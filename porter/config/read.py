@@ -133,8 +133,18 @@ class ConfigReader:
             return self._evaluate(entry.read, entry)
         for path in entry.fields:
             found, value = get(self._merged, path)
-            if found and (value is not None or entry.nullable):
+            if not found:
+                continue
+            if value is not None or entry.nullable:
                 return self._translate(entry, path, value)
+            if entry.null_is is not None:
+                return entry.null_is
+            if entry.default is True:
+                # Python takes null for false where it takes it at all, and the default says true.
+                raise MalformedError(
+                    f"{self._file}: {self._place(path)} must be true or false",
+                    cause=f"found null, and leaving {self._place(path)} out means true",
+                )
         if entry.has_default:
             return self._derived(entry, entry.default)
         if entry.has_assumed:

@@ -142,11 +142,11 @@ class FieldEntry:
 
     `fields` are dotted paths, tried in order; `write_to` is the one written. `values` pairs theirs with
     ours, item by item for lists. `default` stands in when no field is there (and for null, unless
-    `nullable`). `none_is` is what is written in the place of no value, where leaving the field out would mean
-    something; for each layer where the field has an item each. `read` computes the value instead, and `write`
-    what is written. `fixed` is a value that the dialect sets in code. `assumed` is what a dialect without a
-    place for it is taken to mean: the value is
-    read as that, and lost in writing.
+    `nullable`); `null_is` is what null means where it means another value. `none_is` is what is written in
+    the place of no value, where leaving the field out would mean something; for each layer where the field
+    has an item each. `read` computes the value instead, and `write` what is written. `fixed` is a value that
+    the dialect sets in code. `assumed` is what a dialect without a place for it is taken to mean: the value
+    is read as that, and lost in writing.
     """
 
     name: str
@@ -159,6 +159,7 @@ class FieldEntry:
     each_layer: bool = False
     nullable: bool = False
     none_is: Any = None
+    null_is: Any = None
     read: Expression | None = None
     write: Expression | None = None
     assumed: Any = None

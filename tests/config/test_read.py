@@ -382,6 +382,11 @@ def test_ggufs_rotated_dims_are_read(configs):
     assert (
         configs.read("gemma", "gguf", raw | {"rope.dimension_count": 4}, shapes)["rotary_percentage"] == 0.4
     )
+    # Gemma 3 is meant with 1e-6 where nothing is said; of others nobody knows.
+    del raw["attention.layer_norm_rms_epsilon"]
+    with pytest.raises(MalformedError, match=r"attention\.layer_norm_rms_epsilon' is missing"):
+        configs.read("gemma", "gguf", raw, shapes)
+    raw["attention.layer_norm_rms_epsilon"] = 1e-6
     with pytest.raises(UnsupportedError, match=r"rope\.scaling\.attn_factor = 1\.5"):
         configs.read("gemma", "gguf", raw | {"rope.scaling.attn_factor": 1.5}, shapes)
 
