@@ -189,7 +189,6 @@ def test_each_file_of_a_database_is_needed_or_superseded(tmp_path, root, tensors
     assert read(root, header) == values().tobytes()
 
 
-
 def test_a_chunk_that_is_a_link_out_is_refused(tmp_path, root, tensorstore):
     written(tensorstore, root, "w", values(), database=False, chunks=(2, 3, 4))
     (header,) = read_directory(root)
