@@ -241,7 +241,7 @@ _GEMMA_LAYERS: Config = {
     "hidden_size_per_layer_input": 5,
     "vocab_size_per_layer_input": 97,
 }
-# Families with suites of their own (`test_hf_litgpt.py`, `test_gemma3n_gemma4.py`); `test_mutants.py` has them from here.
+# Families with suites of their own (`test_hf_litgpt.py`, `test_gemma3n_gemma4.py`), for `test_mutants.py`.
 FIRST_FAMILIES: dict[str, tuple[Config, dict[str, Config]]] = {
     "gemma": (SIZES | {"head_dim": 10}, {}),
     "gemma2": (SIZES | {"head_dim": 10, "query_pre_attn_scalar": 14, "sliding_window": WINDOW}, {}),
