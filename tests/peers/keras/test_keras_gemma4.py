@@ -107,3 +107,18 @@ def test_what_transformers_computes_otherwise_is_refused_by_name(tmp_path):
     path.write_text(json.dumps(config), "utf-8")
     with pytest.raises(UnsupportedError, match="use_bidirectional_attention"):
         porter.convert(tmp_path / "keras", tmp_path / "out", to="hf")
+
+
+@pytest.mark.parametrize("name", ["per layer", "experts"])
+def test_what_kerashub_saves_is_read(name, tmp_path):
+    from keras_hub.models import Backbone
+
+    case, changes = MODELS[name]
+    build(case, **changes).save_pretrained(tmp_path / "source")
+    porter.convert(tmp_path / "source", tmp_path / "keras", to="keras")
+    saved = tmp_path / "saved"
+    Backbone.from_preset(str(tmp_path / "keras"), dtype="float32").save_to_preset(str(saved))
+    porter.convert(saved, tmp_path / "back", to="hf")
+    stored, back = (load_file(tmp_path / at / "model.safetensors") for at in ("source", "back"))
+    assert stored.keys() == back.keys()
+    assert all(torch.equal(back[weight], stored[weight]) for weight in stored)
