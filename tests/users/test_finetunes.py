@@ -268,6 +268,9 @@ def test_an_adapter_is_no_model(tmp_path, whole):
         for asked in ({"source_dialect": "hf"}, {"key": "model"}, {"allow_unmapped": "*"}):
             with pytest.raises(PorterError, match="not merged into it"):
                 porter.plan(folder, to="litgpt", **asked)
+        # Without its config nothing loads it: it is left out, and said.
+        (folder / "adapter_config.json").unlink()
+        assert "adapter_model.safetensors is an adapter, and left out" in porter.inspect(folder).notes
         # Negative control: the adapter moved away, nothing is said.
         (folder / "adapter_model.safetensors").unlink()
         assert not any("adapter" in note for note in porter.inspect(folder / "model.safetensors").notes)
