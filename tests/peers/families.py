@@ -233,11 +233,43 @@ WITHOUT_LITGPT: dict[str, tuple[Config, dict[str, Config], str]] = {
 CASES_WITHOUT_LITGPT = [
     (family, name) for family, (_, variants, _) in WITHOUT_LITGPT.items() for name in ("", *variants)
 ]
-# Families with suites of their own (`test_hf_litgpt.py`); `test_mutants.py` has them from here.
+PER_LAYER = SIZES | {
+    "num_hidden_layers": 4,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+    "head_dim": 10,
+    "sliding_window": WINDOW,
+    "vocab_size_per_layer_input": VOCAB,
+    "hidden_size_per_layer_input": 5,
+}
+# Families with suites of their own (`test_hf_litgpt.py`, `test_gemma3n_gemma4.py`), for `test_mutants.py`.
 FIRST_FAMILIES: dict[str, tuple[Config, dict[str, Config]]] = {
     "gemma": (SIZES | {"head_dim": 10}, {}),
     "gemma2": (SIZES | {"head_dim": 10, "query_pre_attn_scalar": 14, "sliding_window": WINDOW}, {}),
     "gemma3_text": (SIZES | {"head_dim": 10, "query_pre_attn_scalar": 14, "sliding_window": WINDOW}, {}),
+    "gemma3n": (
+        PER_LAYER
+        | {
+            "model_type": "gemma3n_text",
+            "altup_num_inputs": 3,
+            "num_kv_shared_layers": 2,
+            "laurel_rank": 9,
+            "activation_sparsity_pattern": [0.95, 0.0, 0.0, 0.0],
+        },
+        {"all with their own k and v": {"num_kv_shared_layers": 0, "tie_word_embeddings": False}},
+    ),
+    "gemma4": (
+        PER_LAYER | {"model_type": "gemma4_text", "global_head_dim": 14},
+        {
+            "dense": {"hidden_size_per_layer_input": 0},
+            "experts": {
+                "hidden_size_per_layer_input": 0,
+                "enable_moe_block": True,
+                "num_experts": 5,
+                "top_k_experts": 2,
+                "moe_intermediate_size": 12,
+            },
+        },
+    ),
     "llama": (SIZES, {"biases": {"attention_bias": True, "mlp_bias": True}}),
     "gpt_neox": (
         {key: SIZES[key] for key in SIZES if key != "num_key_value_heads"} | {"rotary_pct": 0.5},
@@ -249,7 +281,7 @@ BEYOND_PORTERS_MODEL = {"deepseek_v3": "latent_attention"}
 
 
 def config_of(family: str, variant: str) -> Config:
-    return every_family()[family][0] | variants(family).get(variant, {}) | {"model_type": family}
+    return {"model_type": family} | every_family()[family][0] | variants(family).get(variant, {})
 
 
 def build(values: Config) -> Any:
@@ -270,6 +302,8 @@ def build(values: Config) -> Any:
             if name.endswith("e_score_correction_bias"):
                 # Not negative, where LitGPT chooses other experts.
                 buffer.copy_(0.3 * torch.rand(buffer.shape, generator=generator))
+            elif name.endswith("layer_scalar"):
+                buffer.copy_(torch.rand(buffer.shape, generator=generator) + 0.5)
     return model.float().eval()
 
 
