@@ -15,6 +15,7 @@ from typing import Any
 
 from porter.config.merge import merge_dict
 from porter.config.raw import GENERATION, get, shortest_float32
+from porter.config.rope_factors import llama3_factor
 from porter.errors import MalformedError, PorterError, UnsupportedError
 from porter.layout import Expression
 from porter.tables.model import Canonical, Dialect, FieldEntry, Hyperparameter
@@ -33,7 +34,8 @@ class ConfigReader:
 
     Without a config, `inferred` is what shapes say; what the table calls published comes before defaults.
     `file` is what errors call the config, where it is not the dialect's own; `raw` is the table's section of
-    it. What several places say is merged when a reader is made. Raises MalformedError or UnsupportedError.
+    it. `values` reads a small tensor, for what a config leaves to it. What several places say is merged when
+    a reader is made. Raises MalformedError or UnsupportedError.
     """
 
     dialect: Dialect
@@ -43,6 +45,7 @@ class ConfigReader:
     label: str
     inferred: Mapping[str, Any] | None = None
     file: str | None = None
+    values: Callable[[str], Sequence[float]] | None = None
     passed_over: tuple[str, ...] = ()
     _merged: dict[str, Any] = field(default_factory=dict)
     _origins: dict[str, str] = field(default_factory=dict)
@@ -197,6 +200,7 @@ class ConfigReader:
             return self.shapes[tensor][dim]
 
         return {
+            "llama3_factor": self._llama3_factor,
             "field": lambda path: get(self._merged, Pattern(path).filled(extra or {}))[1],
             "given": lambda path: get(self._merged, path)[0],
             "is_list": lambda value: isinstance(value, Sequence) and not isinstance(value, str),
@@ -207,6 +211,34 @@ class ConfigReader:
             "count": lambda pattern: sum(Pattern(pattern).match(name) is not None for name in self.shapes),
             "length": len,
         }
+
+    def _llama3_factor(
+        self,
+        tensor: str,
+        theta: float,
+        dims: int,
+        factors: list[float],
+        low: float,
+        high: float,
+        context: int,
+        further: bool,
+    ) -> float:
+        """The factor of Llama 3's scaling whose divisors, one for two `dims`, a tensor holds."""
+        if self.values is None:
+            raise UnsupportedError(f"the values of {tensor} are not to be had here")
+        divisors = self.values(tensor)
+        found = llama3_factor(divisors, theta, factors, low, high, context)
+        if found is None or further or 2 * len(divisors) != dims:
+            known = " or ".join(f"{factor:g}" for factor in factors)
+            raise UnsupportedError(
+                f"{tensor} scales RoPE's frequencies in a way that porter does not know",
+                cause="the metadata states another scaling besides"
+                if further
+                else f"its {len(divisors)} values are not those of Llama 3's scaling by {known}, "
+                f"from {context} positions, with theta = {theta:g} and {dims} dims",
+                hint="convert the model from its Hugging Face form, whose config says the scaling",
+            )
+        return found
 
     def _translate(self, entry: FieldEntry, path: str, value: Any) -> Any:
         if isinstance(value, float) and self.dialect.config.float32:

@@ -15,6 +15,7 @@ from typing import Any
 from porter.config.raw import get, raw_config
 from porter.config.read import ConfigReader, Shapes
 from porter.containers.checkpoint import Checkpoint
+from porter.containers.small_tensors import small_values
 from porter.containers.storage_kinds import lone_adapter, quantised_as
 from porter.errors import UnsupportedError, UsageError
 from porter.recognition.choose_family import choose_family
@@ -199,6 +200,8 @@ def _read(checkpoint: Checkpoint, found: _Candidate, names: Mapping[str, str]) -
     shapes = _shapes(checkpoint, names)
     found, leftover = _without_quantization(checkpoint, found, names)
     reader = found.reader(found.words, found.raw, shapes, checkpoint.label)
+    stored = {ours: theirs for theirs, ours in names.items()}
+    reader.values = lambda name: small_values(checkpoint, stored.get(name, name))
     values = reader.read()
     read = tuple(note for header in checkpoint.headers for note in header.notes)
     passed = ", ".join(reader.passed_over)

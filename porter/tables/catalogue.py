@@ -14,10 +14,10 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from porter.errors import UnsupportedError, UsageError
+from porter.errors import PorterError, UnsupportedError, UsageError
 from porter.tables.check import settled
 from porter.tables.load import load_canonical, load_dialect
-from porter.tables.model import Canonical, Dialect, Files, TableError
+from porter.tables.model import Canonical, Dialect, Files
 from porter.tables.toml_source import read_source, read_with_ancestors
 
 DECODER = "decoder"
@@ -230,12 +230,16 @@ def load_users_family(path: Path) -> Dialect | None:
 
 
 def _users_family(root: Path, name: str, base: Family | None) -> Family:
-    """A family in a folder of the user's own. A broken one has no dialects, and stops no other."""
+    """A family in a folder of the user's own. A broken one has no dialects, and stops no other.
+
+    That holds for one that porter ships, too: its own tables would be used in the place of the user's.
+    """
     try:
         return _load(root / name, (root, mappings_root()), base)
-    except TableError as error:
+    except PorterError as error:
         said = error.message + (f" ({error.cause})" if error.cause else "")
-        return base or Family(replace(decoder().canonical, family=name), {}, said)
+        canonical = base.canonical if base else replace(decoder().canonical, family=name)
+        return Family(canonical, {}, said)
 
 
 def load_user_table(path: Path) -> Dialect:

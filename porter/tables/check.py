@@ -29,7 +29,9 @@ from porter.tables.model import (
 from porter.tables.patterns import Pattern
 
 # What an expression may call. Conditions, sizes and fixed values call nothing: both directions compute them.
-READING = frozenset({"field", "given", "has", "shape", "label", "count", "length", "is_list", "floor"})
+READING = frozenset(
+    {"field", "given", "has", "shape", "label", "count", "length", "is_list", "floor", "llama3_factor"}
+)
 WRITING = frozenset({"written"})
 VALUES = frozenset({"sqrt"})
 

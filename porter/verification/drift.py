@@ -49,6 +49,9 @@ def compare(peer: str, families: Mapping[str, Family], *, every: bool = False) -
         raise UsageError(f"unknown peer {peer!r}", hint=f"one of {', '.join(_DIALECTS)}")
     reports = []
     for family in families.values():
+        if family.missing is not None and not family.dialects:
+            # A family of the user's own whose tables do not load.
+            reports.append(DriftReport(peer, family.name, "(its tables)", 0, "differs", (family.missing,)))
         dialect = family.dialects.get(_DIALECTS[peer])
         if dialect is not None and family.name != DECODER:
             reports.append(_prime(peer, family, dialect))

@@ -49,6 +49,10 @@ def extras(family, name):
         found |= {"rope_low_freq_factor": 1.0, "rope_high_freq_factor": 4.0}
     if name.startswith("rope_local_factor"):
         found = {"rope_local_type": "linear"}
+    kind = FAMILIES[family].dialect("hf").config.fields["rope_type"] if found else None
+    if kind is not None and kind.only is not None and found.get("rope_type") not in kind.only:
+        # Of a family with few kinds; what no kind of its reads is refused.
+        found = {"rope_type": "linear", "rope_factor": 4.0}
     return found
 
 

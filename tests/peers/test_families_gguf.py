@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file
 
 import porter
-from porter.errors import PorterError
+from porter.errors import PorterError, UnsupportedError
 
 pytestmark = pytest.mark.peer
 
@@ -259,22 +259,128 @@ def test_a_tensor_that_is_missing_is_missed(tmp_path):
         porter.convert(write("qwen3", tmp_path / "model.gguf", model, tensors), tmp_path / "hf", to="hf")
 
 
-def test_factors_of_frequencies_that_no_key_states_are_refused(tmp_path):
-    """Llama 3's scaling is a tensor there; it must not be lost."""
-    model, tensors = prepared("llama", tmp_path)
-    path = tmp_path / "model.gguf"
-    write("llama", path, model, tensors)
+def llama3(factor: float, theta: float = 5e5, dims: int = 10, context: int = 8192) -> np.ndarray:
+    """What llama.cpp's converter writes for Llama 3.1 and later, in float32 as it computes there."""
+    found = []
+    for frequency in 1.0 / (theta ** (torch.arange(0, dims, 2, dtype=torch.float32) / dims)):
+        wavelength = 2 * np.pi / frequency
+        smooth = (context / wavelength - 1.0) / (4.0 - 1.0)
+        between = 1 / ((1 - smooth) / factor + smooth)
+        long, short = wavelength > context / 1.0, wavelength < context / 4.0
+        found.append(float(1.0 if short else factor if long else between))
+    return np.array(found, np.float32)
+
+
+def with_factors(path: Path, factors: np.ndarray, keys: dict[str, float] | None = None) -> Path:
+    """The same file with a tensor of what each frequency is divided by, and further keys."""
     reader = gguf.GGUFReader(path)
-    writer = gguf.GGUFWriter(tmp_path / "more.gguf", "llama")
+    writer = gguf.GGUFWriter(path.with_name("more.gguf"), "llama")
     for name, item in reader.fields.items():
         if not name.startswith("GGUF.") and name != "general.architecture":
             writer.add_key_value(name, item.contents(), item.types[0])
+    for name, value in (keys or {}).items():
+        writer.add_float32(name, value)
     for tensor in reader.tensors:
         writer.add_tensor(tensor.name, tensor.data)
-    writer.add_tensor("rope_freqs.weight", np.ones(5, np.float32))
+    writer.add_tensor("rope_freqs.weight", factors)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    with pytest.raises(PorterError, match="rope_freqs"):
-        porter.convert(tmp_path / "more.gguf", tmp_path / "hf", to="hf")
+    return path.with_name("more.gguf")
+
+
+# Heads of 10 dims have a wavelength below 2048, one of 16,456 and one of 227,000.
+SCALED = {
+    "rope_type": "llama3",
+    "rope_theta": 5e5,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+
+
+@pytest.mark.parametrize("factor", [8.0, 32.0])
+def test_the_scaling_of_llama_3_is_known_by_its_factors(factor, tmp_path, monkeypatch):
+    from transformers import AutoModelForCausalLM
+
+    parameters = {"rope_parameters": SCALED | {"factor": factor}}
+    monkeypatch.setitem(CASES, "llama", Made(LLAMA, CASES["llama"].config | parameters, pairs=True))
+    model, tensors = prepared("llama", tmp_path)
+    write("llama", tmp_path / "model.gguf", model, tensors)
+    source = with_factors(tmp_path / "model.gguf", llama3(factor))
+    porter.convert(source, tmp_path / "hf", to="hf")
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    said = config.get("rope_parameters") or config["rope_scaling"] | {"rope_theta": config["rope_theta"]}
+    assert said == SCALED | {"factor": factor}
+    loaded, loading = AutoModelForCausalLM.from_pretrained(tmp_path / "hf", output_loading_info=True)
+    assert not any(loading.values()), loading
+    wanted = logits(model)
+    assert float((logits(loaded.eval()) - wanted).abs().max() / wanted.abs().max()) <= 2e-6
+    # The control: without the tensor it is another model.
+    porter.convert(tmp_path / "model.gguf", tmp_path / "plain", to="hf")
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "plain").eval()
+    assert float((logits(plain) - wanted).abs().max() / wanted.abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("factor", [8.0, 32.0])
+def test_its_factors_are_what_transformers_divides_frequencies_by(factor):
+    """With all 64 frequencies of a published Llama, some of which are between kept and scaled."""
+    from transformers import LlamaConfig
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    from porter.config.rope_factors import llama3_factor
+
+    config = LlamaConfig(head_dim=128, rope_parameters=SCALED | {"factor": factor})
+    scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")
+    plain = 1.0 / (5e5 ** (torch.arange(0, 128, 2, dtype=torch.float32) / 128))
+    divisors = llama3(factor, dims=128)
+    assert np.allclose(plain / scaled, divisors, rtol=1e-5, atol=0)
+    assert len({round(float(value), 3) for value in divisors}) > 5
+    assert llama3_factor(divisors.tolist(), 5e5, [8.0, 32.0], 1.0, 4.0, 8192) == factor
+    # One that is a thousandth off is of no scaling that is known.
+    divisors[-1] *= 1.001
+    assert llama3_factor(divisors.tolist(), 5e5, [8.0, 32.0], 1.0, 4.0, 8192) is None
+
+
+def test_factors_that_change_after_they_were_read_are_noticed(tmp_path, monkeypatch):
+    from porter.api.convert import prepare, run
+    from porter.errors import ChangedError
+
+    parameters = {"rope_parameters": SCALED | {"factor": 8.0}}
+    monkeypatch.setitem(CASES, "llama", Made(LLAMA, CASES["llama"].config | parameters, pairs=True))
+    model, tensors = prepared("llama", tmp_path)
+    write("llama", tmp_path / "model.gguf", model, tensors)
+    source = with_factors(tmp_path / "model.gguf", llama3(8.0))
+    made = prepare(source, to="hf")
+    assert made.plan.hyperparameters["rope_factor"] == 8.0
+    raw = source.read_bytes()
+    place = raw.rindex(llama3(8.0).tobytes())
+    source.write_bytes(raw[:place] + llama3(32.0).tobytes() + raw[place + 20 :])
+    with pytest.raises(ChangedError):
+        run(made, tmp_path / "hf")
+    assert not (tmp_path / "hf").exists()
+
+
+@pytest.mark.parametrize(
+    ("factors", "keys", "said"),
+    [
+        (np.ones(5, np.float32), {}, "not those of Llama 3's scaling by 8 or 32"),
+        (llama3(16.0), {}, "not those of Llama 3's scaling by 8 or 32"),
+        (llama3(8.0, theta=1e4), {}, "not those of Llama 3's scaling by 8 or 32"),
+        (llama3(8.0, context=4096), {}, "not those of Llama 3's scaling by 8 or 32"),
+        (llama3(8.0, dims=8), {}, "its 4 values"),
+        (llama3(8.0).astype(np.float16), {}, "5 elements of F16"),
+        (llama3(8.0), {"llama.rope.scaling.factor": 2.0}, "states another scaling besides"),
+    ],
+)
+def test_factors_of_frequencies_that_nobody_knows_are_refused(factors, keys, said, tmp_path, monkeypatch):
+    """They change what the model computes, and must not be lost."""
+    theta = {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}
+    monkeypatch.setitem(CASES, "llama", Made(LLAMA, CASES["llama"].config | theta, pairs=True))
+    model, tensors = prepared("llama", tmp_path)
+    write("llama", tmp_path / "model.gguf", model, tensors)
+    source = with_factors(tmp_path / "model.gguf", factors, keys)
+    with pytest.raises(UnsupportedError, match="rope_freqs") as caught:
+        porter.convert(source, tmp_path / "hf", to="hf")
+    assert said in caught.value.cause

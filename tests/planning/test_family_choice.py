@@ -169,6 +169,30 @@ def test_where_no_table_fits_the_nearest_one_is_the_start(checkpoint, tmp_path):
     assert '# "model.layers.{layer}.ssm.A" = "…"   [3]' in caught.value.hint
 
 
+def test_a_broken_table_in_the_place_of_a_shipped_one_is_not_passed_over(tmp_path):
+    """The shipped table is not what the user meant to be used."""
+    (tmp_path / "phi").mkdir()
+    (tmp_path / "phi" / "hf.toml").write_text('extends = "llama/hf"\n[rules]\n"a" = "nothing"\n')
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "hf.toml").write_bytes(b"\xff")
+    families = load_families([tmp_path])
+    assert not families["phi"].dialects and "phi/hf.toml:3: the rule has no" in str(families["phi"].missing)
+    assert not families["odd"].dialects and "cannot read the mapping table" in str(families["odd"].missing)
+    assert "hf" in families["llama"].dialects
+
+
+@pytest.mark.peer
+def test_the_drift_alarm_has_a_row_for_a_broken_family(tmp_path):
+    from porter.verification.drift import compare
+
+    (tmp_path / "phi").mkdir()
+    (tmp_path / "phi" / "hf.toml").write_text('extends = "llama/hf"\n[rules]\n"a" = "nothing"\n')
+    families = load_families([tmp_path])
+    found = compare("litgpt", {name: families[name] for name in ("llama", "phi")})
+    assert [(row.family, row.result) for row in found] == [("llama", "ok"), ("phi", "differs")]
+    assert "the rule has no `layout`" in found[1].problems[0]
+
+
 @pytest.mark.parametrize(
     ("fields", "nearest"),
     [

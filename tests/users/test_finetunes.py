@@ -245,19 +245,6 @@ def test_a_prefix_that_only_some_names_have_stays(write):
     assert "module.model.norm.weight" in caught.value.cause
 
 
-@pytest.mark.parametrize("target", ["hf", "litgpt"])
-def test_what_becomes_of_an_unknown_field_is_said(write, tmp_path, target):
-    source = write(weights(), config(my_field=7))
-    done = porter.convert(source, tmp_path / "out", to=target)
-    (said,) = [note for note in done.plan.notes if "my_field" in note]
-    carried = target == "hf"
-    assert ("carried as it is" in said, "not ported" in said) == (carried, not carried)
-    if carried:
-        assert json.loads((tmp_path / "out" / "config.json").read_text())["my_field"] == 7
-    else:
-        assert "my_field" not in (tmp_path / "out" / "model_config.yaml").read_text()
-
-
 @pytest.mark.parametrize("whole", [False, True])
 def test_an_adapter_is_no_model(tmp_path, whole):
     folder = tmp_path / "adapter"
