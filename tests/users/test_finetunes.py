@@ -187,6 +187,25 @@ def test_whole_numbers_are_no_weights(write, dtype, factors, allowed, words):
     assert caught.value.exit_code == 5
 
 
+def test_the_factors_of_eight_bit_floats_are_not_dropped(write, tmp_path):
+    import torch
+    from safetensors import torch as in_torch
+
+    name = "model.layers.0.mlp.up_proj.weight"
+    tensors = {key: torch.from_numpy(value) for key, value in weights().items()}
+    tensors[name.removesuffix("weight") + "weight_scale_inv"] = torch.full((1, 1), 0.5)
+    source = write({}, config())
+    in_torch.save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    # Negative control: beside a plain float nothing reads them.
+    porter.plan(source, to="hf", allow_unmapped=("*_scale_inv",))
+    tensors[name] = tensors[name].to(torch.float8_e4m3fn)
+    in_torch.save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    for dtype in ("keep", "float32"):
+        with pytest.raises(UnsupportedError, match="whose factors were to be dropped") as caught:
+            porter.plan(source, to="hf", dtype=dtype, allow_unmapped=("*_scale_inv",))
+        assert "dequantize" in caught.value.hint
+
+
 @pytest.mark.parametrize(
     ("beside", "words"),
     [
