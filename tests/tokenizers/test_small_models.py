@@ -129,7 +129,7 @@ def test_left_out_settings_take_the_defaults_of_llama_cpp(trained):
 
 
 def test_scores_that_are_left_out(trained):
-    """Gemma's merges follow its ids, scores or none; of another's nothing is guessed, and a way out is said."""
+    """Gemma's merges follow its ids, scores or none; another's are not guessed, and a way out is said."""
     metadata = as_gguf(trained)
     scores = metadata.pop("tokenizer.ggml.scores")
     gemma = {"general.architecture": "gemma3"}
