@@ -32,12 +32,15 @@ PLANS ?= 20000
 fuzz: $(VENV)/.tested
 	$(BIN)/python tests/generated/fuzz.py $(PLANS)
 
-# Every model that LitGPT names, to Hugging Face and back; writes docs/models.md.
+# Every model that LitGPT names, to Hugging Face and back; writes docs/models.md. And every mistake that a family's
+# tables could have and still fit, which the logits must show.
 families: $(VENV)/.tested
 	$(BIN)/python tests/peers/named_models.py
+	$(BIN)/python tests/peers/mutants.py
 
 # The peers' own suite on the newest of each peer, in an environment of its own; torch stays as it is pinned.
 DRIFT := .venv-drift
+DRIFT_PEERS := torch|transformers|litgpt|lightning|keras|keras-hub|orbax-checkpoint|gguf|h5py|safetensors
 DRIFT_PIP := $(DRIFT)/bin/python -m pip --disable-pip-version-check
 
 drift:
@@ -47,8 +50,9 @@ drift:
 	$(DRIFT_PIP) install -q -c $(DRIFT)/torch.txt torch
 	$(DRIFT_PIP) install -q --upgrade -c $(DRIFT)/torch.txt -e ".[demo]" --group dev --group peers
 	$(DRIFT_PIP) install -q --upgrade -c $(DRIFT)/torch.txt --no-deps litgpt keras-hub
-	$(DRIFT_PIP) list | grep -iE '^(torch|transformers|litgpt|lightning|keras|keras-hub|orbax-checkpoint|gguf) '
-	$(DRIFT)/bin/python -m pytest -n $(JOBS) -m peer
+	@result=0; $(DRIFT)/bin/python -m pytest -n $(JOBS) -m peer -rfEs --disable-warnings || result=$$?; \
+	echo "drift: the peers' suite $$(test $$result -eq 0 && echo passed || echo failed) on"; \
+	$(DRIFT_PIP) list | grep -iE '^($(DRIFT_PEERS)) '; exit $$result
 
 # torch first and alone, so that no other requirement chooses its build.
 $(VENV)/.installed: pyproject.toml constraints.txt

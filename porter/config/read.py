@@ -65,6 +65,12 @@ class ConfigReader:
                 f"{self.canonical.family}",
                 cause=f"expected {' or '.join(map(repr, allowed)) or 'it to be absent'}",
             )
+        for path in self.unknown_fields():
+            if any(path.startswith(f"{section}.") for section in self.dialect.config.closed):
+                raise UnsupportedError(
+                    f"{self._file}: {self._place(path)} = {get(self.raw, path)[1]!r} is not known to porter",
+                    cause="it may change what the model computes, and there is no place to carry it to",
+                )
         return normalised({name: self.value(name) for name in self.canonical.hyperparameters}, self.canonical)
 
     def value(self, name: str) -> Any:
@@ -101,7 +107,7 @@ class ConfigReader:
             # Their entries were judged one by one when they were merged.
             known += [f"{path}*" for path in (*recipe.first, *recipe.update)]
             known += [*recipe.fill.values(), *recipe.over.values()]
-        return sorted(_unknown(self.raw, known))
+        return sorted(_unknown(self.raw, [path for path in known if path not in config.closed]))
 
     @property
     def _file(self) -> str:
@@ -128,8 +134,18 @@ class ConfigReader:
             return self._evaluate(entry.read, entry)
         for path in entry.fields:
             found, value = get(self._merged, path)
-            if found and (value is not None or entry.nullable):
+            if not found:
+                continue
+            if value is not None or entry.nullable:
                 return self._translate(entry, path, value)
+            if entry.null_is is not None:
+                return entry.null_is
+            if entry.default is True:
+                # Python takes null for false where it takes it at all, and the default says true.
+                raise MalformedError(
+                    f"{self._file}: {self._place(path)} must be true or false",
+                    cause=f"found null, and leaving {self._place(path)} out means true",
+                )
         if entry.has_default:
             return self._derived(entry, entry.default)
         if entry.has_assumed:
@@ -271,10 +287,16 @@ def _unknown(raw: Mapping[str, Any], known: list[str], above: str = "") -> Itera
         path = above + name
         if any(fnmatchcase(path, pattern) for pattern in known):
             continue
-        if isinstance(value, Mapping) and any(item.startswith(f"{path}.") for item in known):
+        if isinstance(value, Mapping) and any(_goes_into(item, path) for item in known):
             yield from _unknown(value, known, f"{path}.")
         else:
             yield path
+
+
+def _goes_into(pattern: str, path: str) -> bool:
+    """Whether the pattern names something inside of the section at this path."""
+    steps, wanted = path.split("."), pattern.split(".")
+    return len(wanted) > len(steps) and all(map(fnmatchcase, steps, wanted))
 
 
 def _listed(value: Any) -> list[Any]:

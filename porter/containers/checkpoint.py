@@ -20,7 +20,7 @@ from porter.containers.safetensors.shards import check_shards_exist, holders_of,
 from porter.containers.torch import torch_zip
 from porter.containers.torch.torch_state import unwrapped
 from porter.containers.torch.torch_zip import STORED_NAMES
-from porter.containers.ungathered import refuse_adapter, refuse_ungathered
+from porter.containers.ungathered import adapter_left_out, refuse_adapter, refuse_ungathered
 from porter.errors import MalformedError, PorterError, UnsupportedError, UsageError
 from porter.sources.base import Source
 from porter.sources.choose_weights import Wanted, check_whole, choose
@@ -169,7 +169,8 @@ def _headers(
         if location.file.endswith(INDEX):
             found = next(item for item in weight_sets([location.file, *names]) if item.index == location.file)
             return _read(root, found, key)
-        return _read(root, _named(location.file, names), key)
+        headers, remarks = _read(root, _named(location.file, names), key)
+        return headers, (*remarks, *adapter_left_out(names))
     sets = weight_sets(names)
     if orbax.holds_orbax(root):
         sets = (*sets, WeightSet("_METADATA", orbax.CONTAINER, ()))

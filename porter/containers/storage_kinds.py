@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from porter.containers.base import StoredTensor
 
@@ -30,6 +31,17 @@ class StorageKind:
 
 
 _DEQUANTISE = "load it with transformers, call model.dequantize() and save_pretrained(), and port that"
+
+
+def _loaded_as(config: str) -> str:
+    return (
+        f"load it with transformers, from_pretrained(…, quantization_config={config}(dequantize=True)), then "
+        "save_pretrained(), and port that"
+    )
+
+
+# Of GPTQ, AWQ and most others, transformers has no way back.
+_ORIGINAL = "port the model that it was quantised from; transformers does not undo this kind"
 
 PEFT_LORA = StorageKind(
     "a LoRA adapter's, or of a model whose adapter has not been merged (PEFT)",
@@ -55,27 +67,59 @@ LITGPT_ADAPTER = StorageKind(
 ADAPTERS = (PEFT_LORA, LITGPT_LORA, LITGPT_ADAPTER, KERAS_LORA)
 
 
-_QUANTISED = (
-    StorageKind(
-        "quantised to 4 bits by bitsandbytes",
-        _DEQUANTISE,
-        (".quant_state.bitsandbytes__", ".quant_map", ".nested_absmax", ".absmax"),
-    ),
-    StorageKind("quantised to int8 by bitsandbytes", _DEQUANTISE, (".SCB", ".weight_format")),
-    StorageKind("quantised by GPTQ", _DEQUANTISE, (".g_idx",)),
-    StorageKind("quantised by AWQ or GPTQ", _DEQUANTISE, (".qweight", ".qzeros")),
-    StorageKind(
-        "quantised by compressed-tensors",
-        _DEQUANTISE,
-        (".weight_packed", ".weight_shape", ".weight_zero_point"),
-    ),
-    StorageKind("quantised to MXFP4", _DEQUANTISE, ("_proj_blocks", "_proj_scales")),
-    StorageKind(
-        "FP8 or integers with scales beside them",
-        _DEQUANTISE,
-        (".weight_scale", ".input_scale", ".k_scale", ".v_scale", "_scale_inv"),
-    ),
+BITSANDBYTES_4BIT = StorageKind(
+    "quantised to 4 bits by bitsandbytes",
+    _DEQUANTISE,
+    (".quant_state.bitsandbytes__", ".quant_map", ".nested_absmax", ".absmax"),
 )
+BITSANDBYTES_INT8 = StorageKind("quantised to int8 by bitsandbytes", _DEQUANTISE, (".SCB", ".weight_format"))
+GPTQ = StorageKind("quantised by GPTQ", _ORIGINAL, (".g_idx",))
+AWQ_OR_GPTQ = StorageKind("quantised by AWQ or GPTQ", _ORIGINAL, (".qweight", ".qzeros"))
+COMPRESSED_TENSORS = StorageKind(
+    "quantised by compressed-tensors",
+    _loaded_as("CompressedTensorsConfig"),
+    (".weight_packed", ".weight_shape", ".weight_zero_point"),
+)
+MXFP4 = StorageKind("quantised to MXFP4", _loaded_as("Mxfp4Config"), ("_proj_blocks", "_proj_scales"))
+FP8 = StorageKind(
+    "FP8 or integers with scales beside them",
+    _loaded_as("FineGrainedFP8Config"),
+    (".weight_scale", ".input_scale", ".k_scale", ".v_scale", "_scale_inv"),
+)
+_QUANTISED = (BITSANDBYTES_4BIT, BITSANDBYTES_INT8, GPTQ, AWQ_OR_GPTQ, COMPRESSED_TENSORS, MXFP4, FP8)
+
+# By `quant_method` of a config, where the words of the tensors' own kind would say less.
+_METHODS = {
+    "gptq": GPTQ,
+    "awq": StorageKind("quantised by AWQ", _ORIGINAL, ()),
+    "compressed-tensors": COMPRESSED_TENSORS,
+    "mxfp4": MXFP4,
+    "fp8": StorageKind("FP8 with scales beside them", FP8.hint, ()),
+    "higgs": StorageKind("quantised by HIGGS", _DEQUANTISE, ()),
+}
+_PLAIN = frozenset({"F64", "F32", "F16", "BF16"})
+
+
+def quantised_as(
+    config: Any, tensors: Mapping[str, StoredTensor], weights: Iterable[str]
+) -> StorageKind | None:
+    """The kind that a `quantization_config` of transformers speaks of; None where it describes nothing that
+    is there: a merged finetune may keep the words of the quantised model that it began as.
+
+    `weights` are the names of tensors that are weights of the model. They are all plain floats then, and
+    nothing that a quantiser leaves is among the tensors.
+    """
+    found = find_kind(tensors)
+    left = found if found not in ADAPTERS else None
+    if left is None and all(tensors[name].dtype.name in _PLAIN for name in weights):
+        return None
+    said = config if isinstance(config, Mapping) else {}
+    method = said.get("quant_method") or ("bitsandbytes" if "load_in_4bit" in said else None)
+    if method == "bitsandbytes":
+        return BITSANDBYTES_4BIT if said.get("load_in_4bit") else BITSANDBYTES_INT8
+    if isinstance(method, str):
+        return _METHODS.get(method) or StorageKind(f"quantised by {method}", _ORIGINAL, ())
+    return left or whole_numbers(tensors)
 
 
 def find_kind(names: Iterable[str]) -> StorageKind | None:

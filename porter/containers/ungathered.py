@@ -27,8 +27,8 @@ def refuse_adapter(label: str, names: Sequence[str]) -> None:
         raise UnsupportedError(
             f"{label} holds a model and an adapter that is not merged into it",
             cause=f"{adapters[0]} beside {whole}: a model loaded from there has both",
-            hint=f"merge it first: peft's merge_and_unload(), then save_pretrained(); or name {whole} to "
-            "leave the adapter out",
+            hint="merge it first: peft's merge_and_unload(), then save_pretrained(); or, to leave it out, "
+            f"move {adapters[0]} and adapter_config.json away, or name {whole}",
         )
     name = adapters[0]
     kind = adapter_kind(name)
@@ -38,6 +38,14 @@ def refuse_adapter(label: str, names: Sequence[str]) -> None:
         cause=f"found {name}, which holds changes to the weights of another checkpoint",
         hint=kind.hint,
     )
+
+
+def adapter_left_out(names: Sequence[str]) -> tuple[str, ...]:
+    """What to say of a folder's adapter where a file of weights beside it was named."""
+    found = [name for name in names if adapter_kind(name) is not None]
+    if "adapter_config.json" not in names or not found:
+        return ()
+    return (f"{found[0]} is left out: transformers, of the whole folder, loads the model with it",)
 
 
 def refuse_ungathered(root: Path) -> None:
@@ -60,8 +68,12 @@ def refuse_ungathered(root: Path) -> None:
         )
     part = next(root.glob("*_states.pt"), None) or next(root.glob("*/*_states.pt"), None)
     if part is not None or (root / "zero_to_fp32.py").is_file():
+        # The script lies beside `latest`, above the folders of the steps.
+        above = root.absolute().parent
+        folder = above if (above / "zero_to_fp32.py").is_file() else root
         raise UnsupportedError(
             f"{root} is a checkpoint of DeepSpeed, in parts",
             cause=f"found {(part or root / 'zero_to_fp32.py').relative_to(root)}",
-            hint=f"gather it first: python zero_to_fp32.py . OUT, in {root} (the script is DeepSpeed's)",
+            hint=f"gather it first: python zero_to_fp32.py . OUT, in {folder} (the script is DeepSpeed's), "
+            "and convert OUT with --config",
         )

@@ -18,7 +18,6 @@ from porter.containers.torch import torch_zip
 from porter.dtypes import Dtype, dominant, dtype_word
 from porter.errors import UnsupportedError
 from porter.planning.plan import SideFile
-from porter.planning.summary import keeps_config
 from porter.recognition.identify import Identity
 from porter.tables.model import Dialect
 from porter.tokenizers.choose import model_alone, tokenizer_files
@@ -88,7 +87,7 @@ def side_files(
         hyperparameters,
         shapes=shapes,
         weights_dtype=dtype_word(most) if most else None,
-        kept=identity.raw if keeps_config(identity, target) else {},
+        kept=identity.raw if identity.keeps_words(target) else {},
     )
     sides = []
     if target.config.file is not None:

@@ -56,15 +56,10 @@ def summarise(
     )
 
 
-def keeps_config(identity: Identity, target: Dialect) -> bool:
-    """Whether what the target's table does not speak of stays as the source's config has it."""
-    return target.name == identity.dialect.name and identity.words is None
-
-
 def plan_notes(identity: Identity, target: Dialect, copies: Sequence[Copy], covered: Covered) -> list[str]:
     notes = []
     if identity.unknown_fields:
-        kept = keeps_config(identity, target)
+        kept = identity.keeps_words(target)
         notes.append(
             f"{identity.dialect.config.file}: unknown to porter and "
             + ("copied as they are: " if kept else "left out: ")

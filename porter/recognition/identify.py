@@ -14,7 +14,7 @@ from typing import Any
 from porter.config.raw import get, raw_config
 from porter.config.read import ConfigReader, Shapes
 from porter.containers.checkpoint import Checkpoint
-from porter.containers.storage_kinds import lone_adapter, whole_numbers
+from porter.containers.storage_kinds import lone_adapter, quantised_as
 from porter.errors import UnsupportedError, UsageError
 from porter.recognition.choose_family import choose_family
 from porter.recognition.infer import infer, missing_rules
@@ -40,6 +40,10 @@ class Identity:
     notes: tuple[str, ...] = ()
     words: Dialect | None = None
     wrapper: str = ""
+
+    def keeps_words(self, target: Dialect) -> bool:
+        """Whether fields that the table does not speak of stay: where `target` is the same dialect."""
+        return target.name == self.dialect.name and self.words is None
 
 
 def identify(
@@ -168,8 +172,7 @@ def _inside(raw: Mapping[str, Any], words: Dialect) -> Mapping[str, Any]:
         elif left_out == "ignore":
             inner.pop(name, None)
             if name in raw:
-                # Null is no default: transformers' model goes by it as it does by false.
-                inner[name] = False
+                inner[name] = None
     return inner
 
 
@@ -235,25 +238,20 @@ def _without_quantization(
     """
     if found.words.config.file != "config.json" or found.raw.get(_QUANTIZATION) is None:
         return found, ()
-    matcher = NameMatcher(found.dialect, found.wrapper)
-    for name, tensor in checkpoint.tensors.items():
-        # Blocks and scales have names of their own; a buffer may be of any dtype.
-        dtype = tensor.dtype
-        if dtype.name not in _PLAIN and not (name not in names and matcher.ignored(name)):
-            method = found.raw[_QUANTIZATION]
-            method = method.get("quant_method", method) if isinstance(method, Mapping) else method
-            kind = whole_numbers(checkpoint.tensors)
-            raise UnsupportedError(
-                f"these weights are {kind.what}",
-                cause=f"{found.file}: {_QUANTIZATION} says {method!r}, and {name} is stored as {dtype.name}",
-                hint=kind.hint,
-            )
+    said, matcher = found.raw[_QUANTIZATION], NameMatcher(found.dialect, found.wrapper)
+    # Blocks and scales have names of their own; a buffer may be of any dtype.
+    weights = [name for name in checkpoint.tensors if name in names or not matcher.ignored(name)]
+    if kind := quantised_as(said, checkpoint.tensors, weights):
+        method = said.get("quant_method", said) if isinstance(said, Mapping) else said
+        stored = sorted({tensor.dtype.name for tensor in checkpoint.tensors.values()})
+        raise UnsupportedError(
+            f"the weights of {checkpoint.label} are {kind.what}",
+            cause=f"{found.file}: {_QUANTIZATION} says {method!r}; they are stored as {', '.join(stored)}",
+            hint=kind.hint,
+        )
     raw = {key: value for key, value in found.raw.items() if key != _QUANTIZATION}
     note = f"{found.file}: {_QUANTIZATION} is left out: every weight is stored as a plain float"
     return replace(found, raw=raw), (note,)
-
-
-_PLAIN = frozenset({"F64", "F32", "F16", "BF16"})
 
 
 def _assumed(found: _Candidate, values: Mapping[str, Any]) -> str:

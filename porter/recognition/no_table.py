@@ -9,23 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from porter.config.raw import raw_config
+from porter.config.read import ConfigReader
 from porter.containers.checkpoint import Checkpoint
-from porter.errors import UnsupportedError
+from porter.errors import PorterError, UnsupportedError
 from porter.recognition.infer import missing_rules
 from porter.recognition.stored_names import first_names, known_names
 from porter.tables.catalogue import DECODER, Family
-from porter.tables.check import must_hold
+from porter.tables.check import must_hold, settled
 
 
 def no_table_fits(
     checkpoint: Checkpoint, families: Mapping[str, Family], config: Path | None
 ) -> UnsupportedError:
-    known = ", ".join(sorted(set(families) - {DECODER}))
+    known = ", ".join(sorted(n for n, family in families.items() if n != DECODER and family.dialects))
     for file in ("config.json", "model_config.yaml", "(metadata)"):
         override = config if config is not None and config.suffix == Path(file).suffix else None
         raw = raw_config(checkpoint, file, override)
         if raw:
-            nearest, likeness = _nearest(checkpoint, families)
+            nearest, likeness = _nearest(checkpoint, families, raw)
             said = next(
                 (
                     f"{key} = {raw[key]!r}"
@@ -55,7 +56,9 @@ def no_table_fits(
     )
 
 
-def _nearest(checkpoint: Checkpoint, families: Mapping[str, Family]) -> tuple[str, str]:
+def _nearest(
+    checkpoint: Checkpoint, families: Mapping[str, Family], raw: Mapping[str, Any]
+) -> tuple[str, str]:
     """The family whose names are most like the checkpoint's, and what it does not know of them."""
     found = {
         name: known_names(checkpoint, family.dialects["hf"])[1]
@@ -63,8 +66,11 @@ def _nearest(checkpoint: Checkpoint, families: Mapping[str, Family]) -> tuple[st
         if "hf" in family.dialects
     }
 
-    def likeness(name: str) -> tuple[int, int, int]:
-        """Of families that know as many names, the one that misses the fewest of its own is nearest."""
+    def likeness(name: str) -> tuple[int, ...]:
+        """Of families that know as many names, the one that misses the fewest of its own is nearest.
+
+        Where names do not tell, it is the one that knows more of the config, or else whose code adds less.
+        """
         family = families[name]
         shapes = {ours: checkpoint.tensors[theirs].shape for theirs, ours in found[name].items()}
         missed = missing_rules(family.dialects["hf"], family.canonical, shapes)
@@ -73,7 +79,8 @@ def _nearest(checkpoint: Checkpoint, families: Mapping[str, Family]) -> tuple[st
             for rule in family.dialects["hf"].rules
             for ours in rule.weights
         )
-        return len(found[name]), -missed, asked
+        strange, own = _strange_fields(family, raw), _fixed_in_code(family)
+        return len(found[name]), -missed, asked, -strange, -own
 
     best = max(sorted(found), key=likeness, default="")
     if not best or not found[best]:
@@ -81,6 +88,22 @@ def _nearest(checkpoint: Checkpoint, families: Mapping[str, Family]) -> tuple[st
     count, others = len(found[best]), [name for name in checkpoint.tensors if name not in found[best]]
     lacks = f"; not, for example, {first_names(others)}" if others else ""
     return best, f"\nnearest is {best}: it knows {count} of {len(checkpoint.tensors)} names{lacks}"
+
+
+def _strange_fields(family: Family, raw: Mapping[str, Any]) -> int:
+    """How many fields of a config a family's table does not know, or does not cover."""
+    try:
+        reader = ConfigReader(family.dialects["hf"], family.canonical, raw, {}, "")
+    except PorterError:
+        return len(raw)
+    return len(reader.unknown_fields()) + len(reader.not_covered())
+
+
+def _fixed_in_code(family: Family) -> int:
+    """How much a family's code does that others have no field for, such as Gemma's norms of 1 + w."""
+    known = settled(family.dialects["hf"], family.canonical)
+    stated = family.canonical.hyperparameters
+    return sum(not stated[name].required and value != stated[name].neutral for name, value in known.items())
 
 
 def _broken(families: Mapping[str, Family]) -> str:

@@ -11,7 +11,7 @@ from porter.tables.toml_source import TableSource
 
 _CONFIG_KEYS = {
     *("file", "match", "fields", "write", "require", "known", "float32"),
-    *("section", "optional", "recognise", "borrow", "published", "merge", "outer", "caution"),
+    *("section", "optional", "recognise", "borrow", "published", "merge", "outer", "caution", "closed"),
 }
 _SPELLINGS = {"float", "int", "number"}
 _MERGE_KEYS = {"first", "base", "update", "fill", "over", "kind", "keys"}
@@ -23,6 +23,7 @@ _ENTRY_KEYS = {
     "each_layer",
     "nullable",
     "none_is",
+    "null_is",
     "read",
     "write",
     "assumed",
@@ -48,6 +49,7 @@ def load_config(chain: list[TableSource]) -> ConfigTable:
     published: dict[str, tuple[Any, Where]] = {}
     require: dict[str, tuple[Any, ...] | None] = {}
     known: list[str] = []
+    closed: list[str] = []
     merge: dict[str, MergedDict] = {}
     merged: dict[str, dict[str, Any]] = {}
     outer: dict[str, str] = {}
@@ -89,6 +91,7 @@ def load_config(chain: list[TableSource]) -> ConfigTable:
         for name, value in config.get("require", {}).items():
             require[name] = None if value == "any" else tuple(value) if isinstance(value, list) else (value,)
         known.extend(config.get("known", []))
+        closed.extend(config.get("closed", []))
     return ConfigTable(
         file,
         match,
@@ -105,6 +108,7 @@ def load_config(chain: list[TableSource]) -> ConfigTable:
         merge,
         outer,
         caution,
+        tuple(closed),
     )
 
 
@@ -159,6 +163,7 @@ def _entry(name: str, raw: Any, where: Where) -> FieldEntry:
         each_layer=bool(spec.get("each_layer", False)),
         nullable=bool(spec.get("nullable", False)),
         none_is=spec.get("none_is"),
+        null_is=spec.get("null_is"),
         read=expression_at(spec["read"], where) if "read" in spec else None,
         write=expression_at(spec["write"], where) if "write" in spec else None,
         assumed=_literal_or_expression(spec.get("assumed"), where),

@@ -142,11 +142,11 @@ class FieldEntry:
 
     `fields` are dotted paths, tried in order; `write_to` is the one written. `values` pairs theirs with
     ours, item by item for lists. `default` stands in when no field is there (and for null, unless
-    `nullable`). `none_is` is what is written in the place of no value, where leaving the field out would mean
-    something; for each layer where the field has an item each. `read` computes the value instead, and `write`
-    what is written. `fixed` is a value that the dialect sets in code. `assumed` is what a dialect without a
-    place for it is taken to mean: the value is
-    read as that, and lost in writing.
+    `nullable`); `null_is` is what null means where it means another value. `none_is` is what is written in
+    the place of no value, where leaving the field out would mean something; for each layer where the field
+    has an item each. `read` computes the value instead, and `write` what is written. `fixed` is a value that
+    the dialect sets in code. `assumed` is what a dialect without a place for it is taken to mean: the value
+    is read as that, and lost in writing.
     """
 
     name: str
@@ -159,6 +159,7 @@ class FieldEntry:
     each_layer: bool = False
     nullable: bool = False
     none_is: Any = None
+    null_is: Any = None
     read: Expression | None = None
     write: Expression | None = None
     assumed: Any = None
@@ -215,9 +216,9 @@ class ConfigTable:
     holds for may come without a config; `borrow` names dialects whose config may stand in for it. Weights
     without a config are taken to have what is `published`, where their shapes do not say. `require` gives the
     values of a field that the family covers, None for any. `merge` makes one dict of several; `caution` is
-    what the framework does otherwise than its config says. `outer` are
-    fields that stand beside the section and go before its own, which are read where the outer one is left
-    out ("inner") or never ("ignore").
+    what the framework does otherwise than its config says. In a `closed` section, what the table does not
+    know is refused. `outer` are fields that stand beside the section and go before its own, which are read
+    where the outer one is left out ("inner") or never ("ignore").
     """
 
     file: str | None
@@ -235,6 +236,7 @@ class ConfigTable:
     merge: Mapping[str, MergedDict] = field(default_factory=dict)
     outer: Mapping[str, str] = field(default_factory=dict)
     caution: Mapping[str, Caution] = field(default_factory=dict)
+    closed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

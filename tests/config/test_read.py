@@ -382,6 +382,11 @@ def test_ggufs_rotated_dims_are_read(configs):
     assert (
         configs.read("gemma", "gguf", raw | {"rope.dimension_count": 4}, shapes)["rotary_percentage"] == 0.4
     )
+    # Gemma 3 is meant with 1e-6 where nothing is said; of others nobody knows.
+    del raw["attention.layer_norm_rms_epsilon"]
+    with pytest.raises(MalformedError, match=r"attention\.layer_norm_rms_epsilon' is missing"):
+        configs.read("gemma", "gguf", raw, shapes)
+    raw["attention.layer_norm_rms_epsilon"] = 1e-6
     with pytest.raises(UnsupportedError, match=r"rope\.scaling\.attn_factor = 1\.5"):
         configs.read("gemma", "gguf", raw | {"rope.scaling.attn_factor": 1.5}, shapes)
 
@@ -400,3 +405,30 @@ def test_windows_that_gemma_1_has_no_place_for(configs):
         configs.write("gemma", "hf", found)
     raw["attention_types"] = ["GLOBAL"] * 7
     assert configs.write("gemma", "hf", configs.read("gemma", "flax", raw, shapes))["model_type"] == "gemma"
+
+
+def gemma4(configs, **changes):
+    raw = configs.write("gemma4", "hf", configs.example("gemma4"))
+    return configs.read(
+        "gemma4", "hf", raw | changes, configs.shapes("gemma4", "hf", configs.example("gemma4"))
+    )
+
+
+def test_an_entry_that_a_closed_section_does_not_know_is_refused_by_name(configs):
+    full = {"head_dim": 14, "num_key_value_heads": 1}
+    wanted = gemma4(configs)
+    assert gemma4(configs, per_layer_config={"2": full, "6": full}) == wanted
+    assert gemma4(configs, per_layer_config={"2": full})["head_dims"] != wanted["head_dims"]
+    with pytest.raises(UnsupportedError, match=r"per_layer_config\.6\.skip = \['mlp'\] is not known"):
+        gemma4(configs, per_layer_config={"2": full, "6": {**full, "skip": ["mlp"]}})
+
+
+def test_a_share_of_nothing_is_not_taken_for_silence(configs):
+    local = {"rope_type": "default", "rope_theta": 10000.0}
+    rope = {"rope_type": "proportional", "rope_theta": 1e6}
+    found = [
+        gemma4(configs, rope_parameters={"full_attention": entries, "sliding_attention": local})
+        for entries in ({**rope, "partial_rotary_factor": 0.0}, rope)
+    ]
+    assert [values["rotary_percentage"] for values in found] == [0.0, 1.0]
+    assert gemma4(configs, rope_parameters=None)["rotary_percentage"] == 0.25

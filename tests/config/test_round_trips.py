@@ -23,7 +23,7 @@ GENERAL = [(family, dialect) for family, dialect in WRITABLE if dialect in ("hf"
 @st.composite
 def hyperparameters(draw, configs, family):
     """The family's example with other sizes and settings that every writable dialect can express."""
-    n_layer = draw(st.integers(1, 7))
+    n_layer = draw(st.integers(2 if family == "gemma4" else 1, 7))  # its last layer never slides
     n_kv_head = draw(st.integers(1, 4))
     # A quarter of it is rotated in GPT-NeoX; an odd number of dims is rotated differently by each framework.
     partly = ("gpt_neox", "phi", "phi3", "stablelm", "glm", "glm4")
@@ -61,6 +61,8 @@ def hyperparameters(draw, configs, family):
             flags = draw(st.lists(st.booleans(), min_size=n_layer, max_size=n_layer))
             # Windows on no layer would be none at all.
             flags[0] = True
+            if family == "gemma4":
+                flags[-1] = False
             changes[name] = [True] * n_layer if every else flags
     if changes.get("rope_local_layers") is not None:
         changes["rope_local_layers"] = changes["sliding_layers"]
@@ -91,7 +93,45 @@ def hyperparameters(draw, configs, family):
         changes["parallel_residual"] = draw(st.booleans())
         changes["rotary_percentage"] = draw(st.sampled_from([0.25, 0.5, 1.0]))
         changes["activation"] = draw(st.sampled_from(["gelu", "gelu_tanh"]))
+    if family in ("gemma3n", "gemma4"):
+        changes |= _layer_by_layer(draw, family, changes)
     return {**example, **changes}
+
+
+def _layer_by_layer(draw, family, sizes):
+    """What Gemma 3n and 4 state for each layer: hidden units in 3n, and in 4 other heads in full layers."""
+    n_layer, slides = sizes["n_layer"], sizes["sliding_layers"]
+    shared = draw(st.integers(0, n_layer))
+    changes = {"query_scale": 1, "n_kv_shared": shared, "final_softcap": draw(st.sampled_from([30.0, 20.0]))}
+    if family == "gemma3n":
+        d_ffs = draw(st.lists(st.integers(1, 999), min_size=n_layer, max_size=n_layer))
+        shares = st.sampled_from([0.0, 0.95])
+        return changes | {
+            "head_dims": [sizes["head_dim"]] * n_layer,
+            "n_kv_heads": [sizes["n_kv_head"]] * n_layer,
+            "d_ffs": d_ffs,
+            "d_ff": d_ffs[0],
+            "sparsity": draw(st.lists(shares, min_size=n_layer, max_size=n_layer)),
+        }
+    same_kv, wide = draw(st.booleans()), draw(st.booleans())
+    full_heads = draw(st.sampled_from([1, sizes["n_kv_head"]])) if same_kv else sizes["n_kv_head"]
+    full_dim = 2 * draw(st.integers(1, 9))
+    kind = draw(st.sampled_from(["default", "linear", "proportional"]))
+    return changes | {
+        "k_eq_v": same_kv,
+        "double_wide": wide,
+        "head_dims": [sizes["head_dim"] if slide else full_dim for slide in slides],
+        "n_kv_heads": [sizes["n_kv_head"] if slide else full_heads for slide in slides],
+        "d_ffs": [sizes["d_ff"] * (2 if wide and at >= n_layer - shared else 1) for at in range(n_layer)],
+        "rope_type": kind,
+        "rope_factor": draw(st.sampled_from([None, 8.0]))
+        if kind == "proportional"
+        else 8.0
+        if kind == "linear"
+        else None,
+        "rotary_percentage": draw(st.sampled_from([0.0, 0.25, 1.0])) if kind == "proportional" else 1.0,
+        "attends_to": draw(st.sampled_from([None, "all", "vision"])),
+    }
 
 
 @pytest.mark.parametrize(("family", "dialect"), GENERAL)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from porter.containers.array_files import exported
 from porter.containers.checkpoint import open_checkpoint, read_folder
 from porter.containers.keras import keras_files as keras
 from porter.errors import MalformedError, UnsupportedError, UsageError
@@ -166,6 +167,26 @@ def test_a_compressed_archive_cannot_be_read_where_it_lies(tmp_path):
         keras.read_file(tmp_path, "m.keras")
     assert "is compressed in the archive" in str(caught.value)
     assert "unzip m.keras" in str(caught.value)
+
+
+@pytest.mark.parametrize("options", [{"chunks": (1, 2)}, {"compression": "gzip"}, {"fletcher32": True}])
+def test_a_chunked_dataset_within_an_archive_is_written_out(tmp_path, options):
+    values = np.arange(6, dtype=np.float32).reshape(2, 3)
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        file["plain"] = ONE
+        file.create_dataset("a", data=values, **options)
+    with zipfile.ZipFile(tmp_path / "m.keras", "w") as file:
+        file.writestr("config.json", "{}")
+        file.write(tmp_path / "w.h5", "model.weights.h5")
+    tensors = {
+        tensor.name: tensor for header in keras.read_file(tmp_path, "m.keras") for tensor in header.tensors
+    }
+    with exported(tmp_path, list(tensors.values()), tmp_path / "beside") as paths:
+        found = tensors["a"]
+        raw = paths[found.file].read_bytes()
+        assert raw[found.offset : found.offset + found.nbytes] == values.tobytes()
+        # Negative control: what is plain bytes of the archive is read where it lies.
+        assert tensors["plain"].file not in paths
 
 
 def test_an_archive_without_weights_or_cut_short_is_refused(tmp_path):

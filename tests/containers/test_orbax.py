@@ -19,7 +19,7 @@ from porter.containers.checkpoint import open_checkpoint
 from porter.containers.orbax.orbax_tree import holds_orbax, read_directory
 from porter.containers.orbax.orbax_writer import place
 from porter.dtypes import DTYPES
-from porter.errors import MalformedError, UnsupportedError, UsageError
+from porter.errors import MalformedError, PorterError, UnsupportedError, UsageError
 from porter.sources.local import locate
 
 SHAPE = (5, 3, 4)
@@ -196,6 +196,41 @@ def test_a_database_whose_processes_wrote_elsewhere(tmp_path, monkeypatch):
         saver.restore(root)
     with pytest.raises(MalformedError, match="a/w cannot be read"):
         read(root, read_directory(root)[0])
+
+
+@pytest.mark.parametrize(
+    ("part", "lost"),
+    [("manifest.ocdbt", False), ("manifest.ocdbt", True), ("d", False), ("d", True), ("a file in d", False)],
+)
+def test_a_database_whose_parts_are_elsewhere_or_lost_is_refused(tmp_path, root, tensorstore, part, lost):
+    written(tensorstore, root, "a.w", values(), chunks=(2, 3, 2))
+    (header,) = read_directory(root)
+    assert read(root, header) == values().tobytes()
+    path = root / part if part in ("manifest.ocdbt", "d") else next(iter(sorted((root / "d").iterdir())))
+    elsewhere = tmp_path / "elsewhere"
+    path.rename(elsewhere)
+    if not lost:
+        path.symlink_to(elsewhere)
+    with pytest.raises(PorterError) as refused:
+        read(root, read_directory(root)[0])
+    assert refused.value.exit_code == 6
+
+
+def test_each_file_of_a_database_is_needed_or_superseded(tmp_path, root, tensorstore):
+    """What is read without one is what is read with it; writes leave some behind that nothing refers to."""
+    written(tensorstore, root, "a.w", values(), chunks=(2, 3, 2))
+    refused = 0
+    for path in sorted((root / "d").iterdir()):
+        path.rename(tmp_path / "elsewhere")
+        try:
+            (header,) = read_directory(root)
+            assert read(root, header) == values().tobytes()
+        except PorterError:
+            refused += 1
+        (tmp_path / "elsewhere").rename(path)
+    assert refused > 0
+    (header,) = read_directory(root)
+    assert read(root, header) == values().tobytes()
 
 
 def test_a_chunk_that_is_a_link_out_is_refused(tmp_path, root, tensorstore):

@@ -1,12 +1,14 @@
 """The families that LitGPT and transformers share, as data: a tiny config of each, and its variants.
 
-A new family needs one entry to get every test of `test_families.py`. Sizes are all different; those of
-experts are multiples of 4, which transformers' grouped products ask for.
+A new family needs one entry to get every test of `test_families.py` and of `test_mutants.py`. Sizes are all
+different; those of experts are multiples of 4, which transformers' grouped products ask for.
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+import torch
 
 VOCAB = 211
 WINDOW = 23
@@ -231,10 +233,51 @@ WITHOUT_LITGPT: dict[str, tuple[Config, dict[str, Config], str]] = {
 CASES_WITHOUT_LITGPT = [
     (family, name) for family, (_, variants, _) in WITHOUT_LITGPT.items() for name in ("", *variants)
 ]
+# Families with suites of their own (`test_hf_litgpt.py`); `test_mutants.py` has them from here.
+FIRST_FAMILIES: dict[str, tuple[Config, dict[str, Config]]] = {
+    "gemma": (SIZES | {"head_dim": 10}, {}),
+    "gemma2": (SIZES | {"head_dim": 10, "query_pre_attn_scalar": 14, "sliding_window": WINDOW}, {}),
+    "gemma3_text": (SIZES | {"head_dim": 10, "query_pre_attn_scalar": 14, "sliding_window": WINDOW}, {}),
+    "llama": (SIZES, {"biases": {"attention_bias": True, "mlp_bias": True}}),
+    "gpt_neox": (
+        {key: SIZES[key] for key in SIZES if key != "num_key_value_heads"} | {"rotary_pct": 0.5},
+        {"one after the other": {"use_parallel_residual": False}},
+    ),
+}
 # What porter's own model does not compute.
 BEYOND_PORTERS_MODEL = {"deepseek_v3": "latent_attention"}
 
 
 def config_of(family: str, variant: str) -> Config:
-    config, variants = (FAMILIES.get(family) or WITHOUT_LITGPT[family])[:2]
-    return config | variants.get(variant, {}) | {"model_type": family}
+    return every_family()[family][0] | variants(family).get(variant, {}) | {"model_type": family}
+
+
+def build(values: Config) -> Any:
+    """transformers' model with random weights; norms scatter around what leaves alone what passes through."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    values = dict(values)
+    family = values.pop("model_type")
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **values))
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            noise = torch.randn(weight.shape, generator=generator)
+            norm = "norm" in name or ".ln_" in name
+            centre = float(norm and name.endswith("weight") and "gemma" not in family)
+            weight.copy_(0.3 * noise + centre if weight.ndim == 1 else noise / weight.shape[-1] ** 0.5)
+        for name, buffer in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                # Not negative, where LitGPT chooses other experts.
+                buffer.copy_(0.3 * torch.rand(buffer.shape, generator=generator))
+    return model.float().eval()
+
+
+def variants(family: str) -> dict[str, Config]:
+    return every_family()[family][1]
+
+
+def every_family() -> dict[str, tuple[Config, dict[str, Config]]]:
+    """Those with a suite of their own too, and those that LitGPT has no model for."""
+    without = {family: (config, variants) for family, (config, variants, _) in WITHOUT_LITGPT.items()}
+    return FIRST_FAMILIES | FAMILIES | without

@@ -3,8 +3,10 @@
 Each case changes the config of a tiny model; the negative control is that transformers' logits change.
 """
 
+import inspect
 import json
 import os
+import re
 import shutil
 
 import gguf
@@ -12,6 +14,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig
 
 from porter import convert, plan
 from porter.errors import PorterError
@@ -153,6 +156,15 @@ def changed(models, tmp_path, name, changes):
         config.pop(key, None)
     config |= {key: value for key, value in changes.items() if value is not None}
     (path / "config.json").write_text(json.dumps(config))
+    return path
+
+
+def null(models, tmp_path, name, field):
+    """The model with null in the place of a field's value."""
+    path = changed(models, tmp_path, name, {})
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | {field: None}))
+    (path / "generation_config.json").unlink(missing_ok=True)
     return path
 
 
@@ -325,6 +337,89 @@ def test_layers_that_transformers_takes_another_class_for(models, difference, tm
     # Negative control: without them, a window on all layers is carried.
     convert(source, tmp_path / "lit", to="litgpt")
     assert difference(models.litgpt(tmp_path / "lit"), models.hf(source)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("config", "beside", "words", "way"),
+    [
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, ".absmax", "to 4 bits by", "dequantize()"),
+        ({"load_in_4bit": True}, ".absmax", "to 4 bits by", "dequantize()"),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, ".SCB", "to int8 by", "dequantize()"),
+        ({"quant_method": "gptq", "bits": 4}, ".qweight", "by GPTQ", "was quantised from"),
+        ({"quant_method": "awq", "bits": 4}, ".qweight", "by AWQ$", "was quantised from"),
+        ({"quant_method": "fp8"}, ".weight_scale_inv", "FP8 with", "FineGrainedFP8Config(dequantize=True)"),
+        ({"quant_method": "mxfp4"}, "_blocks", "MXFP4", "Mxfp4Config(dequantize=True)"),
+        (
+            {"quant_method": "compressed-tensors"},
+            ".weight_packed",
+            "by compressed-tensors",
+            "CompressedTensorsConfig(dequantize=True)",
+        ),
+        ({"quant_method": "hqq"}, ".SCB", "by hqq", "was quantised from"),
+        ({}, ".qzeros", "by AWQ or GPTQ", "was quantised from"),
+    ],
+)
+def test_the_way_a_model_was_quantised_is_named_from_its_config(models, tmp_path, config, beside, words, way):
+    source = changed(models, tmp_path, "llama", {"quantization_config": config or {"bits": 4}})
+    tensors = load_file(source / "model.safetensors")
+    name = "model.layers.0.mlp.up_proj"
+    tensors[name + beside] = (tensors.pop(f"{name}.weight") * 100).to(torch.int8)
+    (source / "model.safetensors").unlink()
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(PorterError) as caught:
+        plan(source, to="hf")
+    assert re.search(words, caught.value.message)
+    assert way in caught.value.hint
+    assert caught.value.exit_code == 5
+
+
+def test_the_ways_back_that_are_named_are_transformers_own():
+    from transformers import CompressedTensorsConfig, FineGrainedFP8Config, Mxfp4Config
+    from transformers.quantizers import (
+        base,
+        quantizer_awq,
+        quantizer_bnb_4bit,
+        quantizer_bnb_8bit,
+        quantizer_gptq,
+        quantizer_higgs,
+    )
+
+    def undoes(kind):
+        return kind._dequantize is not base.HfQuantizer._dequantize
+
+    assert FineGrainedFP8Config(dequantize=True).dequantize
+    assert Mxfp4Config(dequantize=True).dequantize
+    assert "dequantize" in inspect.signature(CompressedTensorsConfig.__init__).parameters
+    assert undoes(quantizer_bnb_4bit.Bnb4BitHfQuantizer)
+    assert undoes(quantizer_bnb_8bit.Bnb8BitHfQuantizer)
+    assert undoes(quantizer_higgs.HiggsHfQuantizer)
+    assert not undoes(quantizer_gptq.GptqHfQuantizer)
+    assert not undoes(quantizer_awq.AwqQuantizer)
+
+
+@pytest.mark.parametrize("name", ["bos_token_id", "eos_token_id", "pad_token_id"])
+@pytest.mark.parametrize("family", ["gemma-gqa", "llama", "gemma2", "gemma3"])
+def test_no_token_is_not_the_frameworks_default(models, tmp_path, family, name):
+    source = null(models, tmp_path, family, name)
+    convert(source, tmp_path / "null", to="hf")
+    assert json.loads((tmp_path / "null" / "config.json").read_text())[name] is None
+    # Negative control: a field that is left out is what transformers makes of it.
+    config = json.loads((source / "config.json").read_text())
+    del config[name]
+    (source / "config.json").write_text(json.dumps(config))
+    convert(source, tmp_path / "absent", to="hf")
+    before, after = (AutoConfig.from_pretrained(path) for path in (source, tmp_path / "absent"))
+    assert getattr(before, name) == getattr(after, name)
+
+
+@pytest.mark.parametrize("family", ["gemma-gqa", "gemma2", "gemma3"])
+def test_a_tie_that_is_null_is_refused_as_transformers_refuses_it(models, tmp_path, family):
+    source = null(models, tmp_path, family, "tie_word_embeddings")
+    with pytest.raises(Exception, match="tie_word_embeddings"):
+        AutoConfig.from_pretrained(source)
+    with pytest.raises(PorterError, match="tie_word_embeddings must be true or false") as caught:
+        plan(source, to="hf")
+    assert caught.value.exit_code == 6
 
 
 def test_an_unknown_part_of_rope_is_refused_by_name(models, tmp_path):

@@ -46,33 +46,13 @@ for _entry in named.entries():
     STRUCTURES.setdefault(named.structure(_entry), _entry)
 
 
-def build(family: str, variant: str) -> Any:
-    """transformers' model with random weights; norms scatter around what leaves alone what passes through."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    values = families.config_of(family, variant)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(values.pop("model_type"), **values))
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            noise = torch.randn(weight.shape, generator=generator)
-            norm = "norm" in name or ".ln_" in name
-            centre = float(norm and name.endswith("weight") and "gemma" not in family)
-            weight.copy_(0.3 * noise + centre if weight.ndim == 1 else noise / weight.shape[-1] ** 0.5)
-        for name, buffer in model.named_buffers():
-            if name.endswith("e_score_correction_bias"):
-                # Not negative, where LitGPT chooses other experts.
-                buffer.copy_(0.3 * torch.rand(buffer.shape, generator=generator))
-    return model.float().eval()
-
-
 class Ported:
     """A model of a family, where transformers, LitGPT and again transformers have it, with logits."""
 
     def __init__(self, root: Path, family: str, variant: str) -> None:
         self.family = family
         self.hf, self.litgpt, self.back = (root / name for name in ("hf", "litgpt", "back"))
-        model = build(family, variant)
+        model = families.build(families.config_of(family, variant))
         model.save_pretrained(self.hf)
         with torch.inference_mode():
             self.logits: Tensor = model(named.prompt()).logits
@@ -163,7 +143,7 @@ def test_weights_of_one_shape_cannot_change_places(ported, family):
 def test_what_litgpt_has_no_model_for_stays_with_transformers(family, variant, tmp_path):
     from transformers import AutoModelForCausalLM
 
-    model = build(family, variant)
+    model = families.build(families.config_of(family, variant))
     model.save_pretrained(tmp_path / "hf")
     with pytest.raises(UnsupportedError, match=f"no table for {family} in the dialect 'litgpt'") as caught:
         porter.convert(tmp_path / "hf", tmp_path / "litgpt", to="litgpt")

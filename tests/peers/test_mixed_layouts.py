@@ -205,8 +205,8 @@ def test_blocks_and_scales_are_refused_as_quantised(config, tmp_path):
         porter.convert(tmp_path / "hf", tmp_path / "out", to="hf")
     if config:
         assert f"quantization_config says {config['quant_method']!r}" in str(caught.value)
-        assert "gate_up_proj_blocks is stored as U8" in str(caught.value)
-        assert "MXFP4" in caught.value.message
+        assert "U8" in str(caught.value)
+        assert config["quant_method"].upper() in caught.value.message
     else:
         assert "gate_up_proj_blocks" in str(caught.value) + str(caught.value.cause)
     assert not (tmp_path / "out").exists()

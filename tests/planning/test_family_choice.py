@@ -146,6 +146,9 @@ def test_a_broken_family_of_ones_own_stops_no_other(tmp_path):
     with pytest.raises(UnsupportedError, match="no mapping table fits") as caught:
         identify(open_checkpoint(locate(tmp_path / "model")), families)
     assert "broken: " in caught.value.cause
+    # It has no table to be used: it is told of below the list.
+    listed = caught.value.cause.partition("porter has tables for ")[2].splitlines()[0]
+    assert "llama" in listed and "broken" not in listed
 
 
 def test_where_no_table_fits_the_nearest_one_is_the_start(checkpoint, tmp_path):
@@ -160,10 +163,37 @@ def test_where_no_table_fits_the_nearest_one_is_the_start(checkpoint, tmp_path):
     with pytest.raises(UnsupportedError, match="no mapping table fits") as caught:
         identify(open_checkpoint(locate(tmp_path / "odd")), FAMILIES)
     assert "it knows 6 of 7 names; not, for example, 'model.layers.0.ssm.A'" in caught.value.cause
-    # OLMo 2 has the norm of q, and no norm before attention, which is not there either.
-    assert "porter mappings new olmo2 --name mine" in caught.value.hint
-    assert 'extends = "olmo2/hf"' in caught.value.hint and 'model_type = ["odd"]' in caught.value.hint
+    # OLMo 2 and Qwen 3 have the norm of q, and OLMo 2 more of its own.
+    assert "porter mappings new qwen3 --name mine" in caught.value.hint
+    assert 'extends = "qwen3/hf"' in caught.value.hint and 'model_type = ["odd"]' in caught.value.hint
     assert '# "model.layers.{layer}.ssm.A" = "…"   [3]' in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("fields", "nearest"),
+    [
+        ({}, "llama"),
+        ({"mlp_bias": False, "hidden_act": "silu"}, "llama"),
+        # Fields that one of them alone has.
+        ({"sliding_window": 5}, "mistral"),
+        ({"hidden_activation": "gelu_pytorch_tanh"}, "gemma"),
+    ],
+)
+def test_of_families_with_the_same_names_the_one_that_knows_the_config_is_nearest(tmp_path, fields, nearest):
+    """Llama's names are Gemma's and Mistral's too; where nothing tells them apart it is the plain one."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    names = ["model.embed_tokens.weight", "model.norm.weight"]
+    names += [f"model.layers.0.self_attn.{p}_proj.weight" for p in "qkvo"]
+    names += [f"model.layers.0.mlp.{p}_proj.weight" for p in ("gate", "up", "down")]
+    names += [f"model.layers.0.{p}_layernorm.weight" for p in ("input", "post_attention")]
+    (tmp_path / "odd").mkdir()
+    save_file({name: np.zeros(3, np.float32) for name in names}, tmp_path / "odd" / "model.safetensors")
+    (tmp_path / "odd" / "config.json").write_text(json.dumps({"model_type": "odd"} | fields))
+    with pytest.raises(UnsupportedError, match="no mapping table fits") as caught:
+        identify(open_checkpoint(locate(tmp_path / "odd")), FAMILIES)
+    assert f"nearest is {nearest}: it knows 11 of 11 names" in caught.value.cause
 
 
 def test_the_skeleton_of_a_family_is_a_table(tmp_path):

@@ -17,6 +17,9 @@ DIALECTS = [
     for dialect in family.dialects.values()
 ]
 
+# Weights of AltUp that are square whatever the sizes: nothing but logits tells these axes from those.
+SQUARE = {"altup_in": "altup", "altup_out": "altup", "d_altup": "d_model"}
+
 
 def example(family, **changes):
     neutral = {name: item.neutral for name, item in family.canonical.hyperparameters.items()}
@@ -58,7 +61,9 @@ def test_no_two_axes_have_one_size(family, dialect):
     sizes = Sizes(family.canonical, example(family))
     there = [t for t in family.canonical.tensors.values() if sizes.holds(t.when, {"layer": 0}, ())]
     axes = {axis for tensor in there for axis in tensor.axes}
-    found = {axis: sizes.size(axis, {"layer": 0}) for axis in axes}
+    found = {axis: sizes.size(axis, {"layer": 0}) for axis in axes - SQUARE.keys()}
+    for axis in axes & SQUARE.keys():
+        assert sizes.size(axis, {"layer": 0}) == found[SQUARE[axis]]
     # One query per kv head (MHA) is a size that no layout can be mistaken about.
     distinct = [size for size in found.values() if size != 1]
     assert len(distinct) == len(set(distinct)), found
@@ -83,10 +88,11 @@ def test_every_canonical_tensor_is_stored_once_and_whole(family, dialect):
                 stored[name] = stored.get(name, 0) + 1
     layers = range(hyperparameters["n_layer"])
     wanted = {
-        tensor.name.format(layer=layer, expert=expert): 1
+        tensor.name.format(layer=layer, expert=expert, altup_extra=extra): 1
         for tensor in family.canonical.tensors.values()
         for layer in layers
         for expert in range(hyperparameters["n_expert"] or 1)
+        for extra in range(max(1, (hyperparameters.get("n_altup") or 0) - 1))
         if sizes.holds(tensor.when, {"layer": layer}, ())
     }
     assert stored == wanted

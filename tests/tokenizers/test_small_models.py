@@ -146,6 +146,17 @@ def test_scores_that_are_left_out(trained):
     vocabulary(metadata | {"tokenizer.ggml.scores": scores})
 
 
+def test_scores_that_are_left_out_are_gemmas_order_and_else_an_error(trained):
+    metadata = as_gguf(trained)
+    del metadata["tokenizer.ggml.scores"]
+    known = vocabulary(metadata | {"general.architecture": "gemma3"})
+    normal = [at for at, kind in enumerate(known.kinds) if kind == 1]
+    assert [known.scores[at] for at in normal] == [-float(at) for at in normal]
+    # Negative control: where merges follow the scores, there is no tokenizer without them.
+    with pytest.raises(MalformedError, match="scores is missing"):
+        vocabulary(metadata | {"general.architecture": "llama"})
+
+
 BROKEN = {
     "tokens missing": ("tokens", None, "tokens is missing"),
     "tokens empty": ("tokens", [], "tokens is missing or empty"),

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import porter
-from porter.errors import DifferenceError, UnsupportedError
+from porter.errors import DifferenceError, PorterError, UnsupportedError
 
 D, F, H, K, HEAD = 12, 7, 4, 2, 5
 
@@ -256,6 +256,19 @@ def test_a_prefix_that_only_some_names_have_stays(write):
     assert "module.model.norm.weight" in caught.value.cause
 
 
+@pytest.mark.parametrize("target", ["hf", "litgpt"])
+def test_what_becomes_of_an_unknown_field_is_said(write, tmp_path, target):
+    source = write(weights(), config(my_field=7))
+    done = porter.convert(source, tmp_path / "out", to=target)
+    (said,) = [note for note in done.plan.notes if "my_field" in note]
+    carried = target == "hf"
+    assert ("carried as it is" in said, "not ported" in said) == (carried, not carried)
+    if carried:
+        assert json.loads((tmp_path / "out" / "config.json").read_text())["my_field"] == 7
+    else:
+        assert "my_field" not in (tmp_path / "out" / "model_config.yaml").read_text()
+
+
 @pytest.mark.parametrize("whole", [False, True])
 def test_an_adapter_is_no_model(tmp_path, whole):
     folder = tmp_path / "adapter"
@@ -269,7 +282,15 @@ def test_an_adapter_is_no_model(tmp_path, whole):
         (folder / "config.json").write_text(json.dumps(config()))
         with pytest.raises(UnsupportedError, match="not merged into it"):
             porter.inspect(folder)
-        assert porter.inspect(folder / "model.safetensors").dialect == "hf"
+        named = porter.inspect(folder / "model.safetensors")
+        assert named.dialect == "hf"
+        assert any("adapter_model.safetensors is left out" in note for note in named.notes)
+        for asked in ({"source_dialect": "hf"}, {"key": "model"}, {"allow_unmapped": "*"}):
+            with pytest.raises(PorterError, match="not merged into it"):
+                porter.plan(folder, to="litgpt", **asked)
+        # Negative control: the adapter moved away, nothing is said.
+        (folder / "adapter_model.safetensors").unlink()
+        assert not any("adapter" in note for note in porter.inspect(folder / "model.safetensors").notes)
         return
     for source in (folder, folder / "adapter_model.safetensors"):
         with pytest.raises(UnsupportedError, match="is an adapter") as caught:

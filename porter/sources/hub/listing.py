@@ -167,9 +167,7 @@ def _default(files: Sequence[RepoFile], keras: bool) -> list[RepoFile]:
         raise UsageError(
             "the repository holds no Keras weights", cause=f"it holds {_some(file.name for file in files)}"
         )
-    others = sorted(
-        file.name for file in files if file.name.endswith((".gguf", ".h5", ".keras", ".msgpack", ".onnx"))
-    )
+    others = sorted(file.name for file in files if fits(file.name, ("*.gguf", "*.h5", "*.keras", *_FOREIGN)))
     if not chosen and others:
         raise UsageError(
             "the repository holds no weights of a kind that is fetched unasked",
