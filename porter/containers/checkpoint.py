@@ -179,7 +179,7 @@ def _headers(
         raise no_weights(root, names)
     chosen, remarks = choose(sets, str(root), wanted)
     headers, further = _read(root, chosen, key)
-    return headers, (*remarks, *further)
+    return headers, (*remarks, *adapter_left_out(names), *further)
 
 
 def _names(root: Path) -> list[str]:

@@ -41,10 +41,13 @@ def refuse_adapter(label: str, names: Sequence[str]) -> None:
 
 
 def adapter_left_out(names: Sequence[str]) -> tuple[str, ...]:
-    """What to say of a folder's adapter where a file of weights beside it was named."""
+    """What to say of a folder's adapter that is not read: a file of weights beside it was named, or nothing
+    loads it."""
     found = [name for name in names if adapter_kind(name) is not None]
-    if "adapter_config.json" not in names or not found:
+    if not found:
         return ()
+    if "adapter_config.json" not in names:
+        return (f"{found[0]} is an adapter, and left out",)
     return (f"{found[0]} is left out: transformers, of the whole folder, loads the model with it",)
 
 

@@ -6,6 +6,7 @@ whose rules know the most of the tensors is taken.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -99,6 +100,14 @@ def identify(
         elif score == best[0]:
             rivals.append(f"{candidate.family.name}/{candidate.dialect.name}")
     if best is None:
+        if dialect is not None:
+            with contextlib.suppress(UnsupportedError):
+                own = identify(checkpoint, families, config=config, family=family)
+                raise UsageError(
+                    f"{checkpoint.label} is not in the dialect {dialect}",
+                    cause=f"its tensors are those of {own.family.name}/{own.dialect.name}",
+                    hint=f"leave out --from, or say --from {own.dialect.name}",
+                )
         raise no_table_fits(checkpoint, families, config)
     (known, _, _), found, names = best
     chosen = found.dialect

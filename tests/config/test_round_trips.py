@@ -117,6 +117,7 @@ def _layer_by_layer(draw, family, sizes):
     full_heads = draw(st.sampled_from([1, sizes["n_kv_head"]])) if same_kv else sizes["n_kv_head"]
     full_dim = 2 * draw(st.integers(1, 9))
     kind = draw(st.sampled_from(["default", "linear", "proportional"]))
+    share = draw(st.sampled_from([0.0, 0.25, 0.5])) if kind == "proportional" else 1.0
     return changes | {
         "k_eq_v": same_kv,
         "double_wide": wide,
@@ -129,7 +130,8 @@ def _layer_by_layer(draw, family, sizes):
         else 8.0
         if kind == "linear"
         else None,
-        "rotary_percentage": draw(st.sampled_from([0.0, 0.25, 1.0])) if kind == "proportional" else 1.0,
+        "rotary_percentage": share,
+        "no_rotation": int(share * full_dim) < 2,
         "attends_to": draw(st.sampled_from([None, "all", "vision"])),
     }
 

@@ -233,7 +233,15 @@ WITHOUT_LITGPT: dict[str, tuple[Config, dict[str, Config], str]] = {
 CASES_WITHOUT_LITGPT = [
     (family, name) for family, (_, variants, _) in WITHOUT_LITGPT.items() for name in ("", *variants)
 ]
-# Families with suites of their own (`test_hf_litgpt.py`); `test_mutants.py` has them from here.
+_GEMMA_LAYERS: Config = {
+    "head_dim": 10,
+    "sliding_window": WINDOW,
+    "num_hidden_layers": 4,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+    "hidden_size_per_layer_input": 5,
+    "vocab_size_per_layer_input": 97,
+}
+# Families with suites of their own (`test_hf_litgpt.py`, `test_gemma3n_gemma4.py`), for `test_mutants.py`.
 FIRST_FAMILIES: dict[str, tuple[Config, dict[str, Config]]] = {
     "gemma": (SIZES | {"head_dim": 10}, {}),
     "gemma2": (SIZES | {"head_dim": 10, "query_pre_attn_scalar": 14, "sliding_window": WINDOW}, {}),
@@ -243,13 +251,30 @@ FIRST_FAMILIES: dict[str, tuple[Config, dict[str, Config]]] = {
         {key: SIZES[key] for key in SIZES if key != "num_key_value_heads"} | {"rotary_pct": 0.5},
         {"one after the other": {"use_parallel_residual": False}},
     ),
+    "gemma3n": (
+        SIZES
+        | _GEMMA_LAYERS
+        | {"model_type": "gemma3n_text", "altup_num_inputs": 3, "num_kv_shared_layers": 2, "laurel_rank": 9},
+        {},
+    ),
+    "gemma4": (
+        SIZES | _GEMMA_LAYERS | {"model_type": "gemma4_text", "global_head_dim": 14},
+        {
+            "experts": {
+                "enable_moe_block": True,
+                "num_experts": 8,
+                "top_k_experts": 4,
+                "moe_intermediate_size": 12,
+            },
+        },
+    ),
 }
 # What porter's own model does not compute.
 BEYOND_PORTERS_MODEL = {"deepseek_v3": "latent_attention"}
 
 
 def config_of(family: str, variant: str) -> Config:
-    return every_family()[family][0] | variants(family).get(variant, {}) | {"model_type": family}
+    return {"model_type": family} | every_family()[family][0] | variants(family).get(variant, {})
 
 
 def build(values: Config) -> Any:
@@ -264,7 +289,8 @@ def build(values: Config) -> Any:
         for name, weight in model.named_parameters():
             noise = torch.randn(weight.shape, generator=generator)
             norm = "norm" in name or ".ln_" in name
-            centre = float(norm and name.endswith("weight") and "gemma" not in family)
+            offset = "gemma" in family and not family.startswith(("gemma3n", "gemma4"))
+            centre = float(norm and name.endswith("weight") and not offset)
             weight.copy_(0.3 * noise + centre if weight.ndim == 1 else noise / weight.shape[-1] ** 0.5)
         for name, buffer in model.named_buffers():
             if name.endswith("e_score_correction_bias"):

@@ -65,8 +65,9 @@ def square(values: Mapping[str, Any]) -> dict[str, Any]:
         **dict.fromkeys(("vocab_size", "hidden_size", "intermediate_size", "n_embd", "n_inner"), WIDE),
         **dict.fromkeys(("n_positions", "q_lora_rank", "kv_lora_rank", "moe_intermediate_size"), WIDE),
         "shared_expert_intermediate_size": WIDE,
+        **dict.fromkeys(("hidden_size_per_layer_input", "vocab_size_per_layer_input", "laurel_rank"), WIDE),
         **dict.fromkeys(("num_attention_heads", "n_head"), WIDE // small),
-        **dict.fromkeys((kv, "head_dim"), small),
+        **dict.fromkeys((kv, "head_dim", "global_head_dim"), small),
         **dict.fromkeys(("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"), small),
     }
     return {key: value if value is None else sizes.get(key, value) for key, value in values.items()}
@@ -212,7 +213,7 @@ class Bed:
         self._config = model.config
         self.opened = open_source(folder / "hf")
         self.identity = self.opened.identified()
-        assert self.identity.family.name == values["model_type"]
+        assert values["model_type"] in self.identity.family.dialect("hf").config.match["model_type"]
         self._litgpt = folder / "litgpt"
         self._module: Any = None
         # The vocabulary has as many.

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import porter
-from porter.errors import DifferenceError, PorterError, UnsupportedError
+from porter.errors import DifferenceError, PorterError, UnsupportedError, UsageError
 
 D, F, H, K, HEAD = 12, 7, 4, 2, 5
 
@@ -67,6 +67,15 @@ def same(found, expected):
 def test_a_directorys_name_says_nothing(write):
     found = porter.inspect(write(weights(), config(), name="llama-7b-litgpt"))
     assert (found.family, found.dialect) == ("gemma", "hf")
+
+
+def test_a_dialect_that_it_is_not_in_is_named(write):
+    source = write(weights(), config())
+    with pytest.raises(UsageError, match="is not in the dialect litgpt") as caught:
+        porter.plan(source, to="hf", source_dialect="litgpt")
+    assert "gemma/hf" in caught.value.cause
+    # Negative control: the one that it is in.
+    assert porter.inspect(source, source_dialect="hf").dialect == "hf"
 
 
 def test_added_rows_of_the_vocabulary_are_carried(write, tmp_path):
@@ -288,6 +297,9 @@ def test_an_adapter_is_no_model(tmp_path, whole):
         for asked in ({"source_dialect": "hf"}, {"key": "model"}, {"allow_unmapped": "*"}):
             with pytest.raises(PorterError, match="not merged into it"):
                 porter.plan(folder, to="litgpt", **asked)
+        # Without its config nothing loads it: it is left out, and said.
+        (folder / "adapter_config.json").unlink()
+        assert "adapter_model.safetensors is an adapter, and left out" in porter.inspect(folder).notes
         # Negative control: the adapter moved away, nothing is said.
         (folder / "adapter_model.safetensors").unlink()
         assert not any("adapter" in note for note in porter.inspect(folder / "model.safetensors").notes)
