@@ -58,6 +58,12 @@ def merge_dict(recipe: MergedDict, raw: Mapping[str, Any], file: str) -> Merged:
         raise UnsupportedError(
             f"{file}: {where} = {kind!r} is not known to porter", cause=f"known: {', '.join(recipe.keys)}"
         )
+    for key, path in recipe.over.items():
+        there, value = get(raw, path)
+        if key in recipe.keys[kind] and there and value is not None:
+            if entries.get(key, value) != value:
+                passed_over.append(origins[key])
+            entries[key], origins[key] = value, path
     read = {*recipe.fill, *recipe.kind, *recipe.keys[kind]}
     elsewhere = {key for keys in recipe.keys.values() for key in keys}
     for key in sorted(entries.keys() - read):

@@ -108,7 +108,8 @@ class ConfigReader:
         known += [*config.write, *config.require, *config.known, *config.match, f"{GENERATION}*"]
         for recipe in config.merge.values():
             # Their entries were judged one by one when they were merged.
-            known += [f"{path}*" for path in (*recipe.first, *recipe.update)] + [*recipe.fill.values()]
+            known += [f"{path}*" for path in (*recipe.first, *recipe.update)]
+            known += [*recipe.fill.values(), *recipe.over.values()]
         return sorted(_unknown(self.raw, [path for path in known if path not in config.closed]))
 
     @property

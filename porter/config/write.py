@@ -96,7 +96,7 @@ def _unspoken(dialect: Dialect, kept: Mapping[str, Any]) -> dict[str, Any]:
     places = {
         path.partition(".")[0]
         for recipe in dialect.config.merge.values()
-        for path in (*recipe.first, *recipe.update, *recipe.fill.values())
+        for path in (*recipe.first, *recipe.update, *recipe.fill.values(), *recipe.over.values())
     }
     places |= {path for path, allowed in dialect.config.require.items() if not allowed}
     return {name: value for name, value in kept.items() if name not in places}

@@ -14,7 +14,7 @@ from itertools import compress
 from porter.containers.base import StoredTensor
 from porter.containers.checkpoint import Checkpoint
 from porter.containers.orbax import orbax_tree
-from porter.containers.storage_kinds import find_kind, whole_numbers
+from porter.containers.storage_kinds import ADAPTERS, find_kind, whole_numbers
 from porter.dtypes import SCALED_I8
 from porter.errors import MalformedError, UnsupportedError
 from porter.recognition.identify import Identity
@@ -86,6 +86,7 @@ def cover(
         raise _not_text(beyond, identity)
     _check_unmapped(unmapped, identity)
     _check_floats(present, expected, checkpoint)
+    _check_factors(present, dropped, checkpoint)
     if len(present) < len(expected):
         _check_missing(_missing(present, expected, ties), expected, checkpoint)
     held = _held(bound, present)
@@ -103,6 +104,18 @@ def cover(
         )
     whole = {**present, **{name: _scaled(present.get(name), tensor) for name, tensor in scales.items()}}
     return Covered(whole, tuple(ignored), tuple(dropped), expected, tuple(beyond), tuple(state), held)
+
+
+def _check_factors(present: Mapping[str, StoredTensor], dropped: list[str], checkpoint: Checkpoint) -> None:
+    """Eight-bit floats are their weights only together with the factors that were stored beside them."""
+    kind = find_kind(dropped)
+    scaled = [tensor.name for tensor in present.values() if tensor.dtype.name.startswith("F8")]
+    if kind is not None and kind not in ADAPTERS and scaled:
+        raise UnsupportedError(
+            f"{count(len(scaled), 'weight')} of {checkpoint.label} in FP8, whose factors were to be dropped",
+            cause=f"{listed(dropped)} beside {listed(scaled)}",
+            hint=kind.hint,
+        )
 
 
 def _check_floats(

@@ -51,6 +51,9 @@ class PlanOptions:
         set_(self, "config", None if self.config is None else as_path(self.config, "config"))
         kept = as_dtype(self.dtype)
         set_(self, "dtype", "keep" if kept is None else str(self.dtype).removeprefix("torch."))
+        for option, name in (("to", self.to), ("from", self.source_dialect), ("family", self.family)):
+            if name is not None and not isinstance(name, str):
+                raise UsageError(f"--{option} takes one name, not {name!r:.80}")
         for option, word, known in (
             ("--tied", self.tied, get_args(Tied)),
             ("--container", self.container, get_args(WeightContainer)),

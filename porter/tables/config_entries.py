@@ -14,7 +14,7 @@ _CONFIG_KEYS = {
     *("section", "optional", "recognise", "borrow", "published", "merge", "outer", "caution", "closed"),
 }
 _SPELLINGS = {"float", "int", "number"}
-_MERGE_KEYS = {"first", "base", "update", "fill", "kind", "keys"}
+_MERGE_KEYS = {"first", "base", "update", "fill", "over", "kind", "keys"}
 _ENTRY_KEYS = {
     "field",
     "write_to",
@@ -122,6 +122,7 @@ def _merged(name: str, spec: dict[str, Any], where: Where) -> MergedDict:
         base=spec.get("base", {}),
         update=tuple(spec.get("update", [])),
         fill=spec.get("fill", {}),
+        over=spec.get("over", {}),
         kind=tuple(spec.get("kind", [])),
         keys={kind: tuple(keys) for kind, keys in spec.get("keys", {}).items()},
     )

@@ -195,7 +195,8 @@ class MergedDict:
     It is the first of `first` that holds anything, whole, or else `base`; the dicts in `update` overwrite its
     entries; `fill` names the fields whose values stand in for entries that are left out. `kind` are the
     entries that say what kind of dict it is, in order of precedence, and `keys` the entries that each kind
-    reads: the framework passes over those of another kind, and none may be of no kind.
+    reads: the framework passes over those of another kind, and none may be of no kind. `over` names the
+    fields that go before an entry, where the kind reads it.
     """
 
     first: tuple[str, ...]
@@ -204,6 +205,7 @@ class MergedDict:
     fill: Mapping[str, str]
     kind: tuple[str, ...]
     keys: Mapping[str, tuple[str, ...]]
+    over: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,9 @@ class Kind(IntEnum):
     BYTE = 6
 
 
+_WAY_OUT = "put the model's own tokenizer.json beside the GGUF: files there are used as they are"
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """Pieces by id. `pieces`, `scores` and `kinds` have equal length; special ids are None when absent."""
@@ -64,7 +67,7 @@ def vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
         raise UnsupportedError(
             f"the GGUF holds a tokenizer of kind {model!r}",
             cause='expected "llama" (SentencePiece BPE)',
-            hint="put the model's own tokenizer.json beside the GGUF: files there are used as they are",
+            hint=_WAY_OUT,
         )
     pieces = tuple(_column(metadata, "tokens", str))
     gemma = str(metadata.get("general.architecture", "")).startswith("gemma")
@@ -91,7 +94,7 @@ def vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
         twice = Counter(spelled).most_common(1)[0][0]
         raise UnsupportedError(
             f"the GGUF's vocabulary holds the piece {twice!r} twice, which SentencePiece does not allow",
-            hint="put the model's own tokenizer.json beside the GGUF: files there are used as they are",
+            hint=_WAY_OUT,
         )
     return Vocabulary(
         pieces=spelled,
@@ -114,7 +117,7 @@ def _column(metadata: Mapping[str, Any], name: str, kind: type, length: int | No
     key = f"tokenizer.ggml.{name}"
     values = metadata.get(key)
     if not isinstance(values, Sequence) or isinstance(values, str) or not len(values):
-        raise MalformedError(f"the GGUF's {key} is missing or empty")
+        raise MalformedError(f"the GGUF's {key} is missing or empty", hint=_WAY_OUT)
     if length is not None and len(values) != length:
         raise MalformedError(
             f"the GGUF's {key} does not fit its tokens", cause=f"{len(values)} for {length} tokens"

@@ -1,5 +1,7 @@
 """Dicts made of several places: whole ones in their order of precedence, entries filled in, none unseen."""
 
+from dataclasses import replace
+
 import pytest
 
 from porter.config.merge import merge_dict
@@ -43,6 +45,22 @@ MERGED = {
         ("old.beta",),
     ),
 }
+
+
+@pytest.mark.parametrize(
+    ("raw", "factor", "passed_over"),
+    [
+        ({"old": {"kind": "linear", "factor": 2}, "size": 5}, 5, ("old.factor",)),
+        ({"old": {"kind": "linear"}, "size": 5}, 5, ()),
+        ({"old": {"kind": "linear", "factor": 2}}, 2, ()),
+        ({"old": {"kind": "linear", "factor": 2}, "size": None}, 2, ()),
+        ({"old": {"kind": "default"}, "size": 5}, None, ()),
+    ],
+)
+def test_a_field_that_goes_before_an_entry(raw, factor, passed_over):
+    merged = merge_dict(replace(RECIPE, over={"factor": "size"}), raw, "c.json")
+    assert merged.entries.get("factor") == factor
+    assert merged.passed_over == passed_over
 
 
 @pytest.mark.parametrize("case", MERGED)

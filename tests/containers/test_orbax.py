@@ -154,6 +154,50 @@ def test_what_orbax_does_not_restore_is_not_read(tmp_path, monkeypatch, kind, za
             read_directory(root)
 
 
+@pytest.mark.parametrize("driver", ["zarr", "zarr3"])
+@pytest.mark.parametrize("compressed", [True, False])
+@pytest.mark.parametrize("harm", ["missing", "empty", "cut"])
+def test_a_database_without_its_data(tmp_path, root, tensorstore, driver, compressed, harm):
+    """Values beyond a kilobyte lie in files of their own, which the manifest only names."""
+    noise = np.random.default_rng(0).standard_normal((60, 50)).astype(np.float32)
+    codecs = {"codecs": [{"name": "zstd"}] if compressed else []}
+    plain = {"compressor": {"id": "zstd"} if compressed else None}
+    spec = {
+        "driver": driver,
+        "kvstore": {"driver": "ocdbt", "base": {"driver": "file", "path": f"{root}/"}, "path": "a.w/"},
+        "metadata": plain if driver == "zarr" else codecs,
+    }
+    tensorstore.open(spec, dtype="float32", shape=noise.shape, create=True).result().write(noise).result()
+    (header,) = read_directory(root)
+    assert read(root, header) == noise.tobytes()
+    data = max(root.rglob("d/*"), key=lambda path: path.stat().st_size)
+    assert data.stat().st_size > noise.nbytes / 2, "the values lie outside of the manifest"
+    if harm == "missing":
+        data.rename(tmp_path / data.name)
+    else:
+        os.truncate(data, 0 if harm == "empty" else data.stat().st_size // 2)
+    with pytest.raises(MalformedError):
+        read(root, read_directory(root)[0])
+
+
+@pytest.mark.peer
+def test_a_database_whose_processes_wrote_elsewhere(tmp_path, monkeypatch):
+    """Orbax's manifest names files in `ocdbt.process_N`; where Orbax restores nothing, nothing is read."""
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    orbax = importlib.import_module("orbax.checkpoint")
+    noise = np.random.default_rng(0).standard_normal((60, 50)).astype(np.float32)
+    root = tmp_path / "saved"
+    with orbax.Checkpointer(orbax.PyTreeCheckpointHandler(use_ocdbt=True)) as saver:
+        saver.save(root, args=orbax.args.PyTreeSave({"a": {"w": noise}}))
+    assert read(root, read_directory(root)[0]) == noise.tobytes()
+    (process,) = root.glob("ocdbt.process_*")
+    process.rename(tmp_path / process.name)
+    with orbax.Checkpointer(orbax.PyTreeCheckpointHandler()) as saver, pytest.raises(Exception):  # noqa: B017
+        saver.restore(root)
+    with pytest.raises(MalformedError, match="a/w cannot be read"):
+        read(root, read_directory(root)[0])
+
+
 @pytest.mark.parametrize(
     ("part", "lost"),
     [("manifest.ocdbt", False), ("manifest.ocdbt", True), ("d", False), ("d", True), ("a file in d", False)],

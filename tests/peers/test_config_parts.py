@@ -65,6 +65,16 @@ CASES = {
         {"rope_parameters": {k: v for k, v in LLAMA3.items() if k != "original_max_position_embeddings"}},
         ["hf", "litgpt"],
     ),
+    "an original context beside llama3's dict": (
+        "llama",
+        {"rope_scaling": LLAMA3, "original_max_position_embeddings": 16},
+        ["hf", "litgpt"],
+    ),
+    "an original context beside longrope's dict": (
+        "llama",
+        {"rope_scaling": LONG, "original_max_position_embeddings": 16, "max_position_embeddings": 100},
+        ["hf"],
+    ),
     "rope_scaling before rope_parameters": (
         "llama",
         {"rope_scaling": LINEAR, "rope_parameters": LLAMA3 | {"rope_theta": 500.0}},
@@ -312,6 +322,21 @@ def test_a_leftover_quantization_config_is_left_out_of_plain_floats(models, diff
     save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(PorterError, match="quantization_config says 'bitsandbytes'"):
         plan(source, to="hf")
+
+
+def test_layers_that_transformers_takes_another_class_for(models, difference, tmp_path):
+    """Its auto classes load a Mistral with `layer_types` as Ministral, whose layers slide in turns."""
+    window = {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": 8}
+    source = changed(models, tmp_path / "all", "llama", window)
+    layers = ["sliding_attention", *["full_attention"] * 6]
+    layers = layers[: json.loads((source / "config.json").read_text())["num_hidden_layers"]]
+    turns = changed(models, tmp_path / "turns", "llama", window | {"layer_types": layers})
+    assert difference(models.hf(source), models.hf(turns)) > 1e-3
+    with pytest.raises(PorterError, match="layer_types"):
+        plan(turns, to="litgpt")
+    # Negative control: without them, a window on all layers is carried.
+    convert(source, tmp_path / "lit", to="litgpt")
+    assert difference(models.litgpt(tmp_path / "lit"), models.hf(source)) < 1e-5
 
 
 @pytest.mark.parametrize(

@@ -56,3 +56,10 @@ def test_keywords_build_the_value(shipped, tmp_path):
     assert porter.plan(folder, wanted, tied=None).hash == porter.plan(folder, to="litgpt").hash
     with pytest.raises(TypeError, match="no_such"):
         porter.plan(folder, no_such="option")
+
+
+@pytest.mark.parametrize("option", ["to", "source_dialect", "family"])
+def test_a_list_where_a_name_belongs(option):
+    with pytest.raises(UsageError, match=r"takes one name, not \['hf'\]"):
+        PlanOptions(**{option: ["hf"]})
+    assert getattr(PlanOptions(**{option: "hf"}), option) == "hf"

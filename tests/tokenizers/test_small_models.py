@@ -128,6 +128,24 @@ def test_left_out_settings_take_the_defaults_of_llama_cpp(trained):
     assert vocabulary(metadata | {"general.architecture": "gemma2"}).space_prefix is False
 
 
+def test_scores_that_are_left_out(trained):
+    """Gemma's merges follow its ids, scores or none; another's are not guessed, and a way out is said."""
+    metadata = as_gguf(trained)
+    scores = metadata.pop("tokenizer.ggml.scores")
+    gemma = {"general.architecture": "gemma3"}
+    with_scores = vocabulary(metadata | gemma | {"tokenizer.ggml.scores": scores})
+    found = vocabulary(metadata | gemma)
+    ranks = [(score, kind) for score, kind in zip(found.scores, found.kinds, strict=True) if kind == 1]
+    assert ranks == [
+        (score, kind) for score, kind in zip(with_scores.scores, with_scores.kinds, strict=True) if kind == 1
+    ]
+    assert [score for score, _ in ranks] == [-float(i) for i, kind in enumerate(found.kinds) if kind == 1]
+    with pytest.raises(MalformedError, match="scores is missing") as caught:
+        vocabulary(metadata)
+    assert "tokenizer.json beside the GGUF" in caught.value.hint
+    vocabulary(metadata | {"tokenizer.ggml.scores": scores})
+
+
 def test_scores_that_are_left_out_are_gemmas_order_and_else_an_error(trained):
     metadata = as_gguf(trained)
     del metadata["tokenizer.ggml.scores"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -195,6 +196,25 @@ def test_whole_numbers_are_no_weights(write, dtype, factors, allowed, words):
     assert caught.value.exit_code == 5
 
 
+def test_the_factors_of_eight_bit_floats_are_not_dropped(write, tmp_path):
+    import torch
+    from safetensors import torch as in_torch
+
+    name = "model.layers.0.mlp.up_proj.weight"
+    tensors = {key: torch.from_numpy(value) for key, value in weights().items()}
+    tensors[name.removesuffix("weight") + "weight_scale_inv"] = torch.full((1, 1), 0.5)
+    source = write({}, config())
+    in_torch.save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    # Negative control: beside a plain float nothing reads them.
+    porter.plan(source, to="hf", allow_unmapped=("*_scale_inv",))
+    tensors[name] = tensors[name].to(torch.float8_e4m3fn)
+    in_torch.save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    for dtype in ("keep", "float32"):
+        with pytest.raises(UnsupportedError, match="whose factors were to be dropped") as caught:
+            porter.plan(source, to="hf", dtype=dtype, allow_unmapped=("*_scale_inv",))
+        assert "dequantize" in caught.value.hint
+
+
 @pytest.mark.parametrize(
     ("beside", "words"),
     [
@@ -327,3 +347,40 @@ def test_keras_weights_that_were_saved_again_compressed(write, tmp_path, options
     with pytest.raises(porter.PorterError, match="not complete") as caught:
         porter.convert(tmp_path / "keras", tmp_path / "other", to="hf")
     assert caught.value.exit_code == 6
+
+
+@pytest.mark.parametrize(
+    "options", [{"compression": "gzip", "shuffle": True}, {"chunks": True, "fletcher32": True}]
+)
+def test_an_archive_whose_weights_were_saved_again_compressed(write, tmp_path, options):
+    """The datasets are read out of the HDF5 file inside the archive; a chunk never written is no weight."""
+    import h5py
+
+    def archive(path, harm):
+        with h5py.File(tmp_path / "keras" / "model.weights.h5") as before, h5py.File(path, "w") as after:
+
+            def again(name, item):
+                if not isinstance(item, h5py.Dataset):
+                    return
+                if harm and name == "layers/rms_normalization/vars/0":
+                    after.create_dataset(name, (D,), "<f4", chunks=(D // 2,))[: D // 2] = 1
+                else:
+                    after.create_dataset(name, data=item[...], **options).attrs.update(item.attrs)
+
+            before.visititems(again)
+        folder = tmp_path / path.stem
+        folder.mkdir()
+        with zipfile.ZipFile(folder / "model.keras", "w") as file:
+            file.write(tmp_path / "keras" / "config.json", "config.json")
+            file.write(path, "model.weights.h5")
+        return folder / "model.keras"
+
+    porter.convert(write(weights(), config()), tmp_path / "keras", to="keras", dtype="float32")
+    whole = archive(tmp_path / "whole.h5", harm=False)
+    porter.convert(whole, tmp_path / "back", to="hf")
+    assert same(load_file(tmp_path / "back" / "model.safetensors"), weights())
+    with pytest.raises(porter.PorterError, match="not complete") as caught:
+        porter.convert(archive(tmp_path / "holes.h5", harm=True), tmp_path / "other", to="hf")
+    assert caught.value.exit_code == 6
+    assert str([D // 2]) in caught.value.cause
+    assert not (tmp_path / "other").exists()
