@@ -107,8 +107,15 @@ def cover(
 
 
 def _check_factors(present: Mapping[str, StoredTensor], dropped: list[str], checkpoint: Checkpoint) -> None:
-    """Eight-bit floats are their weights only together with the factors that were stored beside them."""
+    """Eight-bit floats are their weights only together with the factors that were stored beside them, and a
+    model with an adapter is its weights together with it."""
     kind = find_kind(dropped)
+    if kind in ADAPTERS:
+        raise UnsupportedError(
+            f"the tensors of {checkpoint.label} that were to be dropped are {kind.what}",
+            cause=f"without them the model computes something else: {listed(dropped)}",
+            hint=kind.hint,
+        )
     scaled = [tensor.name for tensor in present.values() if tensor.dtype.name.startswith("F8")]
     if kind is not None and kind not in ADAPTERS and scaled:
         raise UnsupportedError(

@@ -209,6 +209,7 @@ def _read(checkpoint: Checkpoint, found: _Candidate, names: Mapping[str, str]) -
     notes: tuple[str, ...] = (
         *leftover,
         *([f"{found.file}: {passed}: passed over, as {title} does"] if passed else []),
+        *_of_another(found),
     )
     if found.words is not found.dialect:
         # What only the tensors say, such as how many rows are padding.
@@ -235,6 +236,15 @@ def _read(checkpoint: Checkpoint, found: _Candidate, names: Mapping[str, str]) -
         found.words if found.words is not found.dialect else None,
         found.wrapper,
     )
+
+
+def _of_another(found: _Candidate) -> tuple[str, ...]:
+    """What to say where a family was named that the config is not of."""
+    if not found.raw or matches(found.raw, found.words.config.match):
+        return ()
+    told = [f"says {key} = {found.raw[key]!r}" for key in found.words.config.match if key in found.raw]
+    said = told[0] if told else "names no family"
+    return (f"{found.file} {said}; read as {found.family.name}, as asked",)
 
 
 # transformers' words for how its weights are quantised.

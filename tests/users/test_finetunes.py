@@ -265,6 +265,29 @@ def test_a_prefix_that_only_some_names_have_stays(write):
     assert "module.model.norm.weight" in caught.value.cause
 
 
+def test_an_adapter_is_not_dropped_unmerged(write):
+    low = {
+        f"model.layers.0.self_attn.q_proj.lora_{part}.weight": np.ones(shape, np.float32)
+        for part, shape in (("A", (2, D)), ("B", (D, 2)))
+    }
+    with pytest.raises(UnsupportedError, match="LoRA") as caught:
+        porter.plan(write(weights() | low, config()), to="hf", allow_unmapped="*lora*")
+    assert "merge it first" in caught.value.hint
+    # Negative control: what is no part of the model is dropped.
+    other = {"value_head.weight": np.ones((1, D), np.float32)}
+    plan = porter.plan(write(weights() | other, config(), "other"), to="hf", allow_unmapped="value_head.*")
+    assert plan.summary.unmapped == 1
+
+
+def test_a_family_that_is_named_and_not_the_configs_is_said(write):
+    source = write(weights(), config(model_type="other"))
+    said = "config.json says model_type = 'other'; read as gemma, as asked"
+    assert said in porter.plan(source, to="hf", family="gemma").notes
+    # Negative control.
+    own = porter.plan(write(weights(), config(), "own"), to="hf", family="gemma")
+    assert not any("as asked" in note for note in own.notes)
+
+
 @pytest.mark.parametrize("whole", [False, True])
 def test_an_adapter_is_no_model(tmp_path, whole):
     folder = tmp_path / "adapter"
