@@ -150,9 +150,9 @@ def convert(
     """Convert a checkpoint into the directory `out`, all or nothing.
 
     What to make is said by a `PlanOptions`, or by its fields as keywords; how, by `run_options`. `watch` is
-    told how it goes. With
-    `target_model` the live PyTorch module is asked first (see `porter.verification.live`). An existing `out`
-    is replaced only with `force`, and only if porter wrote it. Raises PorterError.
+    told how it goes. With `target_model` the live PyTorch module is asked first (see
+    `porter.verification.live`). An existing `out` is replaced only with `force`, and only if porter wrote it.
+    Raises PorterError.
     """
     prepared = prepare(source, options, **chosen)
     if target_model is not None:

@@ -42,6 +42,11 @@ def load_mapping(path: Path) -> dict[str, Any]:
     return data
 
 
+def override_of(config: Path | None, file: str) -> Path | None:
+    """The config that was named, where it is of the kind of this file."""
+    return config if config is not None and config.suffix == Path(file).suffix else None
+
+
 def raw_config(
     checkpoint: Checkpoint, file: str | None, override: Path | None = None
 ) -> dict[str, Any] | None:

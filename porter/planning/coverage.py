@@ -37,7 +37,6 @@ class Covered:
     tensors: Mapping[str, StoredTensor]
     ignored: tuple[str, ...]
     dropped: tuple[str, ...]
-    bound: Mapping[str, BoundRule]
     beyond: tuple[str, ...] = ()
     state: tuple[str, ...] = ()
     held: tuple[BoundRule, ...] = ()
@@ -103,7 +102,7 @@ def cover(
             hint="is the checkpoint complete?",
         )
     whole = {**present, **{name: _scaled(present.get(name), tensor) for name, tensor in scales.items()}}
-    return Covered(whole, tuple(ignored), tuple(dropped), expected, tuple(beyond), tuple(state), held)
+    return Covered(whole, tuple(ignored), tuple(dropped), tuple(beyond), tuple(state), held)
 
 
 def _check_factors(present: Mapping[str, StoredTensor], dropped: list[str], checkpoint: Checkpoint) -> None:
@@ -117,7 +116,7 @@ def _check_factors(present: Mapping[str, StoredTensor], dropped: list[str], chec
             hint=kind.hint,
         )
     scaled = [tensor.name for tensor in present.values() if tensor.dtype.name.startswith("F8")]
-    if kind is not None and kind not in ADAPTERS and scaled:
+    if kind is not None and scaled:
         raise UnsupportedError(
             f"{count(len(scaled), 'weight')} of {checkpoint.label} in FP8, whose factors were to be dropped",
             cause=f"{listed(dropped)} beside {listed(scaled)}",

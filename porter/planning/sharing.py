@@ -74,17 +74,14 @@ def residues(copies: Sequence[Copy], sources: Mapping[str, StoredTensor]) -> dic
     votes: dict[str, dict[int, int]] = {}
     for group in groups_of(copies):
         for part in group.parts:
-            count = elements(part.loops)
             if part.copy_class != EXTENT:
                 continue
             # Of one dtype, as all tensors of a group are.
             dtype = sources[part.sources[0]].dtype
-            nbytes, ahead = (
-                dtype.nbytes(count),
-                dtype.nbytes(part.source_offset) - dtype.nbytes(part.target_offset),
-            )
+            nbytes = dtype.nbytes(elements(part.loops))
             if nbytes < 2 * BLOCK:
                 continue
+            ahead = dtype.nbytes(part.source_offset) - dtype.nbytes(part.target_offset)
             for name, target in zip(part.sources, group.targets, strict=True):
                 residue = (sources[name].offset + ahead) % BLOCK
                 if residue % ALIGNMENT == 0:

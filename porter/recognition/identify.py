@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from porter.config.raw import get, raw_config
+from porter.config.raw import get, override_of, raw_config
 from porter.config.read import ConfigReader, Shapes
 from porter.containers.checkpoint import Checkpoint
 from porter.containers.small_tensors import small_values
@@ -308,7 +308,7 @@ def _candidates(
 
     def raw_of(file: str) -> dict[str, Any] | None:
         if file not in raws:
-            raws[file] = raw_config(checkpoint, file, _override(config, file))
+            raws[file] = raw_config(checkpoint, file, override_of(config, file))
         return raws[file]
 
     def fits(sketch: Sketch) -> bool:
@@ -327,7 +327,7 @@ def _candidates(
                 continue
             if file is None or checkpoint.container not in dialect.files.readable:
                 continue
-            override = _override(config, file)
+            override = override_of(config, file)
             own = f"{checkpoint.label}'s metadata" if file == "(metadata)" else file
             called = override.name if override is not None else own
             raw = raw_of(file)
@@ -340,11 +340,6 @@ def _candidates(
                 yield _Candidate(family, dialect, lender, raw or {}, file=called)
             elif not raw and dialect.config.optional:
                 yield _Candidate(family, dialect, dialect, {})
-
-
-def _override(config: Path | None, file: str) -> Path | None:
-    """The config that was named, where it is of the kind of this file."""
-    return config if config is not None and config.suffix == Path(file).suffix else None
 
 
 def matches(raw: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from porter.config.raw import raw_config
+from porter.config.raw import override_of, raw_config
 from porter.config.read import ConfigReader
 from porter.containers.checkpoint import Checkpoint
 from porter.errors import PorterError, UnsupportedError
@@ -23,8 +23,7 @@ def no_table_fits(
 ) -> UnsupportedError:
     known = ", ".join(sorted(n for n, family in families.items() if n != DECODER and family.dialects))
     for file in ("config.json", "model_config.yaml", "(metadata)"):
-        override = config if config is not None and config.suffix == Path(file).suffix else None
-        raw = raw_config(checkpoint, file, override)
+        raw = raw_config(checkpoint, file, override_of(config, file))
         if raw:
             nearest, likeness = _nearest(checkpoint, families, raw)
             said = next(

@@ -86,12 +86,6 @@ class BoundRule(NamedTuple):
                 name, self.shape, self.blocks, self.rule, self.variables, point, self.fillers, scales
             )
 
-    def scales(self, name: str) -> str | None:
-        """The name of the factors of a tensor's rows, for where it is stored in whole numbers."""
-        if self.rule.scale_by is None:
-            return None
-        return _scales(self.rule, self.variables, self.points[self.names.index(name)])
-
 
 @dataclass(frozen=True)
 class Sizes:

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from porter.containers.array_names import ARRAY as ARRAY
+from porter.containers.array_names import ARRAY
 from porter.containers.base import Header, StoredTensor
 from porter.containers.orbax.orbax_folders import DATABASE, TREE, find_folder, stored_keys
 from porter.containers.orbax.orbax_folders import holds_orbax as holds_orbax
