@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 
 from porter.errors import PorterError, UnsupportedError, UsageError
 from porter.tables.check import settled
-from porter.tables.load import load_canonical, load_dialect
-from porter.tables.model import Canonical, Dialect, Files
+from porter.tables.config_entries import recognition
+from porter.tables.load import files_of, load_canonical, load_dialect
+from porter.tables.model import Canonical, Dialect
 from porter.tables.toml_source import read_source, read_with_ancestors
 
 DECODER = "decoder"
@@ -163,24 +164,18 @@ class Sketch(NamedTuple):
 
 @cache
 def _sketches(name: str) -> tuple[Sketch, ...]:
-    config: dict[str, dict[str, Any]] = {}
-    match: dict[str, dict[str, Any]] = {}
-    files: dict[str, dict[str, Any]] = {}
-    for path in (mappings_root() / name).glob("*.toml"):
-        for source in read_with_ancestors(path, mappings_root()) if path.name != _CANONICAL else ():
-            part = source.data.get("config", {})
-            config.setdefault(path.stem, {}).update(part)
-            match.setdefault(path.stem, {}).update(part.get("match", {}))
-            files.setdefault(path.stem, {}).update(source.data.get("files", {}))
+    paths = [path for path in (mappings_root() / name).glob("*.toml") if path.name != _CANONICAL]
+    chains = {path.stem: read_with_ancestors(path, mappings_root()) for path in paths}
+    told = {dialect: recognition(chain) for dialect, chain in chains.items()}
     return tuple(
         Sketch(
-            found["file"],
-            tuple(match[known] for known in (dialect, *found.get("borrow", ())) if known in match),
-            Files(**files[dialect]).readable,
-            bool(found.get("optional")),
+            found.file,
+            tuple(told[known].match for known in (dialect, *found.borrow) if known in told),
+            files_of(chains[dialect]).readable,
+            found.optional,
         )
-        for dialect, found in config.items()
-        if "file" in found
+        for dialect, found in told.items()
+        if found.file is not None
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from porter.layout import Expression
 from porter.tables.model import Caution, ConfigTable, Constant, FieldEntry, MergedDict, TableError, Where
@@ -35,15 +35,34 @@ _ENTRY_KEYS = {
 }
 
 
+class Recognition(NamedTuple):
+    """By what a dialect is recognised, before its table is loaded whole: see `ConfigTable`."""
+
+    file: str | None
+    match: dict[str, Any]
+    optional: bool
+    borrow: tuple[str, ...]
+
+
+def recognition(chain: list[TableSource]) -> Recognition:
+    """Of the `[config]` sections of a table and its ancestors, eldest first."""
+    merged: dict[str, Any] = {}
+    match: dict[str, Any] = {}
+    for source in chain:
+        config = source.data.get("config", {})
+        merged |= config
+        match |= config.get("match", {})
+    return Recognition(
+        merged.get("file"), match, bool(merged.get("optional")), tuple(merged.get("borrow", ()))
+    )
+
+
 def load_config(chain: list[TableSource]) -> ConfigTable:
     """Merge the `[config]` sections of a table and its ancestors, eldest first."""
-    file: str | None = None
+    file, match, optional, borrow = recognition(chain)
     float32 = False
     section: str | None = None
-    optional = False
     recognise: Expression | None = None
-    borrow: tuple[str, ...] = ()
-    match: dict[str, Any] = {}
     fields: dict[str, FieldEntry] = {}
     write: dict[str, tuple[Any, Where]] = {}
     published: dict[str, tuple[Any, Where]] = {}
@@ -63,11 +82,8 @@ def load_config(chain: list[TableSource]) -> ConfigTable:
                     f"unknown key `{key}` in [config]",
                     hint=f"known: {', '.join(sorted(_CONFIG_KEYS))}",
                 )
-        file = config.get("file", file)
         float32 = bool(config.get("float32", float32))
         section = config.get("section", section)
-        optional = bool(config.get("optional", optional))
-        borrow = tuple(config.get("borrow", borrow))
         outer |= config.get("outer", {})
         for name, value in config.get("caution", {}).items():
             caution[name] = Caution(
@@ -78,7 +94,6 @@ def load_config(chain: list[TableSource]) -> ConfigTable:
             merge[name] = _merged(name, merged[name], source.where("config", "merge", name))
         if "recognise" in config:
             recognise = expression_at(config["recognise"], source.where("config", "recognise"))
-        match |= config.get("match", {})
         for name, raw in config.get("fields", {}).items():
             fields[name] = _entry(name, raw, source.where("config", "fields", name))
             # A field takes the place of an inherited constant.

@@ -141,8 +141,6 @@ def load_dialect(
             f"the table is for {text_of(own, 'family')!r}, not for {canonical.family!r}",
             hint="`family` says whose canonical tensors `ours` names",
         )
-    files = {key: value for key, (value, _) in merge(chain, "files").items()}
-    require_known_keys(files, set(Files.__dataclass_fields__), own.where("files"))
     dialect = Dialect(
         family=canonical.family,
         name=(name := text_of(own, "dialect", path.stem)),
@@ -155,7 +153,7 @@ def load_dialect(
             for theirs in ([value] if isinstance(value, str) else value)
         ),
         config=load_config(chain),
-        files=Files(**files),
+        files=files_of(chain),
         targets={
             key: str(value) for key, (value, _) in merge(chain, "targets").items() if value is not False
         },
@@ -178,6 +176,13 @@ def load_dialect(
         and all(may_hold(canonical.tensors[name].when, dialect, canonical) for name in rule.weights)
     )
     return replace(dialect, rules=held)
+
+
+def files_of(chain: list[TableSource]) -> Files:
+    """What a directory of a dialect is made of, from its table and ancestors."""
+    files = {key: value for key, (value, _) in merge(chain, "files").items()}
+    require_known_keys(files, set(Files.__dataclass_fields__), chain[-1].where("files"))
+    return Files(**files)
 
 
 def _canonical_tensor(name: str, value: Any, where: Where) -> CanonicalTensor:
