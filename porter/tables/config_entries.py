@@ -59,7 +59,6 @@ def recognition(chain: list[TableSource]) -> Recognition:
 
 def load_config(chain: list[TableSource]) -> ConfigTable:
     """Merge the `[config]` sections of a table and its ancestors, eldest first."""
-    file, match, optional, borrow = recognition(chain)
     float32 = False
     section: str | None = None
     recognise: Expression | None = None
@@ -107,6 +106,8 @@ def load_config(chain: list[TableSource]) -> ConfigTable:
             require[name] = None if value == "any" else tuple(value) if isinstance(value, list) else (value,)
         known.extend(config.get("known", []))
         closed.extend(config.get("closed", []))
+    # Once all keys are known to be right.
+    file, match, optional, borrow = recognition(chain)
     return ConfigTable(
         file,
         match,
