@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from porter.dtypes import dtype_word
 from porter.planning.port_plan import compared_dtype
 from porter.values.operations import Operation
 from porter.verification.samples import Coordinates, in_order, samples
@@ -39,10 +40,18 @@ _WORDS = {"vocab": "vocabulary row", "n_kv_head": "kv head", "n_expert": "expert
 
 @dataclass(frozen=True)
 class Description:
-    """`kind` is a word for what it is, where it is something known; `says` is all of it in words."""
+    """`kind` is a word for what it is, where it is something known; `says` is all of it in words.
+
+    `brief` is what of it is the same for several weights.
+    """
 
     kind: str | None
     says: str
+    short: str | None = None
+
+    @property
+    def brief(self) -> str:
+        return self.short or self.says
 
 
 def describe(sides: Sides, weight: Weight, unlike: Unlike) -> Description:
@@ -63,11 +72,14 @@ def describe(sides: Sides, weight: Weight, unlike: Unlike) -> Description:
             return Description("moved", f"{what}s have changed places: {_moves(what, moved, size)}")
         if unlike.zero:
             return Description("zero rows", f"{_listed(what, places)} zeros")
-        if len(places) < min(size, 1000):
+        if len(places) <= min(size // 4, 999):
             return Description("rows", f"{_listed(what, places)} other values")
     constant = _constant(sides, weight)
     if constant is not None:
         return Description("constant", constant)
+    if (dtype := _finer(sides, weight)) is not None:
+        short = f"holds finer values than the original, which round to its own in {dtype}"
+        return Description("finer", f"{short}: {unlike.elements:,} of {unlike.of:,} differ", short)
     corner = _corner(sides, weight)
     much = f"up to {unlike.largest:.3g} apart" if math.isfinite(unlike.largest) else "some not finite"
     said = f"{unlike.elements:,} of {unlike.of:,} values differ, {much}"
@@ -75,17 +87,29 @@ def describe(sides: Sides, weight: Weight, unlike: Unlike) -> Description:
         return Description(None, said)
     rank, full, ratio, correlation = corner
     if rank is not None and rank <= full // 3:
-        return Description("low rank", f"{said}; the difference has rank {rank}, as a merged LoRA's has")
+        short = f"the difference has rank {rank}, as a merged LoRA's has"
+        return Description("low rank", f"{said}; {short}", short)
     if ratio < _SMALL:
         return Description(
             "near", f"{said}; {ratio:.2g} of their spread: trained further, or rounded otherwise"
         )
     if abs(correlation) < 0.2:
-        return Description(
-            "unrelated",
-            f"{said}; nothing of the original is in it (correlation {correlation:.2f}): another model's?",
-        )
+        short = "nothing of the original is in it: another model's?"
+        return Description("unrelated", f"{said}; correlation {correlation:.2f}: {short}", short)
     return Description(None, f"{said}; correlation {correlation:.2f}")
+
+
+def _finer(sides: Sides, weight: Weight) -> str | None:
+    """The original's dtype, where its values are the port's rounded to it."""
+    place = sides.port[weight]
+    origin = sides.right(weight)
+    source = sides.original[origin.weight].tensor.dtype
+    if source.quantised or source.itemsize >= compared_dtype(place.tensor).itemsize:
+        return None
+    c = samples(place.sizes, 4096)
+    found = rounded(sides.found(weight, origin.reading, c), source)
+    right = sides.as_stored(sides.comes_from(weight, origin, c), (), origin.weight, weight)
+    return dtype_word(source) if same(found, right).all() else None
 
 
 def _few(sides: Sides, weight: Weight, unlike: Unlike) -> str:
@@ -97,7 +121,7 @@ def _few(sides: Sides, weight: Weight, unlike: Unlike) -> str:
     for start in range(unlike.first - unlike.first % step, total, step):
         c = in_order(np.arange(start, min(start + step, total)), place.sizes, place.order)
         found = sides.found(weight, origin.reading, c)
-        expected = sides.as_stored(sides.comes_from(origin, c), (), origin.weight, weight)
+        expected = sides.as_stored(sides.comes_from(weight, origin, c), (), origin.weight, weight)
         for at in np.flatnonzero(~same(found, expected)):
             told.append(f"{float(found[at]):.9g}, not {float(expected[at]):.9g}")
         if len(told) >= unlike.elements:
@@ -136,7 +160,7 @@ def _moved(sides: Sides, weight: Weight, axis: int, places: Sequence[int]) -> di
 
     found = sides.found(weight, origin.reading, lines_of(lines)).reshape(len(lines), -1)
     every = np.arange(size) if size <= 8 * _LINES else lines
-    right = sides.comes_from(origin, lines_of(every))
+    right = sides.comes_from(weight, origin, lines_of(every))
     right = sides.as_stored(right, (), origin.weight, weight).reshape(len(every), -1)
     known: dict[bytes, int] = {}
     for number, line in zip(every.tolist(), right, strict=True):
@@ -181,7 +205,7 @@ def _constant(sides: Sides, weight: Weight) -> str | None:
     origin = sides.right(weight)
     c = samples(place.sizes, 4096)
     found = sides.found(weight, origin.reading, c).astype(np.float64)
-    right = sides.as_stored(sides.comes_from(origin, c), (), origin.weight, weight).astype(np.float64)
+    right = sides.as_stored(sides.comes_from(weight, origin, c), (), origin.weight, weight).astype(np.float64)
     if len(found) < 3 or not (np.isfinite(found).all() and np.isfinite(right).all()) or right.std() == 0:
         return None
     dtype = compared_dtype(place.tensor)
@@ -218,7 +242,9 @@ def _corner(sides: Sides, weight: Weight) -> tuple[int | None, int, float, float
     c[last] = picked[None, :]
     flat = c.reshape(len(place.sizes), -1)
     found = sides.found(weight, origin.reading, flat).astype(np.float64)
-    right = sides.as_stored(sides.comes_from(origin, flat), (), origin.weight, weight).astype(np.float64)
+    right = sides.as_stored(sides.comes_from(weight, origin, flat), (), origin.weight, weight).astype(
+        np.float64
+    )
     if not (np.isfinite(found).all() and np.isfinite(right).all()):
         return None
     apart = (found - right).reshape(len(chosen), len(picked))

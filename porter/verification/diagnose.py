@@ -144,7 +144,7 @@ def _holds(planned: PortPlan, sides: Sides, rule: BoundRule, name: str, tensor: 
         with_it = _with(sides, weight, place)
         origin = with_it.right(weight)
         c = samples(place.sizes, QUICK)
-        values = with_it.comes_from(origin, c)
+        values = with_it.comes_from(weight, origin, c)
         expected = with_it.as_stored(values, (), origin.weight, weight)
         if not same(with_it.found(weight, origin.reading, c), expected).all():
             return False

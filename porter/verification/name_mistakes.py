@@ -174,7 +174,7 @@ def _described(sides: Sides, explained: Sequence[Explained]) -> list[_Group]:
     for one in explained:
         if one.description is None or one.description.kind is None:
             continue
-        kind, says = one.description.kind, one.description.says
+        kind, says = one.description.kind, one.description.brief
         if sides.alias.get(one.weight.canonical, one.weight.canonical) != one.weight.canonical:
             tied = sides.alias[one.weight.canonical]
             kind, says = "stale head", f"is not the {tied} that it is tied to: {says}"
@@ -205,8 +205,8 @@ def _sentence(sides: Sides, group: _Group, layers: Sequence[int]) -> str:
         if group.known is None:
             return f"{layers_in_words(layers)}{what}"
         return f"{layers_in_words(layers)}{what}: {group.says}"
-    if len(group.weights) == len(sides.port):
-        return f"every tensor: {group.says}"
+    if 2 * len(group.weights) > len(sides.port) and len(names) > _NAMES:
+        return f"{'every tensor' if len(group.weights) == len(sides.port) else 'most tensors'}: {group.says}"
     if group.says.startswith(("layer", "expert")):
         every = {w for w in sides.port if LAYER in w.indices}
         whole = len(group.weights) >= 0.8 * len([w for w in every if w.indices[LAYER] in layers])

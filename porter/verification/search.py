@@ -159,7 +159,7 @@ class Search:
             if reading.which is not None:
                 origin = Origin(reading, own, steps)
                 try:
-                    values = self.sides.comes_from(origin, coordinates)
+                    values = self.sides.comes_from(weight, origin, coordinates)
                 except KeyError:
                     continue
                 expected = self.sides.as_stored(values, steps, own, weight)
@@ -186,9 +186,8 @@ class Search:
         if key in self._tables:
             return self._tables[key]
         if where not in self._values:
-            axes = [axis for axis, size in enumerate(place.sizes) if size > 1]
             self._values[where] = {
-                other: self.sides.canonical(other, _fitted(comes[axes], self.sides.original[other]))
+                other: self.sides.canonical(other, comes[place.long])
                 for other in self._by_signature.get(place.signature, ())
             }
         table: dict[bytes, list[Weight]] = {}
@@ -197,13 +196,6 @@ class Search:
             table.setdefault(made.tobytes(), []).append(other)
         self._tables[key] = table
         return table
-
-
-def _fitted(coordinates: Coordinates, place: Place) -> Coordinates:
-    """Coordinates over the axes of more than one step, for a place that may have others of one step."""
-    found = np.zeros((len(place.axes), coordinates.shape[1]), np.int64)
-    found[[axis for axis, size in enumerate(place.sizes) if size > 1]] = coordinates
-    return found
 
 
 def _clean(values: Values) -> Values:

@@ -15,12 +15,15 @@ from porter.tables.bind import Sizes
 from porter.values.operations import undone
 from porter.verification.known_mistakes import Step, operand_value
 from porter.verification.readings import Reading, right
-from porter.verification.samples import Coordinates, addresses, in_order, samples
-from porter.verification.stored_values import StoredValues, Values, relabelled, rounded
+from porter.verification.samples import Coordinates, addresses, from_places, in_order, samples
+from porter.verification.stored_values import StoredValues, Values, as_float, relabelled, rounded
 from porter.verification.weight_places import Place, Weight
 
 # Elements that are compared at a time where each is looked up by itself.
 PIECE = 1 << 19
+
+# Differing rows and columns that are kept.
+_MOST_LINES = 1000
 
 
 @dataclass(frozen=True)
@@ -80,9 +83,11 @@ class Sides:
         self.read += coordinates.shape[1] * max(1, place.tensor.dtype.block_bytes)
         return self.port_values.at(place.tensor, reading.look(coordinates))
 
-    def canonical(self, weight: Weight, coordinates: Coordinates) -> Values:
-        """The original's canonical values of a weight."""
+    def canonical(self, weight: Weight, steps: Coordinates) -> Values:
+        """The original's canonical values of a weight, at coordinates along its axes of several steps."""
         place = self.original[weight]
+        coordinates = np.zeros((len(place.axes), steps.shape[1]), np.int64)
+        coordinates[place.long] = steps
         self.read += coordinates.shape[1] * max(1, place.tensor.dtype.block_bytes)
         values = self.original_values.at(
             place.tensor, addresses(coordinates, place.address.offset, place.strides)
@@ -91,9 +96,9 @@ class Sides:
             values = operation.apply(values.astype(np.float32))
         return values
 
-    def comes_from(self, origin: Origin, coordinates: Coordinates) -> Values:
-        """The original's canonical values at the coordinates that an origin says."""
-        comes = origin.reading.comes(coordinates)
+    def comes_from(self, weight: Weight, origin: Origin, coordinates: Coordinates) -> Values:
+        """The original's canonical values at the coordinates that an origin of the port's weight says."""
+        comes = origin.reading.comes(coordinates)[self.port[weight].long]
         if origin.reading.which is None:
             return self.canonical(origin.weight, comes)
         which = origin.reading.which(coordinates)
@@ -133,33 +138,51 @@ class Sides:
     def unlike(self, weight: Weight, origin: Origin, number: int | None = None) -> Unlike:
         """How the port's weight differs from what an origin makes of it, in `number` samples or in full."""
         place = self.port[weight]
-        count, largest, first = 0, 0.0, -1
-        rows: set[int] = set()
-        columns: set[int] = set()
-        zero = True
-        total = 0
+        tally = _Tally(place)
+        if number is None and origin.reading.known is None and self._in_pieces(weight, origin, tally):
+            return tally.result()
         for start, coordinates in self._pieces(place, number):
-            total += coordinates.shape[1]
             found = self.found(weight, origin.reading, coordinates)
-            values = self.comes_from(origin, coordinates)
+            values = self.comes_from(weight, origin, coordinates)
             expected = self.as_stored(values, origin.steps, origin.weight, weight)
-            unequal = ~same(found, expected)
-            here = int(unequal.sum())
-            if not here:
-                continue
-            if first < 0:
-                first = start + int(np.flatnonzero(unequal)[0])
-            count += here
-            with np.errstate(all="ignore"):
-                apart = np.abs(found[unequal].astype(np.float64) - expected[unequal])
-            largest = max(largest, float(np.nanmax(apart)) if not np.isnan(apart).all() else float("nan"))
-            zero = zero and not found[unequal].any()
-            order = place.order
-            if order:
-                for held, axis in ((rows, order[0]), (columns, order[-1])):
-                    if len(held) < 1000:
-                        held.update(np.unique(coordinates[axis][unequal])[:1000].tolist())
-        return Unlike(count, total, max(first, 0), largest, frozenset(rows), frozenset(columns), zero)
+            tally.add(start, found, expected, coordinates[place.order_long])
+        return tally.result()
+
+    def _in_pieces(self, weight: Weight, origin: Origin, tally: _Tally) -> bool:
+        """The same from views of the mapped files, where both sides are plain numbers and in one order."""
+        place, source = self.port[weight], self.original[origin.weight]
+        order = place.order_long
+        if not order:
+            return False
+        sizes = [place.sizes[axis] for axis in order]
+        # Axes of several steps go together, one by one.
+        other = dict(zip(place.long, source.long, strict=True))
+        mine, its = place.address.offset, source.address.offset
+        port = self.port_values.view(place.tensor, mine, sizes, [place.strides[axis] for axis in order])
+        steps = [source.strides[other[axis]] for axis in order]
+        original = self.original_values.view(source.tensor, its, sizes, steps)
+        if port is None or original is None:
+            return False
+        start = 0
+        for index in _cut(sizes):
+            ours, theirs = np.ascontiguousarray(port[index]), np.ascontiguousarray(original[index])
+            found = as_float(ours.reshape(-1), place.tensor.dtype)
+            values = as_float(theirs.reshape(-1), source.tensor.dtype)
+            for operation in undone(source.operations):
+                values = operation.apply(values.astype(np.float32))
+            expected = self.as_stored(values, origin.steps, origin.weight, weight)
+            if (found == expected).all():
+                tally.right(len(found))
+            else:
+                shape = ours.shape
+                firsts = [part.start or 0 for part in index] + [0] * (len(sizes) - len(index))
+                c = from_places(np.arange(len(found)), shape) + np.array(firsts)[:, None]
+                tally.add(start, found, expected, c)
+            start += len(found)
+            for side, piece in ((self.port_values, ours), (self.original_values, theirs)):
+                side.give_back(piece.nbytes)
+                self.read += piece.nbytes
+        return True
 
     def _pieces(self, place: Place, number: int | None) -> Iterator[tuple[int, Coordinates]]:
         if number is not None:
@@ -169,6 +192,56 @@ class Sides:
         for start in range(0, total, PIECE):
             places: NDArray[np.int64] = np.arange(start, min(start + PIECE, total))
             yield start, in_order(places, place.sizes, place.order)
+
+
+class _Tally:
+    """Adds up how pieces of a weight differ."""
+
+    def __init__(self, place: Place) -> None:
+        self._total = self._count = 0
+        self._largest, self._first, self._zero = 0.0, -1, True
+        self._rows: set[int] = set()
+        self._columns: set[int] = set()
+
+    def right(self, number: int) -> None:
+        """So many elements more are as they should be."""
+        self._total += number
+
+    def add(self, start: int, found: Values, expected: Values, coordinates: Coordinates) -> None:
+        """A piece from place `start` on; `coordinates` are along axes of several steps, outermost first."""
+        self._total += len(found)
+        unequal = ~same(found, expected)
+        here = int(unequal.sum())
+        if not here:
+            return
+        if self._first < 0:
+            self._first = start + int(np.flatnonzero(unequal)[0])
+        self._count += here
+        with np.errstate(all="ignore"):
+            apart = np.abs(found[unequal].astype(np.float64) - expected[unequal])
+        whole = float("nan") if np.isnan(apart).all() else float(np.nanmax(apart))
+        self._largest = max(self._largest, whole)
+        self._zero = self._zero and not found[unequal].any()
+        if len(coordinates):
+            for held, line in ((self._rows, coordinates[0]), (self._columns, coordinates[-1])):
+                if len(held) < _MOST_LINES:
+                    held.update(np.unique(line[unequal])[:_MOST_LINES].tolist())
+
+    def result(self) -> Unlike:
+        lines = frozenset(self._rows), frozenset(self._columns)
+        return Unlike(self._count, self._total, max(self._first, 0), self._largest, *lines, self._zero)
+
+
+def _cut(sizes: Sequence[int]) -> Iterator[tuple[slice, ...]]:
+    """Slices of an array in pieces of about PIECE elements, in its order."""
+    inner, axis = 1, len(sizes) - 1
+    while axis > 0 and inner * sizes[axis] <= PIECE:
+        inner *= sizes[axis]
+        axis -= 1
+    step = max(1, PIECE // inner)
+    for index in np.ndindex(*sizes[:axis]):
+        for start in range(0, sizes[axis], step):
+            yield (*(slice(at, at + 1) for at in index), slice(start, min(start + step, sizes[axis])))
 
 
 def same(one: Values, other: Values) -> NDArray[np.bool_]:

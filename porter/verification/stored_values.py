@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,26 @@ class StoredValues:
         values = encoding.decode(raw.reshape(-1).data, tensor.dtype, unit, factors)
         found: Values = values.reshape(-1)[back * unit + addresses % unit]
         return found
+
+    def view(
+        self, tensor: StoredTensor, offset: int, sizes: Sequence[int], strides: Sequence[int]
+    ) -> Values | None:
+        """The bits of a strided part of a tensor as they lie in the mapped file; None for encoded ones.
+
+        Whoever has it drops it before this is closed.
+        """
+        if encoding_of(tensor.dtype) is not None:
+            return None
+        item = tensor.dtype.itemsize
+        whole = np.frombuffer(self._map(tensor.file), f"<u{item}", tensor.span, tensor.offset)
+        steps = [stride * item for stride in strides]
+        found: Values = np.lib.stride_tricks.as_strided(whole[offset:], sizes, steps, writeable=False)
+        return found
+
+    def give_back(self, nbytes: int) -> None:
+        """Notes that so many bytes of views were looked at."""
+        self._touched += nbytes
+        self._give_back("", 0)
 
     def close(self) -> None:
         for mapped in self._maps.values():
@@ -112,7 +132,8 @@ def as_float(words: Values, dtype: Dtype) -> Values:
             return words.view(np.float64)
     import torch
 
-    found: Values = torch.from_numpy(words).view(torch_dtype(dtype)).to(torch.float32).numpy()
+    held = torch.from_numpy(np.require(words, requirements=["C", "W"]))
+    found: Values = held.view(torch_dtype(dtype)).to(torch.float32).numpy()
     return found
 
 
@@ -124,7 +145,7 @@ def rounded(values: Values, dtype: Dtype) -> Values:
         return values.astype(np.float32)
     import torch
 
-    narrow = torch.from_numpy(np.ascontiguousarray(values)).to(torch_dtype(dtype))
+    narrow = torch.from_numpy(np.require(values, requirements=["C", "W"])).to(torch_dtype(dtype))
     found: Values = narrow.to(torch.float32).numpy()
     return found
 
@@ -133,7 +154,7 @@ def relabelled(values: Values, source: Dtype, target: Dtype) -> Values:
     """The values whose bits in one dtype are taken for those of another of its size."""
     import torch
 
-    bits = torch.from_numpy(np.ascontiguousarray(values)).to(torch_dtype(source))
+    bits = torch.from_numpy(np.require(values, requirements=["C", "W"])).to(torch_dtype(source))
     found: Values = bits.view(torch_dtype(target)).to(torch.float32).numpy()
     return found
 

@@ -55,6 +55,16 @@ class Place(NamedTuple):
         return tuple((axis, size) for axis, size in zip(self.axes, self.sizes, strict=True) if size > 1)
 
     @property
+    def long(self) -> list[int]:
+        """The axes of several steps."""
+        return [axis for axis, size in enumerate(self.sizes) if size > 1]
+
+    @property
+    def order_long(self) -> list[int]:
+        """The axes of several steps as this side stores them, outermost first."""
+        return [axis for axis in self.order if self.sizes[axis] > 1]
+
+    @property
     def strides(self) -> tuple[int, ...]:
         return tuple(self.address.strides[axis] for axis in self.axes)
 

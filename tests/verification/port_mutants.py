@@ -588,7 +588,7 @@ def mutants(family: str, dialect: str) -> list[Mutant]:
 CONFIGS: dict[str, list[tuple[tuple[str, ...], str, Any, str]]] = {
     "hf": [
         (("gemma2", "gemma3_text"), "hidden_activation", "gelu", "exact GELU"),
-        (("llama", "mixtral"), "hidden_act", "gelu", "hidden_act = .gelu. is not known"),
+        (("llama", "mixtral"), "hidden_act", "gelu", "another activation"),
         (("gpt_neox",), "hidden_act", "gelu_new", "tanh GELU"),
         (SPLIT, "rms_norm_eps", 1e-4, "epsilon"),
         (("gpt_neox",), "layer_norm_eps", 1e-4, "epsilon"),
@@ -685,7 +685,9 @@ class Bed:
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(self.ports[dialect], out)
         file = out / ("model_config.yaml" if dialect == "litgpt" else "config.json")
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        # YAML takes 1e-06 for a text.
+        config = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
         *above, name = path.split(".")
         inner = config
         for key in above:
