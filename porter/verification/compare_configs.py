@@ -67,10 +67,11 @@ def compare_configs(
     values, errors = _read(reader, original)
     found += [ConfigDifference(name, None, None, said) for name, said in errors.items()]
     compared = 0
+    ours, theirs = _without_unscaled(original.hyperparameters), _without_unscaled(values)
     for name in _comparable(original, words):
         if name in errors:
             continue
-        expected, value = original.hyperparameters.get(name), values[name]
+        expected, value = ours.get(name), theirs[name]
         advisory = original.family.canonical.hyperparameters[name].advisory
         if advisory and (expected is None or value is None):
             continue
@@ -159,6 +160,15 @@ def _comparable(original: Identity, words: Dialect) -> list[str]:
         if (not item.advisory or name in _IDS)
         and not any(name in fields and fields[name].has_assumed for fields in (source, words.config.fields))
     ]
+
+
+def _without_unscaled(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A linear scaling by 1 is none, however it is said."""
+    found = dict(values)
+    for kind, factor in (("rope_type", "rope_factor"), ("rope_local_type", "rope_local_factor")):
+        if found.get(kind) == "linear" and found.get(factor) == 1:
+            found[kind], found[factor] = "default", None
+    return found
 
 
 def _read(reader: ConfigReader, original: Identity) -> tuple[dict[str, Any], dict[str, str]]:
