@@ -13,7 +13,8 @@ entry has one kind of change and says it in words; `of` limits it to some canoni
     add multiply through cut bits steps    what was done to values
     index       steps of an index variable are in another order, by the names of `named`
 
-`[[config]]` entries say what it means that a hyperparameter is another one.
+`[[config]]` entries say what it means that a hyperparameter is another one, and `[published.FAMILY]` what all
+published models of a family have.
 """
 
 from __future__ import annotations
@@ -88,8 +89,11 @@ class ConfigMistake:
 
 @dataclass(frozen=True)
 class KnownMistakes:
+    """`published` gives, by family and hyperparameter, the values that published models have."""
+
     mistakes: tuple[KnownMistake, ...]
-    configs: tuple[ConfigMistake, ...] = field(default=())
+    configs: tuple[ConfigMistake, ...] = ()
+    published: Mapping[str, Mapping[str, tuple[Any, ...]]] = field(default_factory=dict)
 
 
 @cache
@@ -97,12 +101,18 @@ def known_mistakes(folders: Sequence[Path] = ()) -> KnownMistakes:
     """Those of the user's folders, which come first, and porter's own. Raises TableError."""
     mistakes: list[KnownMistake] = []
     configs: list[ConfigMistake] = []
+    published: dict[str, dict[str, tuple[Any, ...]]] = {}
     for folder in (*folders, mappings_root()):
         path = folder / FILE
         if not path.is_file():
             continue
         source = read_source(path)
-        require_known_keys(source.data, {"mistake", "config"}, source.where())
+        require_known_keys(source.data, {"mistake", "config", "published"}, source.where())
+        for family, values in source.data.get("published", {}).items():
+            if not isinstance(values, dict):
+                raise TableError(source.where("published", family), "values by hyperparameter belong here")
+            told = {name: tuple(v) if isinstance(v, list) else (v,) for name, v in values.items()}
+            published[family] = {**told, **published.get(family, {})}
         for number, raw in enumerate(_entries(source, "mistake")):
             mistakes.append(_mistake(raw, source.where("mistake", number)))
         for number, raw in enumerate(_entries(source, "config")):
@@ -111,7 +121,7 @@ def known_mistakes(folders: Sequence[Path] = ()) -> KnownMistakes:
             if not isinstance(raw.get("of"), str) or not isinstance(raw.get("says"), str):
                 raise TableError(where, "a config's mistake needs `of` and `says`")
             configs.append(ConfigMistake(raw["of"], raw["says"], raw.get("found"), raw.get("expected")))
-    return KnownMistakes(tuple(mistakes), tuple(configs))
+    return KnownMistakes(tuple(mistakes), tuple(configs), published)
 
 
 def _entries(source: TableSource, key: str) -> list[dict[str, Any]]:
