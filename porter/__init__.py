@@ -5,6 +5,7 @@
     porter.inspect("gemma-2b/")                            # what is in it
     porter.plan("gemma-2b/", to="litgpt")                  # the proof, nothing written
     porter.convert("gemma-2b/", "out/", to="litgpt")       # the bytes
+    porter.verify("gemma-2b/", "out/")                     # is it a right port, by whatever tool?
     porter.load_state_dict("gemma-2b/", as_="litgpt")      # no file written (this one loads torch)
 
 Names are loaded when they are first used: importing porter costs nothing, and what is not said to load torch
@@ -24,12 +25,14 @@ if TYPE_CHECKING:
     from porter.api.downloaded import Download
     from porter.api.inspect import inspect
     from porter.api.state_dict import load_state_dict
+    from porter.api.verify import verify
     from porter.errors import PorterError
     from porter.execution.run_options import RunOptions
     from porter.execution.watch import Watch
     from porter.planning.plan import Plan
     from porter.planning.plan_options import PlanOptions
     from porter.recognition.inspection import Inspection
+    from porter.verification.verdict import Verdict
 
 __all__ = [
     "Conversion",
@@ -40,6 +43,7 @@ __all__ = [
     "PlanOptions",
     "PorterError",
     "RunOptions",
+    "Verdict",
     "Watch",
     "__version__",
     "convert",
@@ -48,6 +52,7 @@ __all__ = [
     "inspect",
     "load_state_dict",
     "plan",
+    "verify",
 ]
 
 _HOMES = {
@@ -65,6 +70,8 @@ _HOMES = {
     "PlanOptions": "porter.planning.plan_options",
     "RunOptions": "porter.execution.run_options",
     "Watch": "porter.execution.watch",
+    "Verdict": "porter.verification.verdict",
+    "verify": "porter.api.verify",
     "PorterError": "porter.errors",
 }
 

@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from porter.api.convert import prepare
 from porter.api.opening import open_source
-from porter.containers.array_files import exported
+from porter.containers.array_files import with_arrays
 from porter.planning.plan_options import PlanOptions
 from porter.sources.base import Source
-from porter.sources.local_files import LocalSource
-from porter.sources.overlay import OverlaySource
 
 if TYPE_CHECKING:
     import torch
@@ -52,9 +50,8 @@ def load_state_dict(
     prepared = prepare(source, wanted, to=as_, tied=tied)
     found, stack = prepared.opened.checkpoint.source, ExitStack()
     assert found is not None, "what is planned has a source"
-    if isinstance(found, LocalSource):
-        arrays = stack.enter_context(exported(found.root, prepared.plan.sources, Path(tempfile.gettempdir())))
-        found = OverlaySource(found, arrays) if arrays else found
+    beside = Path(tempfile.gettempdir())
+    found = stack.enter_context(with_arrays(found, prepared.plan.sources, beside))
     from porter.execution.state_dict import StateDict
 
     return StateDict(prepared.plan, found, device, stack)
