@@ -5,6 +5,7 @@
     porter.inspect("gemma-2b/")                            # what is in it
     porter.plan("gemma-2b/", to="litgpt")                  # the proof, nothing written
     porter.convert("gemma-2b/", "out/", to="litgpt")       # the bytes
+    porter.check("out/")                                   # is it still what was written
     porter.load_state_dict("gemma-2b/", as_="litgpt")      # no file written (this one loads torch)
 
 Names are loaded when they are first used: importing porter costs nothing, and what is not said to load torch
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from porter.api.check import check
     from porter.api.convert import Conversion, convert, plan
     from porter.api.doctor import Health, doctor
     from porter.api.download import download
@@ -30,18 +32,21 @@ if TYPE_CHECKING:
     from porter.planning.plan import Plan
     from porter.planning.plan_options import PlanOptions
     from porter.recognition.inspection import Inspection
+    from porter.verification.integrity import OutputCheck
 
 __all__ = [
     "Conversion",
     "Download",
     "Health",
     "Inspection",
+    "OutputCheck",
     "Plan",
     "PlanOptions",
     "PorterError",
     "RunOptions",
     "Watch",
     "__version__",
+    "check",
     "convert",
     "doctor",
     "download",
@@ -54,6 +59,8 @@ _HOMES = {
     "Conversion": "porter.api.convert",
     "convert": "porter.api.convert",
     "plan": "porter.api.convert",
+    "OutputCheck": "porter.verification.integrity",
+    "check": "porter.api.check",
     "Download": "porter.api.downloaded",
     "download": "porter.api.download",
     "Health": "porter.api.doctor",
