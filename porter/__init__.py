@@ -6,6 +6,7 @@
     porter.plan("gemma-2b/", to="litgpt")                  # the proof, nothing written
     porter.convert("gemma-2b/", "out/", to="litgpt")       # the bytes
     porter.verify("gemma-2b/", "out/")                     # is it a right port, by whatever tool?
+    porter.check("out/")                                   # is it still what was written
     porter.load_state_dict("gemma-2b/", as_="litgpt")      # no file written (this one loads torch)
 
 Names are loaded when they are first used: importing porter costs nothing, and what is not said to load torch
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from porter.api.check import check
     from porter.api.convert import Conversion, convert, plan
     from porter.api.doctor import Health, doctor
     from porter.api.download import download
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from porter.planning.plan import Plan
     from porter.planning.plan_options import PlanOptions
     from porter.recognition.inspection import Inspection
+    from porter.verification.integrity import OutputCheck
     from porter.verification.verdict import Verdict
 
 __all__ = [
@@ -39,6 +42,7 @@ __all__ = [
     "Download",
     "Health",
     "Inspection",
+    "OutputCheck",
     "Plan",
     "PlanOptions",
     "PorterError",
@@ -46,6 +50,7 @@ __all__ = [
     "Verdict",
     "Watch",
     "__version__",
+    "check",
     "convert",
     "doctor",
     "download",
@@ -59,6 +64,8 @@ _HOMES = {
     "Conversion": "porter.api.convert",
     "convert": "porter.api.convert",
     "plan": "porter.api.convert",
+    "OutputCheck": "porter.verification.integrity",
+    "check": "porter.api.check",
     "Download": "porter.api.downloaded",
     "download": "porter.api.download",
     "Health": "porter.api.doctor",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from porter.api.opening import Opened, open_source
 from porter.errors import UnsupportedError, UsageError
+from porter.execution.leftovers import RECEIPT
+from porter.execution.receipts import seal, tensors_digest
 from porter.execution.run_options import RunOptions
 from porter.execution.watch import Watch
 from porter.planning.arguments import unused_patterns
@@ -25,8 +26,6 @@ from porter.tables.model import Dialect
 
 if TYPE_CHECKING:
     from porter.execution.executor import Result
-
-RECEIPT = "porter-receipt.json"
 
 
 @dataclass(frozen=True)
@@ -223,7 +222,6 @@ def receipt(prepared: Prepared, result: Result) -> bytes:
     published = source.files() if source is not None else {}
     known = {name: published[name].digest for name in result.verified}
     content: dict[str, Any] = {
-        "schema": 1,
         "plan": made.hash,
         "grade": grade(made),
         "family": made.family,
@@ -238,10 +236,13 @@ def receipt(prepared: Prepared, result: Result) -> bytes:
                 for name, size in made.source_sizes.items()
             },
         },
-        "files": {name: {"sha256": digest} for name, digest in result.digests.items()},
+        "files": {
+            name: {"size": result.sizes[name], "sha256": digest} for name, digest in result.digests.items()
+        },
+        "tensors": tensors_digest(made.targets()),
         "notes": list(made.notes),
     }
-    return (json.dumps(content, indent=2) + "\n").encode()
+    return seal(content)
 
 
 def _target_name(options: PlanOptions) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from porter.cli.commands.check import check
 from porter.cli.commands.convert import convert
 from porter.cli.commands.doctor import doctor
 from porter.cli.commands.download import download
@@ -44,5 +45,6 @@ app.command()(command(download))
 app.command()(command(inspect))
 app.command()(command(convert))
 app.command()(command(verify))
+app.command()(command(check))
 app.add_typer(mappings, name="mappings")
 app.command()(command(doctor))

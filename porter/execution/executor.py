@@ -20,6 +20,7 @@ from porter.containers.array_names import ARRAY, HDF5
 from porter.errors import PorterError, UsageError
 from porter.execution.checks import run_checks
 from porter.execution.file_run import FileRun
+from porter.execution.leftovers import RECEIPT
 from porter.execution.open_files import OpenFiles
 from porter.execution.run_options import ALWAYS, RunOptions
 from porter.execution.sinks.base import Sink
@@ -30,8 +31,6 @@ from porter.execution.writers import Tally
 from porter.planning.plan import Plan, SideFile
 from porter.sources.base import Source
 from porter.sources.paths import unsafe_path
-
-RECEIPT = "porter-receipt.json"
 
 # Bytes of a side file read at a time.
 _SIDE_BUFFER = 1 << 20
