@@ -160,7 +160,8 @@ def _open(source: str | Path, remote: str | None, wanted: Wanted | None, key: st
         except PorterError as error:
             if type(error) is PorterError:
                 # The network, not the request: say how to be independent of it.
-                error.hint = f"{error.hint}; or `porter download {source}` while the Hub can be reached"
+                near = f"`porter download {source}` while the Hub can be reached"
+                error.hint = f"{error.hint}; or {near}" if error.hint else near
             raise
     raise UsageError(
         f"{source} has not been downloaded",
