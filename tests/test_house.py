@@ -17,7 +17,19 @@ ROOT = Path(porter.__file__).parent
 
 # Each imports only from those before it.
 ORDER = [
-    *("errors", "system", "dtypes", "layout", "sources", "containers", "tables", "config", "tokenizers"),
+    *(
+        "untrusted",
+        "errors",
+        "reading",
+        "system",
+        "dtypes",
+        "layout",
+        "sources",
+        "containers",
+        "tables",
+        "config",
+        "tokenizers",
+    ),
     *("recognition", "planning", "execution", "models", "verification", "reporting", "api", "cli"),
 ]
 # The front doors: they only open what lies behind.

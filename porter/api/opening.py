@@ -13,6 +13,7 @@ from porter.containers.checkpoint import Checkpoint, open_checkpoint
 from porter.containers.orbax import orbax_tree as orbax
 from porter.errors import PorterError, UsageError
 from porter.planning.arguments import as_path, as_paths
+from porter.reading.net import reading
 from porter.recognition.identify import Identity, identify
 from porter.sources.base import Source
 from porter.sources.choose_weights import Wanted
@@ -59,6 +60,19 @@ def open_source(
     of a `Source` are copied into a directory that goes with the process.
     """
     where = default_source() if source is None else source
+    with reading(getattr(where, "label", where)):
+        return _opened(where, maps, config, dialect, remote, key, family)
+
+
+def _opened(
+    where: str | Path | Source,
+    maps: str | Path | Sequence[str | Path],
+    config: str | Path | None,
+    dialect: str | None,
+    remote: str | None,
+    key: str | None,
+    family: str | None,
+) -> Opened:
     families = load_families(as_paths(maps, "maps"))
     override = None if config is None else as_path(config, "config")
     if override is not None and not override.is_file():
@@ -70,7 +84,8 @@ def open_source(
         checkpoint = _open_own(where, wanted, key)
         name = checkpoint.label
     try:
-        identity = identify(checkpoint, families, config=override, dialect=dialect, family=family)
+        with reading(name):
+            identity = identify(checkpoint, families, config=override, dialect=dialect, family=family)
         if override is not None:
             _check_used(override, identity)
     except PorterError as error:
