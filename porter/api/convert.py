@@ -19,6 +19,7 @@ from porter.planning.build import build_plan
 from porter.planning.plan import Plan
 from porter.planning.plan_options import PlanOptions
 from porter.planning.summary import grade
+from porter.reading.net import reading
 from porter.sources.base import Source
 from porter.sources.weight_files import DOCUMENTS, fits, some
 from porter.tables.catalogue import load_user_table
@@ -83,7 +84,8 @@ def prepare(
     identity = opened.identified()
     target = identity.family.dialect(name)
     _check_container(options.container, target)
-    made = build_plan(opened.checkpoint, identity, target, options)
+    with reading(opened.source):
+        made = build_plan(opened.checkpoint, identity, target, options)
     if unused := unused_patterns(options.allow_unmapped, opened.checkpoint.tensors):
         note = f"--allow-unmapped fits no tensor: {', '.join(map(repr, unused))}"
         made = replace(made, notes=(*made.notes, note))

@@ -13,6 +13,7 @@ from porter.containers.checkpoint import Checkpoint, open_checkpoint
 from porter.containers.orbax import orbax_tree as orbax
 from porter.errors import PorterError, UsageError
 from porter.planning.arguments import as_path, as_paths
+from porter.reading.net import reading
 from porter.recognition.identify import Identity, identify
 from porter.sources.base import Source
 from porter.sources.choose_weights import Wanted
@@ -64,7 +65,8 @@ def open_source(
         raise UsageError(f"there is no config at {override}")
     name, checkpoint = open_weights(source, families, dialect=dialect, remote=remote, key=key)
     try:
-        identity = identify(checkpoint, families, config=override, dialect=dialect, family=family)
+        with reading(name):
+            identity = identify(checkpoint, families, config=override, dialect=dialect, family=family)
         if override is not None:
             _check_used(override, identity)
     except PorterError as error:
@@ -83,10 +85,11 @@ def open_weights(
     """What a source is called, and its checkpoint, as `open_source` opens them; its config is not asked."""
     where = default_source() if source is None else source
     wanted = _wanted(families, dialect)
-    if isinstance(where, str | Path):
-        return str(where), _open(where, remote, wanted, key)
-    checkpoint = _open_own(where, wanted, key)
-    return checkpoint.label, checkpoint
+    with reading(getattr(where, "label", where)):
+        if isinstance(where, str | Path):
+            return str(where), _open(where, remote, wanted, key)
+        checkpoint = _open_own(where, wanted, key)
+        return checkpoint.label, checkpoint
 
 
 def _check_used(config: Path, identity: Identity) -> None:
