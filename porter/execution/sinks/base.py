@@ -10,11 +10,12 @@ With `ordered` the units of a file come one at a time, in the file's order. Ever
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 from porter.containers.base import OutputFile
+from porter.execution.units import Unit
 from porter.execution.writers import Writer
 
 # Ranges of an output file, each with the CRC-32 of its bytes, or None where the digest of the source file
@@ -68,4 +69,24 @@ class Sink(Protocol):
 
     def commit(self) -> None:
         """All is there: publishes it. Raises what stands in the way; then nothing is published."""
+        ...
+
+
+class SummedWriter(Writer, Protocol):
+    """A writer that sums what passes: the file's `sha256:<hex>`, where it came in order, and its CRC-32."""
+
+    digest: str | None
+    crc: int | None
+
+
+@runtime_checkable
+class PartSink(Sink, Protocol):
+    """A sink that sends files away in parts: no byte can be written twice or read again, and what comes first
+    in a file is wanted first. `unit_bytes` is the most that a unit should have.
+    """
+
+    unit_bytes: int
+
+    def finished(self, file: str, units: Sequence[Unit]) -> dict[Range, int | None]:
+        """The units of a file that an earlier run has sent, whole."""
         ...
