@@ -21,6 +21,7 @@ from porter.planning.plan_options import PlanOptions
 from porter.planning.summary import grade
 from porter.reading.net import reading
 from porter.sources.base import Source
+from porter.sources.buckets.bucket_address import BucketAddress, parse_address
 from porter.sources.weight_files import DOCUMENTS, fits, some
 from porter.tables.catalogue import load_user_table
 from porter.tables.model import Dialect
@@ -33,15 +34,17 @@ if TYPE_CHECKING:
 class Conversion:
     """A finished conversion: its plan, the published directory, each file's bytes and sha256 (or None).
 
-    `shared` is how many bytes of each weight file share their blocks with the source's.
+    `out` is text for a folder in a bucket. `crcs` are CRC-32 of files that were sent in parts. `shared` is
+    how many bytes of each weight file share their blocks with the source's.
     """
 
     plan: Plan
     source: str
-    out: Path
+    out: Path | str
     sizes: Mapping[str, int]
     digests: Mapping[str, str | None]
     shared: Mapping[str, int] = field(default_factory=dict)
+    crcs: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,7 @@ def convert(
     watch: Watch | None = None,
     **chosen: Any,
 ) -> Conversion:
-    """Convert a checkpoint into the directory `out`, all or nothing.
+    """Convert a checkpoint into the directory `out`, or the folder `s3://…` in a bucket, all or nothing.
 
     What to make is said by a `PlanOptions`, or by its fields as keywords; how, by `run_options`. `watch` is
     told how it goes. With `target_model` the live PyTorch module is asked first (see
@@ -184,7 +187,9 @@ def run(
 
     checkpoint = prepared.opened.checkpoint
     assert checkpoint.source is not None, "a plan that is run has a source"
-    destination = Path(out).expanduser() if out is not None else default_out(prepared)
+    destination: Path | BucketAddress | None = parse_address(out) if isinstance(out, str) else None
+    if destination is None:
+        destination = Path(out).expanduser() if out is not None else default_out(prepared)
     result = publish_plan(
         prepared.plan,
         checkpoint.source,
@@ -198,10 +203,11 @@ def run(
     return Conversion(
         prepared.plan,
         prepared.opened.source,
-        destination,
+        destination if isinstance(destination, Path) else destination.url,
         dict(result.sizes),
         dict(result.digests),
         dict(result.shared),
+        dict(result.crcs),
     )
 
 
@@ -239,7 +245,12 @@ def receipt(prepared: Prepared, result: Result) -> bytes:
             },
         },
         "files": {
-            name: {"size": result.sizes[name], "sha256": digest} for name, digest in result.digests.items()
+            name: {
+                "size": result.sizes[name],
+                "sha256": digest,
+                **({"crc32": f"{result.crcs[name]:08x}"} if name in result.crcs else {}),
+            }
+            for name, digest in result.digests.items()
         },
         "tensors": tensors_digest(made.targets()),
         "notes": list(made.notes),

@@ -16,6 +16,7 @@ from porter.planning.arguments import as_path, as_paths
 from porter.reading.net import reading
 from porter.recognition.identify import Identity, identify
 from porter.sources.base import Source
+from porter.sources.buckets.bucket_address import parse_address
 from porter.sources.choose_weights import Wanted
 from porter.sources.kaggle import kaggle_models as kaggle
 from porter.sources.local import Location, locate
@@ -145,6 +146,10 @@ def _open(source: str | Path, remote: str | None, wanted: Wanted | None, key: st
             cause=f"{there.label} is not, or not completely, in {kaggle.cache_root()}",
             hint=f"porter download {source}",
         )
+    if isinstance(source, str) and (address := parse_address(source)) is not None:
+        from porter.sources.buckets.bucket_listing import open_bucket
+
+        return _open_own(open_bucket(address), wanted, key)
     found = find_source(source)
     if not isinstance(found, HubReference):
         return open_checkpoint(locate(found), wanted, key)

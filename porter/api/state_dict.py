@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from porter.api.convert import prepare
 from porter.api.opening import open_source
-from porter.containers.array_files import with_arrays
+from porter.containers.array_files import overlaid
 from porter.planning.plan_options import PlanOptions
 from porter.sources.base import Source
 
@@ -51,7 +51,7 @@ def load_state_dict(
     found, stack = prepared.opened.checkpoint.source, ExitStack()
     assert found is not None, "what is planned has a source"
     beside = Path(tempfile.gettempdir())
-    found = stack.enter_context(with_arrays(found, prepared.plan.sources, beside))
+    found = stack.enter_context(overlaid(found, prepared.plan.sources, beside))
     from porter.execution.state_dict import StateDict
 
     return StateDict(prepared.plan, found, device, stack)

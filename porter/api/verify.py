@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from porter.api.opening import open_source, open_weights
-from porter.containers.array_files import with_arrays
+from porter.containers.array_files import overlaid
 from porter.containers.array_names import ARRAY
 from porter.errors import UnsupportedError
 from porter.execution.open_files import OpenFiles
@@ -61,8 +61,8 @@ def verify(
         raise UnsupportedError("both sides of a comparison have to be on this machine")
     with ExitStack() as stack:
         beside = Path(tempfile.gettempdir())
-        original = stack.enter_context(with_arrays(original, planned.plan.sources, beside))
-        there = stack.enter_context(with_arrays(there, planned.there.values(), beside))
+        original = stack.enter_context(overlaid(original, planned.plan.sources, beside))
+        there = stack.enter_context(overlaid(there, planned.there.values(), beside))
         files = stack.enter_context(OpenFiles(there, found.sizes))
         differing = compare_weights(planned, original, found, files, watch.progress)
         there.check(file for file in found.sizes if not file.startswith(ARRAY))

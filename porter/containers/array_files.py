@@ -41,7 +41,7 @@ def exported(root: Path, tensors: Iterable[StoredTensor], beside: Path) -> Itera
 
 
 @contextmanager
-def with_arrays(source: Source, tensors: Iterable[StoredTensor], beside: Path) -> Iterator[Source]:
+def overlaid(source: Source, tensors: Iterable[StoredTensor], beside: Path) -> Iterator[Source]:
     """The source, with those arrays of `tensors` that are no range of a file as plain files in `beside`."""
     if not isinstance(source, LocalSource):
         yield source

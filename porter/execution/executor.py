@@ -23,7 +23,7 @@ from porter.execution.file_run import FileRun
 from porter.execution.leftovers import RECEIPT
 from porter.execution.open_files import OpenFiles
 from porter.execution.run_options import ALWAYS, RunOptions
-from porter.execution.sinks.base import Sink
+from porter.execution.sinks.base import PartSink, Sink
 from porter.execution.streaming import StreamSink, stream
 from porter.execution.units import copies_by_target, file_units
 from porter.execution.watch import Watch
@@ -40,7 +40,8 @@ _SIDE_BUFFER = 1 << 20
 class Result:
     """What a run has made: each file's bytes, its `sha256:<hex>` where known, and how many bytes of each
     weight file share their blocks with a source. `verified` are source files whose published digest was
-    found to be right, `out` the directory that was published, if there is one.
+    found to be right, `out` the directory that was published, if there is one. `crcs` are the CRC-32 of
+    weight files that were sent in parts.
     """
 
     sizes: Mapping[str, int]
@@ -48,6 +49,7 @@ class Result:
     shared: Mapping[str, int] = field(default_factory=dict)
     verified: tuple[str, ...] = ()
     out: Path | None = None
+    crcs: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def bytes_written(self) -> int:
@@ -61,12 +63,10 @@ def execute(
     options: RunOptions | None = None,
     watch: Watch | None = None,
     receipt: Callable[[Result], bytes] | None = None,
-    unit_bytes: int | None = None,
 ) -> Result:
     """Runs `plan` on the files of `source` into `sink`, all or nothing.
 
-    `receipt` is given what was made and returns the bytes of one file more. `unit_bytes` bounds what a sink
-    that cannot be read again has gathered for it, a unit a thread. Raises MalformedError for
+    `receipt` is given what was made and returns the bytes of one file more. Raises MalformedError for
     sources that are not as planned and ChangedError for those that changed on the way, DifferenceError for a
     failed check, UnsupportedError for what cannot be computed, PorterError when the system refuses to read
     or write. After an error the sink has published nothing.
@@ -89,13 +89,16 @@ def execute(
         stack.enter_context(sink)
         kept = sink.begin({"plan": plan.hash, "sources": _versions(source, sizes)})
         copies = copies_by_target(plan)
-        units = {file.name: list(file_units(plan, file, copies, unit_bytes)) for file in plan.files}
+        units = {file.name: list(file_units(plan, file, copies, sink.unit_bytes)) for file in plan.files}
         tallies = {file.name: Tally(file.name, file.size, watch.progress) for file in plan.files}
         finished: dict[str, dict[tuple[int, int], int | None]] = {file.name: {} for file in plan.files}
         verified: tuple[str, ...] = ()
         digests: dict[str, str | None] = {}
         sizes_made: dict[str, int] = {}
         shared: dict[str, int] = {}
+        crcs: dict[str, int] = {}
+        if isinstance(sink, PartSink):
+            finished = {name: sink.finished(name, own) for name, own in units.items()}
         with ExitStack() as passes:
             if not source.near and isinstance(sink, StreamSink):
                 passed = passes.enter_context(
@@ -114,14 +117,16 @@ def execute(
                     sink.close(writer)
                 digests[file.name], shared[file.name] = written.digest, written.shared
                 sizes_made[file.name] = file.size
+                if written.crc is not None:
+                    crcs[file.name] = written.crc
         for side in plan.side_files:
             digests[side.name], sizes_made[side.name] = sink.put(side.name, _content(side, source))
         if receipt is not None:
-            made = Result(dict(sizes_made), dict(digests), shared, verified)
+            made = Result(dict(sizes_made), dict(digests), shared, verified, crcs=crcs)
             digests[RECEIPT], sizes_made[RECEIPT] = sink.put(RECEIPT, [receipt(made)])
         source.check(touched(plan, source))
         sink.commit()
-    return Result(sizes_made, digests, shared, verified)
+    return Result(sizes_made, digests, shared, verified, crcs=crcs)
 
 
 def _read(plan: Plan, name: str) -> bool:

@@ -31,6 +31,16 @@ class Part(NamedTuple):
     scales: StoredTensor | None = None
 
 
+def source_range(part: Part) -> tuple[int, int]:
+    """Bytes of the source's file from the first to the last one that a part reads, in whole blocks."""
+    source, box = part.source, part.box
+    if source is None or not box.elements:
+        return 0, 0
+    block = source.dtype.block
+    low, high = box.source // block * block, -(-(box.source + box.source_span) // block) * block
+    return source.offset + source.dtype.nbytes(low), source.offset + source.dtype.nbytes(high)
+
+
 @dataclass(frozen=True)
 class Unit:
     """Bytes `start` to `end` of `file`. `tensor` is None for a frame, which has no parts."""

@@ -58,8 +58,8 @@ class PortPlan:
 
     `there` are the port's own tensors by those names, `stored` what each is called in the port. `bound` are
     the rules with those tensors that can be compared, `join` what they are made from. `omitted` are tied
-    tensors that the port leaves out and its dialect mostly does not, `lost` says what of the original has no place in the port's dialect, and
-    `unused` which elements of a tensor may hold anything.
+    tensors that the port leaves out and its dialect mostly does not, `lost` says what of the original has no
+    place in the port's dialect, and `unused` which elements of a tensor may hold anything.
     """
 
     plan: Plan

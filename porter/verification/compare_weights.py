@@ -55,8 +55,9 @@ def compare_weights(
         },
         stored=out.tensors,
     )
+    sink.unit_bytes = UNIT
     options = RunOptions(reflink=NEVER, digest=NEVER, resume=False, max_memory=MEMORY)
-    execute(planned.plan, original, sink, options, Watch(progress), unit_bytes=UNIT)
+    execute(planned.plan, original, sink, options, Watch(progress))
     return sink.differing
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,7 +23,8 @@ def convert(
         str | None,
         typer.Argument(
             metavar="[SRC]",
-            help="A directory, a .safetensors or a .gguf file. Default: here, or the last model downloaded.",
+            help="A directory, a weight file, a model's name, or a folder at s3://, gs://, az://, https://. "
+            "Default: here, or the last model downloaded.",
         ),
     ] = None,
     to: Annotated[
@@ -32,7 +32,10 @@ def convert(
         typer.Option("--to", metavar="DIALECT", help="litgpt, hf, or the dialect of your own table."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The directory to make. Default: MODEL-DIALECT, here.")
+        str | None,
+        typer.Option(
+            "--out", "-o", help="The directory to make, or s3://bucket/folder. Default: MODEL-DIALECT, here."
+        ),
     ] = None,
     dtype: Annotated[str, typer.Option("--dtype", help="keep, bfloat16, float16 or float32.")] = "keep",
     tied: Annotated[
@@ -178,6 +181,8 @@ def convert(
         )
         return
     output.report(f"wrote    {done.out}/: {', '.join(done.sizes)}")
+    if isinstance(done.out, str):
+        return
     if container == "pth":
         output.report(f"load     litgpt generate {done.out}")
     elif "porter" in prepared.target.targets:

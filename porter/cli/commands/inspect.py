@@ -46,8 +46,8 @@ def inspect(
         str | None,
         typer.Argument(
             metavar="[SRC]",
-            help="A directory, a weight file, a short name such as gemma-2b, or hf://org/name[@rev]. "
-            "Default: here, or the last model downloaded.",
+            help="A directory, a weight file, a short name such as gemma-2b, hf://org/name[@rev], or a "
+            "folder at s3://, gs://, az://, https://. Default: here, or the last model downloaded.",
         ),
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="A row per tensor, layers not collapsed.")] = False,
