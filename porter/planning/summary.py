@@ -7,6 +7,7 @@ from collections.abc import Sequence, Set
 from itertools import chain
 
 from porter.containers.checkpoint import Checkpoint
+from porter.dtypes import casts_exactly
 from porter.planning.coverage import Covered, count, parts
 from porter.planning.plan import COMPUTE, Copies, Copy, Plan, Summary, groups_of
 from porter.recognition.identify import Identity
@@ -96,7 +97,6 @@ def operation_notes(copies: Sequence[Copy]) -> list[str]:
 
 def grade(plan: Plan) -> str:
     """How faithful the conversion is: `exact`, `exact when checked`, or `lossy` (rounded, or operated on)."""
-    wider = {("BF16", "F32"), ("F16", "F32"), ("BF16", "F64"), ("F16", "F64"), ("F32", "F64")}
     # Tensors of a group have one dtype on either side.
     for group in groups_of(plan.copies):
         for part in group.parts:
@@ -104,9 +104,6 @@ def grade(plan: Plan) -> str:
                 continue
             source = plan.source_by_name[part.sources[0]].dtype
             target = plan.target_by_name[group.targets[0]].dtype
-            widened = (source.name, target.name) in wider or (
-                source.quantised and target.name in ("F32", "F64")
-            )
-            if part.operations or not (widened or source == target):
+            if part.operations or not casts_exactly(source, target):
                 return "lossy"
     return "exact when checked" if plan.checks else "exact"
