@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from porter.api.downloaded import Download
     from porter.api.inspect import inspect
     from porter.api.state_dict import load_state_dict
+    from porter.api.supported import Support, list_models
     from porter.errors import PorterError
     from porter.execution.run_options import RunOptions
     from porter.execution.watch import Watch
@@ -40,12 +41,14 @@ __all__ = [
     "PlanOptions",
     "PorterError",
     "RunOptions",
+    "Support",
     "Watch",
     "__version__",
     "convert",
     "doctor",
     "download",
     "inspect",
+    "list_models",
     "load_state_dict",
     "plan",
 ]
@@ -61,6 +64,8 @@ _HOMES = {
     "Inspection": "porter.recognition.inspection",
     "inspect": "porter.api.inspect",
     "load_state_dict": "porter.api.state_dict",
+    "Support": "porter.api.supported",
+    "list_models": "porter.api.supported",
     "Plan": "porter.planning.plan",
     "PlanOptions": "porter.planning.plan_options",
     "RunOptions": "porter.execution.run_options",
@@ -70,8 +75,14 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'porter' has no attribute {name!r}")
     from importlib import import_module
 
+    if name == "models":
+        return import_module("porter.models")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'porter' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "models"])

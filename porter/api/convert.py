@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from porter.api.opening import Opened, open_source
-from porter.errors import UnsupportedError, UsageError
+from porter.errors import PorterError, UnsupportedError, UsageError
 from porter.execution.run_options import RunOptions
 from porter.execution.watch import Watch
 from porter.planning.arguments import unused_patterns
@@ -18,6 +18,7 @@ from porter.planning.build import build_plan
 from porter.planning.plan import Plan
 from porter.planning.plan_options import PlanOptions
 from porter.planning.summary import grade
+from porter.recognition.identify import Identity
 from porter.sources.base import Source
 from porter.sources.weight_files import DOCUMENTS, fits, some
 from porter.tables.catalogue import load_user_table
@@ -69,7 +70,6 @@ def prepare(
 ) -> Prepared:
     """As `plan`, with the opened source and the target's table."""
     options = replace(options, **chosen) if options is not None else PlanOptions(**chosen)
-    name = _target_name(options)
     # A state dict needs the files themselves; all else can be planned, and moved, from afar.
     remote = None if options.weights_only else "bytes"
     opened = open_source(
@@ -82,7 +82,7 @@ def prepare(
         family=options.family,
     )
     identity = opened.identified()
-    target = identity.family.dialect(name)
+    target = _target(options, opened, identity)
     _check_container(options.container, target)
     made = build_plan(opened.checkpoint, identity, target, options)
     if unused := unused_patterns(options.allow_unmapped, opened.checkpoint.tensors):
@@ -244,10 +244,31 @@ def receipt(prepared: Prepared, result: Result) -> bytes:
     return (json.dumps(content, indent=2) + "\n").encode()
 
 
-def _target_name(options: PlanOptions) -> str:
+def _target(options: PlanOptions, opened: Opened, identity: Identity) -> Dialect:
+    """The dialect to make. Raises UsageError that says where this source can go, if none was named."""
     if options.to is not None:
-        return options.to
+        return identity.family.dialect(options.to, identity.family.written)
     tables = [path for path in options.maps if not path.is_dir()]
     if tables:
-        return load_user_table(tables[-1]).name
-    raise UsageError("no target was named", hint="--to litgpt or --to hf")
+        return identity.family.dialect(load_user_table(tables[-1]).name)
+    raise UsageError(
+        "no target was named",
+        cause=f"{opened.checkpoint.label} is {identity.family.name}, in the dialect {identity.dialect.name}",
+        hint="say what to make:\n" + "\n".join(_ways(options, opened, identity)),
+    )
+
+
+def _ways(options: PlanOptions, opened: Opened, identity: Identity) -> list[str]:
+    """`--to litgpt  LitGPT` for each dialect that this source can be planned into."""
+    lines = []
+    quantised = any(tensor.dtype.quantised for tensor in opened.checkpoint.tensors.values())
+    dtype = "bfloat16" if quantised and options.dtype == "keep" else options.dtype
+    for name in identity.family.written:
+        target = identity.family.dialects[name]
+        try:
+            build_plan(opened.checkpoint, identity, target, replace(options, to=name, dtype=dtype))
+        except PorterError:
+            continue
+        own = ", to cast, shard or rename it" if name == identity.dialect.name else ""
+        lines.append(f"--to {name:<14} {target.title}{own}")
+    return lines or [f"nothing that porter writes can express it: {', '.join(identity.family.written)}"]
