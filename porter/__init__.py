@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from porter.api.downloaded import Download
     from porter.api.inspect import inspect
     from porter.api.state_dict import load_state_dict
+    from porter.api.supported import Support, list_models
     from porter.api.verify import verify
     from porter.errors import PorterError
     from porter.execution.run_options import RunOptions
@@ -47,6 +48,7 @@ __all__ = [
     "PlanOptions",
     "PorterError",
     "RunOptions",
+    "Support",
     "Verdict",
     "Watch",
     "__version__",
@@ -55,6 +57,7 @@ __all__ = [
     "doctor",
     "download",
     "inspect",
+    "list_models",
     "load_state_dict",
     "plan",
     "verify",
@@ -73,6 +76,8 @@ _HOMES = {
     "Inspection": "porter.recognition.inspection",
     "inspect": "porter.api.inspect",
     "load_state_dict": "porter.api.state_dict",
+    "Support": "porter.api.supported",
+    "list_models": "porter.api.supported",
     "Plan": "porter.planning.plan",
     "PlanOptions": "porter.planning.plan_options",
     "RunOptions": "porter.execution.run_options",
@@ -84,8 +89,14 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'porter' has no attribute {name!r}")
     from importlib import import_module
 
+    if name == "models":
+        return import_module("porter.models")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'porter' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "models"])

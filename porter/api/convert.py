@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from porter.api.opening import Opened, open_source
-from porter.errors import UnsupportedError, UsageError
+from porter.errors import PorterError, UnsupportedError, UsageError
 from porter.execution.leftovers import RECEIPT
 from porter.execution.receipts import seal, tensors_digest
 from porter.execution.run_options import RunOptions
@@ -20,6 +20,7 @@ from porter.planning.plan import Plan
 from porter.planning.plan_options import PlanOptions
 from porter.planning.summary import grade
 from porter.reading.net import reading
+from porter.recognition.identify import Identity
 from porter.sources.base import Source
 from porter.sources.buckets.bucket_address import BucketAddress, parse_address
 from porter.sources.weight_files import DOCUMENTS, fits, some
@@ -72,7 +73,6 @@ def prepare(
 ) -> Prepared:
     """As `plan`, with the opened source and the target's table."""
     options = replace(options, **chosen) if options is not None else PlanOptions(**chosen)
-    name = _target_name(options)
     # A state dict needs the files themselves; all else can be planned, and moved, from afar.
     remote = None if options.weights_only else "bytes"
     opened = open_source(
@@ -85,7 +85,7 @@ def prepare(
         family=options.family,
     )
     identity = opened.identified()
-    target = identity.family.dialect(name)
+    target = _target(options, opened, identity)
     _check_container(options.container, target)
     with reading(opened.source):
         made = build_plan(opened.checkpoint, identity, target, options)
@@ -258,10 +258,31 @@ def receipt(prepared: Prepared, result: Result) -> bytes:
     return seal(content)
 
 
-def _target_name(options: PlanOptions) -> str:
+def _target(options: PlanOptions, opened: Opened, identity: Identity) -> Dialect:
+    """The dialect to make. Raises UsageError that says where this source can go, if none was named."""
     if options.to is not None:
-        return options.to
+        return identity.family.dialect(options.to, identity.family.written)
     tables = [path for path in options.maps if not path.is_dir()]
     if tables:
-        return load_user_table(tables[-1]).name
-    raise UsageError("no target was named", hint="--to litgpt or --to hf")
+        return identity.family.dialect(load_user_table(tables[-1]).name)
+    raise UsageError(
+        "no target was named",
+        cause=f"{opened.checkpoint.label} is {identity.family.name}, in the dialect {identity.dialect.name}",
+        hint="say what to make:\n" + "\n".join(_ways(options, opened, identity)),
+    )
+
+
+def _ways(options: PlanOptions, opened: Opened, identity: Identity) -> list[str]:
+    """`--to litgpt  LitGPT` for each dialect that this source can be planned into."""
+    lines = []
+    quantised = any(tensor.dtype.quantised for tensor in opened.checkpoint.tensors.values())
+    dtype = "bfloat16" if quantised and options.dtype == "keep" else options.dtype
+    for name in identity.family.written:
+        target = identity.family.dialects[name]
+        try:
+            build_plan(opened.checkpoint, identity, target, replace(options, to=name, dtype=dtype))
+        except PorterError:
+            continue
+        own = ", to cast, shard or rename it" if name == identity.dialect.name else ""
+        lines.append(f"--to {name:<14} {target.title}{own}")
+    return lines or [f"nothing that porter writes can express it: {', '.join(identity.family.written)}"]

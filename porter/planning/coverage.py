@@ -252,7 +252,7 @@ def _check_missing(missing: set[str], expected: Mapping[str, BoundRule], checkpo
         cause=listed(
             f"{name} {list(expected[name].shape)} ({expected[name].rule.where})" for name in ordered
         ),
-        hint="is the checkpoint complete, and is its config the right one?",
+        hint="; ".join((*checkpoint.remarks, "is the checkpoint complete, and is its config the right one?")),
     )
 
 

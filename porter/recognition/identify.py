@@ -61,8 +61,8 @@ def identify(
     `config` is used in place of the checkpoint's own config file; `dialect` and `family` limit the search,
     and a family that was named need not be the one that the config names.
     """
-    if family is not None and family not in families:
-        raise UsageError(f"unknown family {family!r}", hint=f"one of {', '.join(sorted(families))}")
+    if family is not None:
+        families.named(family)
     meant = families if family is None else families.only(family)
     if adapter := lone_adapter(checkpoint.tensors):
         raise UnsupportedError(

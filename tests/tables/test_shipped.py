@@ -163,8 +163,11 @@ def test_a_few_shapes_by_hand():
 
 
 def test_an_unknown_family_or_dialect_says_which_there_are():
-    with pytest.raises(UnsupportedError, match="no table for llama in the dialect 'klingon'") as caught:
+    with pytest.raises(UsageError, match="no dialect called 'klingon'") as caught:
         FAMILIES["llama"].dialect("klingon")
+    assert "litgpt" in caught.value.hint
+    with pytest.raises(UnsupportedError, match="no table for llama in the dialect 'keras'") as caught:
+        FAMILIES["llama"].dialect("KerasHub")
     assert "litgpt" in caught.value.hint
 
 
