@@ -15,9 +15,9 @@ from porter.execution.run_options import RunOptions
 from porter.execution.watch import Watch
 from porter.planning.arguments import unused_patterns
 from porter.planning.build import build_plan
+from porter.planning.fidelity import grade, sentence
 from porter.planning.plan import Plan
 from porter.planning.plan_options import PlanOptions
-from porter.planning.summary import grade
 from porter.recognition.identify import Identity
 from porter.sources.base import Source
 from porter.sources.weight_files import DOCUMENTS, fits, some
@@ -226,6 +226,7 @@ def receipt(prepared: Prepared, result: Result) -> bytes:
         "schema": 1,
         "plan": made.hash,
         "grade": grade(made),
+        "cause": sentence(made),
         "family": made.family,
         "from": made.source_dialect,
         "to": made.target_dialect,

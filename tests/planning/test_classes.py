@@ -9,9 +9,9 @@ from porter.api.convert import plan
 from porter.dtypes import DTYPES
 from porter.errors import UnsupportedError
 from porter.layout import Loop
+from porter.planning.fidelity import grade
 from porter.planning.join import copy_class
 from porter.planning.plan import Operation
-from porter.planning.summary import grade
 
 
 @pytest.mark.parametrize("family", ["gemma", "gemma2", "gemma3_text", "llama"])
