@@ -8,7 +8,8 @@ from typing import Literal
 
 from porter.dtypes import Dtype, dtype_word
 from porter.planning.coverage import count
-from porter.planning.plan import COMPUTE, Operation, Plan, ZeroCheck, groups_of
+from porter.planning.plan import COMPUTE, Plan, ZeroCheck, groups_of
+from porter.values.operations import Operation
 
 Grade = Literal["exact", "exact when checked", "lossy"]
 Kind = Literal["moved", "widened", "dequantised", "rounded"]
@@ -35,12 +36,8 @@ class ValueChange:
 def formula(operations: Sequence[Operation]) -> str:
     """Operations on a weight as a person writes them: `w - 1`, `(w + 1) · 2`."""
     words = "w"
-    for kind, value in operations:
-        if kind == "add":
-            words += f" {'-' if value < 0 else '+'} {abs(value):g}"
-        else:
-            words = f"({words})" if " " in words else words
-            words += f" · {value:g}"
+    for operation in operations:
+        words = operation.words(words)
     return words
 
 

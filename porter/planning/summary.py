@@ -9,9 +9,10 @@ from itertools import chain
 from porter.containers.checkpoint import Checkpoint
 from porter.planning.coverage import Covered, count, parts
 from porter.planning.fidelity import formula
-from porter.planning.plan import Copies, Copy, Operation, Summary, groups_of
+from porter.planning.plan import Copies, Copy, Summary, groups_of
 from porter.recognition.identify import Identity
 from porter.tables.model import Dialect
+from porter.values.operations import Operation
 
 
 def summarise(

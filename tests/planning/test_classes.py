@@ -11,7 +11,7 @@ from porter.errors import UnsupportedError
 from porter.layout import Loop
 from porter.planning.fidelity import grade
 from porter.planning.join import copy_class
-from porter.planning.plan import Operation
+from porter.values.operations import Operation
 
 
 @pytest.mark.parametrize("family", ["gemma", "gemma2", "gemma3_text", "llama"])
