@@ -9,11 +9,11 @@ from pathlib import Path
 
 from porter.containers.array_files import exported
 from porter.containers.array_names import ARRAY
-from porter.errors import PorterError
+from porter.errors import refused
 from porter.execution.executor import Result, execute
+from porter.execution.preflight import preflight
 from porter.execution.run_options import RunOptions
 from porter.execution.sinks.directory import DirectorySink
-from porter.execution.staging import check_output
 from porter.execution.watch import Watch
 from porter.planning.plan import Plan
 from porter.sources.base import Source
@@ -42,7 +42,9 @@ def publish_plan(
     try:
         with ExitStack() as stack:
             root: Path | None = getattr(source, "root", None)
-            out = check_output(out, root, _paths(source, plan), force=force, inside=inside)
+            out = preflight(
+                plan, out, root, source_paths(source, plan), force=force, inside=inside, options=options
+            )
             if isinstance(source, LocalSource):
                 arrays = stack.enter_context(exported(source.root, plan.sources, out.parent))
                 source = OverlaySource(source, arrays) if arrays else source
@@ -52,10 +54,16 @@ def publish_plan(
             result = execute(plan, source, sink, options, watch, receipt)
             return replace(result, out=out)
     except OSError as error:
-        raise PorterError(f"the conversion to {out} failed", cause=str(error)) from error
+        raise refused(f"the conversion to {out} failed", error, _named(error, out)) from error
 
 
-def _paths(source: Source, plan: Plan) -> list[Path]:
+def _named(error: OSError, out: Path) -> str | None:
+    """The path that an error names; the output where that is a staging directory's or a lock's."""
+    name = error.filename
+    return str(out) if isinstance(name, str) and f".{out.name}.porter" in name else None
+
+
+def source_paths(source: Source, plan: Plan) -> list[Path]:
     """The real paths of the source's files, where they are files here. Arrays may be in none of their own."""
     if not isinstance(source, LocalSource):
         return []

@@ -245,6 +245,7 @@ def convert(
             if explain:
                 output.data(["", *explanation(plan)])
         return
+    api.check_before(prepared, out, force=force, options=options)
     output.say(f"plan     {summary(plan)}")
     from porter.cli.progress import progress
     from porter.execution.watch import Watch
