@@ -16,9 +16,9 @@ from porter.execution.run_options import RunOptions
 from porter.execution.watch import Watch
 from porter.planning.arguments import unused_patterns
 from porter.planning.build import build_plan
+from porter.planning.fidelity import grade, sentence
 from porter.planning.plan import Plan
 from porter.planning.plan_options import PlanOptions
-from porter.planning.summary import grade
 from porter.reading.net import reading
 from porter.recognition.identify import Identity
 from porter.sources.base import Source
@@ -211,6 +211,27 @@ def run(
     )
 
 
+def check_before(
+    prepared: Prepared,
+    out: str | Path | None = None,
+    *,
+    force: bool = False,
+    options: RunOptions | None = None,
+) -> Path:
+    """What `run` would refuse without a byte of the source: the output's path, if it may be made there."""
+    from porter.execution.preflight import preflight
+    from porter.execution.publish import source_paths
+
+    checkpoint = prepared.opened.checkpoint
+    assert checkpoint.source is not None, "a plan that is run has a source"
+    root: Path | None = getattr(checkpoint.source, "root", None)
+    destination = Path(out).expanduser() if out is not None else default_out(prepared)
+    paths = source_paths(checkpoint.source, prepared.plan)
+    return preflight(
+        prepared.plan, destination, root, paths, force=force, inside=checkpoint.single, options=options
+    )
+
+
 def default_out(prepared: Prepared) -> Path:
     """A directory beside you, named after the model and the dialect: `gemma-2b-litgpt`.
 
@@ -232,6 +253,7 @@ def receipt(prepared: Prepared, result: Result) -> bytes:
     content: dict[str, Any] = {
         "plan": made.hash,
         "grade": grade(made),
+        "cause": sentence(made),
         "family": made.family,
         "from": made.source_dialect,
         "to": made.target_dialect,

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from porter.cli import output, streams
-from porter.errors import PorterError
+from porter.errors import PorterError, refused
 
 # 128 + SIGINT, as shells report it.
 _INTERRUPTED = 130
@@ -84,7 +84,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         except OSError as problem:
             if output.settings.debug:
                 raise
-            output.error(PorterError("the operating system refused", cause=str(problem)))
+            output.error(refused("the operating system refused", problem))
             raise SystemExit(1) from None
 
     signature = inspect.signature(function, eval_str=True)

@@ -6,7 +6,6 @@ Examples stand in a command's docstring, under a line `Examples:`. A group is an
 from __future__ import annotations
 
 import shutil
-import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -26,11 +25,11 @@ def help_text(command: Any, context: Any) -> str:
     """The whole help of a command or of a group of commands."""
     width = min(shutil.get_terminal_size().columns, _WIDEST)
     summary, examples = described(command)
-    lines = [*_filled(summary, width), "", f"{_bold('Usage:')} {usage(command, context)}"]
+    lines = [*_filled(summary, width), "", f"{output.heading('Usage:')} {usage(command, context)}"]
     if examples:
-        lines += ["", _bold("Examples:"), *(f"  {line}" for line in examples)]
+        lines += ["", output.heading("Examples:"), *(f"  {line}" for line in examples)]
     for heading, rows in sections(command, context):
-        lines += ["", _bold(f"{heading}:"), *_columns(rows, width)]
+        lines += ["", output.heading(f"{heading}:"), *_columns(rows, width)]
     return "\n".join(lines) + "\n"
 
 
@@ -109,7 +108,3 @@ def _filled(paragraphs: Sequence[str], width: int) -> list[str]:
     for paragraph in paragraphs:
         lines += ["", *textwrap.wrap(paragraph, width)] if lines else textwrap.wrap(paragraph, width)
     return lines
-
-
-def _bold(text: str) -> str:
-    return output.paint(text, "1", sys.stdout)

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from porter.containers.array_files import overlaid
 from porter.containers.array_names import ARRAY
-from porter.errors import PorterError, UsageError
+from porter.errors import UsageError, refused
 from porter.execution.executor import Result, execute
+from porter.execution.preflight import preflight
 from porter.execution.run_options import ALWAYS, RunOptions
 from porter.execution.sinks.bucket import BucketSink
 from porter.execution.sinks.directory import DirectorySink
-from porter.execution.staging import check_output
 from porter.execution.watch import Watch
 from porter.planning.plan import Plan
 from porter.sources.base import Source
@@ -50,7 +50,9 @@ def publish_plan(
     try:
         with ExitStack() as stack:
             root: Path | None = getattr(source, "root", None)
-            out = check_output(out, root, _paths(source, plan), force=force, inside=inside)
+            out = preflight(
+                plan, out, root, source_paths(source, plan), force=force, inside=inside, options=options
+            )
             source = stack.enter_context(overlaid(source, plan.sources, out.parent))
             sink = DirectorySink(
                 out, plan.hash, force=force, far=not source.near, options=options, watch=watch
@@ -58,7 +60,7 @@ def publish_plan(
             result = execute(plan, source, sink, options, watch, receipt)
             return replace(result, out=out)
     except OSError as error:
-        raise PorterError(f"the conversion to {out} failed", cause=str(error)) from error
+        raise refused(f"the conversion to {out} failed", error, _named(error, out)) from error
 
 
 def _publish_bucket(
@@ -94,7 +96,13 @@ def _refuse_own_source(out: BucketAddress, source: Source) -> None:
         )
 
 
-def _paths(source: Source, plan: Plan) -> list[Path]:
+def _named(error: OSError, out: Path) -> str | None:
+    """The path that an error names; the output where that is a staging directory's or a lock's."""
+    name = error.filename
+    return str(out) if isinstance(name, str) and f".{out.name}.porter" in name else None
+
+
+def source_paths(source: Source, plan: Plan) -> list[Path]:
     """The real paths of the source's files, where they are files here. Arrays may be in none of their own."""
     if not isinstance(source, LocalSource):
         return []

@@ -23,6 +23,8 @@ from porter.cli.options import (
     SourceDialectOption,
 )
 from porter.errors import UsageError
+from porter.planning.fidelity import grade, sentence
+from porter.planning.plan import Plan
 from porter.sources.names import at_revision
 
 _WHEN = completion.words("auto", "always", "never")
@@ -196,7 +198,6 @@ def convert(
     from porter.execution.run_options import RunOptions, memory_spoken
     from porter.planning.plan import plan_to_json
     from porter.planning.plan_options import PlanOptions
-    from porter.planning.summary import grade
     from porter.reporting.plans import render, summary
     from porter.reporting.text import size
 
@@ -234,12 +235,16 @@ def convert(
 
         if json:
             found = {"executors": explanation_to_json(plan)} if explain else {}
-            output.as_json({**plan_to_json(plan), "hash": plan.hash, "grade": grade(plan), **found})
+            output.as_json({**plan_to_json(plan), "hash": plan.hash, **_graded(plan), **found})
         else:
-            output.data(render(plan))
+            from porter.reporting.config_rows import config_rows
+
+            rows = config_rows(prepared.opened.identified(), prepared.target, plan)
+            output.data(render(plan, rows, width=output.width(), heading=output.heading))
             if explain:
                 output.data(["", *explanation(plan)])
         return
+    api.check_before(prepared, out, force=force, options=options)
     output.say(f"plan     {summary(plan)}")
     from porter.cli.progress import progress
     from porter.execution.watch import Watch
@@ -264,7 +269,7 @@ def convert(
             {
                 "out": str(done.out),
                 "hash": plan.hash,
-                "grade": grade(plan),
+                **_graded(plan),
                 "files": {
                     name: {"size": nbytes, "sha256": done.digests.get(name)}
                     for name, nbytes in done.sizes.items()
@@ -283,6 +288,10 @@ def convert(
         output.report(f"{'' if number else 'load':<8} {line}")
     if plan.target_dialect == "litgpt" and container != "pth":
         output.note(LITGPT_COMMANDS)
+
+
+def _graded(plan: Plan) -> dict[str, str]:
+    return {"grade": grade(plan), "cause": sentence(plan)}
 
 
 def _keep(source: str | None, dry_run: bool) -> None:

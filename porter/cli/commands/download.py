@@ -55,7 +55,7 @@ def download(
       porter download gemma-2b
       porter download org/name --include '*.gguf' -o models/
     """
-    from porter.reporting.text import plural, size, table
+    from porter.reporting.text import plural, size
     from porter.sources.weight_files import some
 
     if list_ and source is not None:
@@ -92,7 +92,7 @@ def download(
             output.say("the files are not known before they are fetched")
             output.data(f"to fetch {found.repo}, version {found.revision}")
             return
-        output.data(table(rows, right=(1,)))
+        output.table(rows, right=(1,), drop=(2,))
         output.data(f"{plural(len(found.files), 'file')}, {size(found.bytes_total)}")
         output.data(f"to fetch {size(found.bytes_to_fetch)} of {found.repo}@{found.commit}")
         return
@@ -102,7 +102,6 @@ def download(
 
 
 def _list(json: bool, source_dialect: str | None) -> None:
-    from porter.reporting.text import table
     from porter.sources.kaggle.kaggle_models import KERAS_PRESETS
     from porter.sources.names import ALIASES
 
@@ -112,11 +111,11 @@ def _list(json: bool, source_dialect: str | None) -> None:
                 {"models": [{"alias": a, "kaggle": ref.label} for a, ref in KERAS_PRESETS.items()]}
             )
         else:
-            output.data(table([["Name", "Preset"], *([a, ref.label] for a, ref in KERAS_PRESETS.items())]))
+            output.table([["Name", "Preset"], *([a, ref.label] for a, ref in KERAS_PRESETS.items())])
         return
     if json:
         output.as_json({"models": [output.to_plain(alias) for alias in ALIASES.values()]})
         return
     rows = [["Name", "Repository", "Family", "Params"]]
     rows += [[alias.alias, alias.repo, alias.family, alias.parameters] for alias in ALIASES.values()]
-    output.data(table(rows, right=(3,)))
+    output.table(rows, right=(3,))

@@ -98,7 +98,7 @@ def inspect(
     elif csv or markdown:
         _print(cells(found, full=full, exact=csv), RIGHT, csv)
     else:
-        output.data(render(found, full=full))
+        output.data(render(found, full=full, width=output.width(), heading=output.heading))
     for text in found.notes:
         output.note(text)
     if found.reason is not None:
@@ -120,8 +120,7 @@ def _as(
     family: str | None,
 ) -> None:
     from porter.api.inspect import inspect_as
-    from porter.reporting.plans import RIGHT, cells, sources_by_target
-    from porter.reporting.text import table
+    from porter.reporting.plans import RIGHT, UNDER, cells, sources_by_target
 
     plan = inspect_as(
         source,
@@ -156,7 +155,7 @@ def _as(
     elif csv or markdown:
         _print(cells(plan, full=full), RIGHT, csv)
     else:
-        output.data(table(cells(plan, full=full), right=RIGHT))
+        output.table(cells(plan, full=full), right=RIGHT, under=UNDER)
 
 
 def _print(rows: list[list[str]], right: tuple[int, ...], csv: bool) -> None:

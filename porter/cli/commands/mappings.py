@@ -27,7 +27,6 @@ def ls(
       porter mappings ls
     """
     from porter.api.mappings import broken_families, list_tables
-    from porter.reporting.text import table
 
     found = list_tables([*mappings, *map])
     if json:
@@ -38,7 +37,7 @@ def ls(
         [info.family, info.dialect, info.directions, info.title, str(info.rules), str(info.version)]
         for info in found
     ]
-    output.data(table(rows, right=(4, 5)))
+    output.table(rows, right=(4, 5), drop=(3, 5, 4))
     for name, reason in broken_families([*mappings, *map]).items():
         output.note(f"the family {name} is left out: {reason}")
 
@@ -94,7 +93,6 @@ def show(
     """
     from porter.api.mappings import hyperparameters_of
     from porter.api.mappings import show as rules
-    from porter.reporting.text import table
 
     maps = [*mappings, *map]
     sizes = hyperparameters_of(config, family, source, maps) if config is not None else None
@@ -113,7 +111,7 @@ def show(
                 row.target,
             ]
         )
-    output.data(table(rows))
+    output.table(rows, under=(3, 2, 0, 1))
 
 
 def check(
@@ -156,7 +154,6 @@ def check(
 def _drift(peers: list[str], maps: list[Path], every: bool, require: int | None, json: bool) -> None:
     from porter.api.mappings import drift
     from porter.errors import DifferenceError
-    from porter.reporting.text import table
 
     found = [report for peer in peers for report in drift(peer, every=every, maps=maps)]
     if json:
@@ -173,7 +170,7 @@ def _drift(peers: list[str], maps: list[Path], every: bool, require: int | None,
             ]
             for r in found
         ]
-        output.data(table(rows, right=(3,)))
+        output.table(rows, right=(3,))
     bad = [report for report in found if report.result not in ("ok", "not implemented")]
     # The families' own examples are none of the peer's configurations.
     named = [report for report in found if not report.configuration.startswith("(")]

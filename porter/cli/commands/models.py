@@ -18,7 +18,6 @@ def models(
       porter models --json
     """
     from porter.api.supported import list_models
-    from porter.reporting.text import table
 
     found = list_models([*mappings, *map])
     if json:
@@ -29,8 +28,8 @@ def models(
         marks = ["⇄" if name in one.written else "→" if name in one.read else "" for name in _USUAL]
         also = [name for name in one.read if name not in (*_USUAL, "litgpt-legacy")]
         rows.append([one.models, one.family, *marks, ", ".join(also)])
-    output.data(table(rows))
-    output.data("⇄ read and written, → read; litgpt-legacy, of before LitGPT 0.5.5, goes with litgpt")
+    output.table(rows, drop=(7,))
+    output.data("⇄ read and written, → read; where litgpt is, litgpt-legacy is as well")
     output.note("`porter download --list` lists the short names of Gemma's releases")
 
 
