@@ -10,6 +10,7 @@ from porter.cli.commands.check import check
 from porter.cli.commands.convert import convert
 from porter.cli.commands.doctor import doctor
 from porter.cli.commands.download import download
+from porter.cli.commands.fingerprint import fingerprint
 from porter.cli.commands.inspect import inspect
 from porter.cli.commands.mappings import mappings
 from porter.cli.commands.verify import verify
@@ -46,5 +47,6 @@ app.command()(command(inspect))
 app.command()(command(convert))
 app.command()(command(verify))
 app.command()(command(check))
+app.command()(command(fingerprint))
 app.add_typer(mappings, name="mappings")
 app.command()(command(doctor))
