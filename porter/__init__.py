@@ -7,6 +7,7 @@
     porter.convert("gemma-2b/", "out/", to="litgpt")       # the bytes
     porter.verify("gemma-2b/", "out/")                     # is it a right port, by whatever tool?
     porter.check("out/")                                   # is it still what was written
+    porter.fingerprint("gemma-2b/").fingerprint            # one digest, the same in every dialect
     porter.load_state_dict("gemma-2b/", as_="litgpt")      # no file written (this one loads torch)
 
 Names are loaded when they are first used: importing porter costs nothing, and what is not said to load torch
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from porter.api.doctor import Health, doctor
     from porter.api.download import download
     from porter.api.downloaded import Download
+    from porter.api.fingerprint import fingerprint
     from porter.api.inspect import inspect
     from porter.api.state_dict import load_state_dict
     from porter.api.supported import Support, list_models
@@ -35,12 +37,14 @@ if TYPE_CHECKING:
     from porter.planning.plan import Plan
     from porter.planning.plan_options import PlanOptions
     from porter.recognition.inspection import Inspection
+    from porter.verification.fingerprints import Fingerprint
     from porter.verification.integrity import OutputCheck
     from porter.verification.verdict import Verdict
 
 __all__ = [
     "Conversion",
     "Download",
+    "Fingerprint",
     "Health",
     "Inspection",
     "OutputCheck",
@@ -56,6 +60,7 @@ __all__ = [
     "convert",
     "doctor",
     "download",
+    "fingerprint",
     "inspect",
     "list_models",
     "load_state_dict",
@@ -69,6 +74,8 @@ _HOMES = {
     "plan": "porter.api.convert",
     "OutputCheck": "porter.verification.integrity",
     "check": "porter.api.check",
+    "Fingerprint": "porter.verification.fingerprints",
+    "fingerprint": "porter.api.fingerprint",
     "Download": "porter.api.downloaded",
     "download": "porter.api.download",
     "Health": "porter.api.doctor",

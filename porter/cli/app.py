@@ -12,6 +12,7 @@ from porter.cli.commands.check import check
 from porter.cli.commands.convert import convert
 from porter.cli.commands.doctor import doctor
 from porter.cli.commands.download import download
+from porter.cli.commands.fingerprint import fingerprint
 from porter.cli.commands.inspect import inspect
 from porter.cli.commands.mappings import mappings
 from porter.cli.commands.models import models
@@ -57,7 +58,7 @@ KNOW = "Find out more"
 
 _HEADINGS: tuple[tuple[str, tuple[Callable[..., None], ...]], ...] = (
     (PORT, (download, inspect, convert)),
-    (PROVE, (verify, check)),
+    (PROVE, (verify, check, fingerprint)),
     (KNOW, (models, doctor)),
 )
 for heading, functions in _HEADINGS:
