@@ -6,6 +6,7 @@
     porter.plan("gemma-2b/", to="litgpt")                  # the proof, nothing written
     porter.convert("gemma-2b/", "out/", to="litgpt")       # the bytes
     porter.load_state_dict("gemma-2b/", as_="litgpt")      # no file written (this one loads torch)
+    porter.compare_logits("gemma-2b/", "out/")             # do both compute the same? (and this one)
 
 Names are loaded when they are first used: importing porter costs nothing, and what is not said to load torch
 does not.
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from porter.api.compare_logits import compare_logits
     from porter.api.convert import Conversion, convert, plan
     from porter.api.doctor import Health, doctor
     from porter.api.download import download
@@ -30,18 +32,21 @@ if TYPE_CHECKING:
     from porter.planning.plan import Plan
     from porter.planning.plan_options import PlanOptions
     from porter.recognition.inspection import Inspection
+    from porter.verification.logits import LogitsComparison
 
 __all__ = [
     "Conversion",
     "Download",
     "Health",
     "Inspection",
+    "LogitsComparison",
     "Plan",
     "PlanOptions",
     "PorterError",
     "RunOptions",
     "Watch",
     "__version__",
+    "compare_logits",
     "convert",
     "doctor",
     "download",
@@ -51,6 +56,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "compare_logits": "porter.api.compare_logits",
+    "LogitsComparison": "porter.verification.logits",
     "Conversion": "porter.api.convert",
     "convert": "porter.api.convert",
     "plan": "porter.api.convert",
