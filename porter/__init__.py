@@ -9,6 +9,7 @@
     porter.check("out/")                                   # is it still what was written
     porter.fingerprint("gemma-2b/").fingerprint            # one digest, the same in every dialect
     porter.load_state_dict("gemma-2b/", as_="litgpt")      # no file written (this one loads torch)
+    porter.compare_logits("gemma-2b/", "out/")             # do both compute the same? (and this one)
 
 Names are loaded when they are first used: importing porter costs nothing, and what is not said to load torch
 does not.
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from porter.api.check import check
+    from porter.api.compare_logits import compare_logits
     from porter.api.convert import Conversion, convert, plan
     from porter.api.doctor import Health, doctor
     from porter.api.download import download
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from porter.recognition.inspection import Inspection
     from porter.verification.fingerprints import Fingerprint
     from porter.verification.integrity import OutputCheck
+    from porter.verification.logits import LogitsComparison
     from porter.verification.verdict import Verdict
 
 __all__ = [
@@ -47,6 +50,7 @@ __all__ = [
     "Fingerprint",
     "Health",
     "Inspection",
+    "LogitsComparison",
     "OutputCheck",
     "Plan",
     "PlanOptions",
@@ -57,6 +61,7 @@ __all__ = [
     "Watch",
     "__version__",
     "check",
+    "compare_logits",
     "convert",
     "doctor",
     "download",
@@ -69,6 +74,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "compare_logits": "porter.api.compare_logits",
+    "LogitsComparison": "porter.verification.logits",
     "Conversion": "porter.api.convert",
     "convert": "porter.api.convert",
     "plan": "porter.api.convert",
