@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -53,7 +54,8 @@ def load_state_dict(
     found, stack = prepared.opened.checkpoint.source, ExitStack()
     assert found is not None, "what is planned has a source"
     if isinstance(found, LocalSource):
-        arrays = stack.enter_context(exported(found.root, prepared.plan.sources, Path(tempfile.gettempdir())))
+        folder = Path(tempfile.gettempdir()) / f"porter-arrays-{secrets.token_hex(6)}"
+        arrays = stack.enter_context(exported(found.root, prepared.plan.sources, folder))
         found = OverlaySource(found, arrays) if arrays else found
     from porter.execution.state_dict import StateDict
 

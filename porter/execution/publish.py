@@ -11,6 +11,7 @@ from porter.containers.array_files import exported
 from porter.containers.array_names import ARRAY
 from porter.errors import PorterError
 from porter.execution.executor import Result, execute
+from porter.execution.leftovers import fresh_name
 from porter.execution.run_options import RunOptions
 from porter.execution.sinks.directory import DirectorySink
 from porter.execution.staging import check_output
@@ -44,7 +45,7 @@ def publish_plan(
             root: Path | None = getattr(source, "root", None)
             out = check_output(out, root, _paths(source, plan), force=force, inside=inside)
             if isinstance(source, LocalSource):
-                arrays = stack.enter_context(exported(source.root, plan.sources, out.parent))
+                arrays = stack.enter_context(exported(source.root, plan.sources, fresh_name(out, "arrays")))
                 source = OverlaySource(source, arrays) if arrays else source
             sink = DirectorySink(
                 out, plan.hash, force=force, far=not source.near, options=options, watch=watch
