@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -60,5 +61,5 @@ def open_state_dict(plan: Plan, source: Source | None, device: str | torch.devic
 
     assert source is not None, "what is planned has a source"
     stack = ExitStack()
-    source = stack.enter_context(overlaid(source, plan.sources, Path(tempfile.gettempdir())))
+    source = stack.enter_context(overlaid(source, plan.sources))
     return StateDict(plan, source, device, stack)

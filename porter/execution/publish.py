@@ -12,6 +12,7 @@ from porter.containers.array_files import overlaid
 from porter.containers.array_names import ARRAY
 from porter.errors import UsageError, refused
 from porter.execution.executor import Result, execute
+from porter.execution.leftovers import fresh_name
 from porter.execution.preflight import preflight
 from porter.execution.run_options import ALWAYS, RunOptions
 from porter.execution.sinks.bucket import BucketSink
@@ -53,7 +54,7 @@ def publish_plan(
             out = preflight(
                 plan, out, root, source_paths(source, plan), force=force, inside=inside, options=options
             )
-            source = stack.enter_context(overlaid(source, plan.sources, out.parent))
+            source = stack.enter_context(overlaid(source, plan.sources, fresh_name(out, "arrays")))
             sink = DirectorySink(
                 out, plan.hash, force=force, far=not source.near, options=options, watch=watch
             )
@@ -78,7 +79,7 @@ def _publish_bucket(
     # Buffers of the kernels; the parts under way come on top.
     options = replace(options, max_memory=min(options.max_memory, BUCKET_MEMORY))
     sink = BucketSink(out, force=force, options=options, watch=watch)
-    with overlaid(source, plan.sources, Path(tempfile.gettempdir())) as whole:
+    with overlaid(source, plan.sources) as whole:
         return execute(plan, whole, sink, options, watch, receipt)
 
 
