@@ -53,9 +53,7 @@ def exported(root: Path, tensors: Iterable[StoredTensor], folder: Path) -> Itera
 
 
 @contextmanager
-def overlaid(
-    source: Source, tensors: Iterable[StoredTensor], folder: Path | None = None
-) -> Iterator[Source]:
+def overlaid(source: Source, tensors: Iterable[StoredTensor], folder: Path | None = None) -> Iterator[Source]:
     """The source, with those arrays of `tensors` that are no range of a file as plain files in `folder`,
     which is made for them: where none is named, among the system's temporary files.
     """

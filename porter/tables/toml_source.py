@@ -17,6 +17,14 @@ from typing import Any
 from porter.errors import MalformedError, UsageError
 from porter.reading.regular import read_regular
 from porter.tables.model import TableError, Where
+from porter.tables.schema import CANONICAL, DIALECT, wrong_entries
+from porter.untrusted import quoted, shortened
+
+# Characters of a line that is looked at for its key: matching takes time that grows with their square.
+_LONGEST_LINE = 1_000
+
+# Each part of a dotted key is a table of its own, and the parser's time grows with the square.
+_MANY_PARTS = re.compile(r"(?<![\w.-])(?:[\w-]++[ \t]*+\.[ \t]*+){32}")
 
 # Alone on its line, or it is an item of a list that runs over several.
 _SECTION = re.compile(r"\s*\[(\[)?\s*([^\[\],]+?)\s*\]\]?\s*(?:#.*)?$")
@@ -32,8 +40,10 @@ class TableSource:
 
     @cached_property
     def data(self) -> dict[str, Any]:
+        if _MANY_PARTS.search(self.text):
+            raise TableError(Where(self.path, 1), "not valid TOML", cause="a key of more than 32 parts")
         try:
-            return _parsed(self.text)
+            data = _parsed(self.text)
         except tomllib.TOMLDecodeError as error:
             line = re.search(r"line (\d+)", str(error))
             where = Where(self.path, int(line[1]) if line else 1)
@@ -41,6 +51,17 @@ class TableSource:
         except (ValueError, RecursionError) as error:
             # Numbers that are too long, lists that are nested too deep.
             raise TableError(Where(self.path, 1), "not valid TOML", cause=str(error)) from None
+        schema = CANONICAL if self.path.name == "canonical.toml" else DIALECT
+        for place, must, found in wrong_entries(data, schema):
+            named = next((key for key in place[::-1] if isinstance(key, str)), "the table")
+            # A rule that is written out is found by where it begins.
+            where = self.where(*(place[:2] if place[:1] == ("rule",) else place))
+            raise TableError(
+                where,
+                f"`{shortened(named, 80)}` must be {must}",
+                cause=f"found {quoted(found)} at {_spelled(place)}",
+            )
+        return data
 
     @cached_property
     def _lines(self) -> dict[tuple[str, ...], int]:
@@ -48,6 +69,7 @@ class TableSource:
         section: tuple[str, ...] = ()
         counts: dict[str, int] = {}
         for number, line in enumerate(self.text.splitlines(), start=1):
+            line = line[:_LONGEST_LINE]
             if header := _SECTION.match(line):
                 name = header[2]
                 if header[1]:
@@ -70,6 +92,11 @@ class TableSource:
 
 # Bytes. The longest shipped table has 20 kB.
 _LARGEST = 1 << 20
+
+
+def _spelled(place: Sequence[str | int]) -> str:
+    """A place in a table as a person would write it."""
+    return ".".join(shortened(str(key), 80) for key in place) or "the table"
 
 
 @cache

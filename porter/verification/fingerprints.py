@@ -6,10 +6,8 @@ the order of the canonical axes stand in the fingerprint: it changes only togeth
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from porter.containers.array_files import overlaid
 from porter.containers.base import StoredTensor

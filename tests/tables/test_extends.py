@@ -156,5 +156,5 @@ def test_a_circle_is_an_error(tables):
 
 @pytest.mark.parametrize("value", ["3", "[3]", "true"])
 def test_extends_is_a_name(tables, value):
-    with pytest.raises(TableError, match="`extends` must be a string"):
+    with pytest.raises(TableError, match="`extends` must be a text"):
         tables.dialect(text=f'extends = {value}\nfamily = "toy"\ndialect = "x"\n')
