@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ from porter.tables.catalogue import load_user_table
 from porter.tables.model import Dialect
 
 if TYPE_CHECKING:
+    from porter.execution.cluster.predict import Prediction
+    from porter.execution.driver import Driver
     from porter.execution.executor import Result
 
 RECEIPT = "porter-receipt.json"
@@ -189,16 +192,18 @@ def run(
     destination: Path | BucketAddress | None = parse_address(out) if isinstance(out, str) else None
     if destination is None:
         destination = Path(out).expanduser() if out is not None else default_out(prepared)
-    result = publish_plan(
-        prepared.plan,
-        checkpoint.source,
-        destination,
-        force=force,
-        inside=checkpoint.single,
-        options=options,
-        watch=watch,
-        receipt=lambda made: receipt(prepared, made),
-    )
+    with ExitStack() as stack:
+        result = publish_plan(
+            prepared.plan,
+            checkpoint.source,
+            destination,
+            force=force,
+            inside=checkpoint.single,
+            options=options,
+            watch=watch,
+            receipt=lambda made: receipt(prepared, made),
+            driver=cluster_driver(options.on, stack) if options is not None and options.on else None,
+        )
     return Conversion(
         prepared.plan,
         prepared.opened.source,
@@ -208,6 +213,25 @@ def run(
         dict(result.shared),
         dict(result.crcs),
     )
+
+
+def cluster_driver(on: str, stack: ExitStack) -> Driver:
+    """What runs a plan on the cluster that `RunOptions.on` names, until the stack ends."""
+    from porter.execution.cluster.cluster_driver import ClusterDriver
+    from porter.execution.cluster.ray_pool import RayPool
+
+    return ClusterDriver(stack.enter_context(RayPool(on.partition("=")[2] or None)))
+
+
+def predict(prepared: Prepared, assume: str = "") -> Prediction:
+    """What a prepared plan is on a cluster: tasks, their bytes, and the time by a stated model.
+
+    `assume` says what the workers can, as `workers=8,read=200MB,write=100MB,task=0.5`, or some of that.
+    """
+    from porter.execution.cluster.predict import assumed_spoken
+    from porter.execution.cluster.predict import predict as by_model
+
+    return by_model(prepared.plan, assumed_spoken(assume))
 
 
 def default_out(prepared: Prepared) -> Path:
@@ -244,13 +268,28 @@ def receipt(prepared: Prepared, result: Result) -> bytes:
                 for name, size in made.source_sizes.items()
             },
         },
-        "files": {
-            name: {"sha256": digest, **({"crc32": f"{result.crcs[name]:08x}"} if name in result.crcs else {})}
-            for name, digest in result.digests.items()
-        },
+        "files": {name: _file_entry(result, name) for name in result.digests},
         "notes": list(made.notes),
     }
     return (json.dumps(content, indent=2) + "\n").encode()
+
+
+def _file_entry(result: Result, name: str) -> dict[str, Any]:
+    """What is known of a file: its sha256, and where it was made in parts its CRC-32 and theirs."""
+    entry: dict[str, Any] = {"sha256": result.digests[name]}
+    if name in result.crcs:
+        entry["crc32"] = f"{result.crcs[name]:08x}"
+    if name in result.parts:
+        entry["parts"] = [
+            {
+                "start": part.start,
+                "end": part.end,
+                "crc32": f"{part.crc:08x}",
+                "sha256": f"sha256:{part.digest}" if part.digest else None,
+            }
+            for part in result.parts[name]
+        ]
+    return entry
 
 
 def _target_name(options: PlanOptions) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from porter.containers.array_files import exported
 from porter.containers.array_names import ARRAY
-from porter.errors import PorterError, UsageError
+from porter.errors import PorterError, UnsupportedError, UsageError
+from porter.execution.driver import Driver
 from porter.execution.executor import Result, execute
 from porter.execution.run_options import ALWAYS, RunOptions
 from porter.execution.sinks.bucket import BucketSink
@@ -38,6 +39,7 @@ def publish_plan(
     options: RunOptions | None = None,
     watch: Watch | None = None,
     receipt: Callable[[Result], bytes] | None = None,
+    driver: Driver | None = None,
 ) -> Result:
     """Runs `plan` on `source` and publishes the directory or folder `out`, all or nothing.
 
@@ -47,7 +49,7 @@ def publish_plan(
     """
     options, watch = options or RunOptions(), watch or Watch()
     if isinstance(out, BucketAddress):
-        return _publish_bucket(plan, source, out, force, options, watch, receipt)
+        return _publish_bucket(plan, source, out, force, options, watch, receipt, driver)
     try:
         with ExitStack() as stack:
             root: Path | None = getattr(source, "root", None)
@@ -58,7 +60,7 @@ def publish_plan(
             sink = DirectorySink(
                 out, plan.hash, force=force, far=not source.near, options=options, watch=watch
             )
-            result = execute(plan, source, sink, options, watch, receipt)
+            result = execute(plan, source, sink, options, watch, receipt, driver)
             return replace(result, out=out)
     except OSError as error:
         raise PorterError(f"the conversion to {out} failed", cause=str(error)) from error
@@ -72,6 +74,7 @@ def _publish_bucket(
     options: RunOptions,
     watch: Watch,
     receipt: Callable[[Result], bytes] | None,
+    driver: Driver | None,
 ) -> Result:
     _refuse_own_source(out, source)
     if options.reflink == ALWAYS:
@@ -82,8 +85,14 @@ def _publish_bucket(
     with ExitStack() as stack:
         if isinstance(source, LocalSource):
             arrays = stack.enter_context(exported(source.root, plan.sources, Path(tempfile.gettempdir())))
+            if arrays and driver is not None:
+                raise UnsupportedError(
+                    f"{source.label} cannot be read on other machines",
+                    cause=f"{len(arrays)} of its arrays have to be written out first, on this machine",
+                    hint="convert it without --on, or into a directory that all machines share",
+                )
             source = OverlaySource(source, arrays) if arrays else source
-        return execute(plan, source, sink, options, watch, receipt)
+        return execute(plan, source, sink, options, watch, receipt, driver)
 
 
 def _refuse_own_source(out: BucketAddress, source: Source) -> None:

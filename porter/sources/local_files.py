@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from porter.errors import ChangedError, MalformedError
 from porter.sources.base import FileInfo
@@ -90,7 +90,15 @@ class LocalSource:
         self.root = root
         self.label = label or root.name
         self._recorded: dict[str, FileState] = {}
+        self._elsewhere = False
         self._walk(root, "", deep=only is None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, perhaps on a machine to which a shared file system is another device."""
+        return {**vars(self), "root": self.root.absolute(), "_elsewhere": True}
+
+    def _is_recorded(self, recorded: FileState, found: FileState) -> bool:
+        return found == (recorded._replace(device=found.device) if self._elsewhere else recorded)
 
     def _walk(self, directory: Path, prefix: str, *, deep: bool) -> None:
         """Records what is there now, before anything is read."""
@@ -128,7 +136,7 @@ class LocalSource:
     def open(self, file: str) -> LocalFile:
         recorded = self.state(file)
         opened = LocalFile(self.path(file), file)
-        if opened.state != recorded:
+        if not self._is_recorded(recorded, opened.state):
             opened.close()
             raise _changed(file, recorded, opened.state)
         return opened
@@ -144,7 +152,7 @@ class LocalSource:
                     cause="nothing was published",
                     hint="run it again when the source is at rest",
                 ) from None
-            if found != recorded:
+            if not self._is_recorded(recorded, found):
                 raise _changed(file, recorded, found)
 
 

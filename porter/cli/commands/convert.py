@@ -93,6 +93,20 @@ def convert(
     max_memory: Annotated[
         str, typer.Option("--max-memory", metavar="SIZE", help="For all buffers together.")
     ] = "512MiB",
+    on: Annotated[
+        str | None,
+        typer.Option(
+            "--on", metavar="CLUSTER", help="Run it on a cluster: ray, or ray=ADDRESS for one that runs."
+        ),
+    ] = None,
+    assume: Annotated[
+        str,
+        typer.Option(
+            "--assume",
+            metavar="MODEL",
+            help="With --dry-run --on: workers=8,read=200MB,write=100MB,task=0.5, each worker's, a second.",
+        ),
+    ] = "",
     keep_source: Annotated[
         bool, typer.Option("--keep-source", help="Download a model from the Hub first, and keep it.")
     ] = False,
@@ -110,7 +124,9 @@ def convert(
 
     if explain and not dry_run:
         raise UsageError("--explain tells about a plan that is not run", hint="--dry-run --explain")
-    options = RunOptions(reflink, digest, resume, memory_spoken(max_memory))
+    if assume and not (dry_run and on):
+        raise UsageError("--assume is for the time that is predicted", hint="--dry-run --on ray --assume …")
+    options = RunOptions(reflink, digest, resume, memory_spoken(max_memory), on)
     if keep_source:
         _keep(source, dry_run)
     wanted = PlanOptions(
@@ -137,15 +153,22 @@ def convert(
         accepted = api.check_target_model(prepared, target_model)
         output.say(f"checked  {target_model} accepts all {accepted} tensors")
     if dry_run:
+        from porter.reporting.cluster import prediction_lines, prediction_to_json
         from porter.reporting.executors import explanation, explanation_to_json
+
+        predicted = api.predict(prepared, assume) if on else None
 
         if json:
             found = {"executors": explanation_to_json(plan)} if explain else {}
+            if predicted is not None:
+                found["cluster"] = prediction_to_json(predicted)
             output.as_json({**plan_to_json(plan), "hash": plan.hash, "grade": grade(plan), **found})
         else:
             output.data(render(plan))
             if explain:
                 output.data(["", *explanation(plan)])
+            if predicted is not None:
+                output.data(["", *prediction_lines(predicted, every=explain)])
         return
     output.say(f"plan     {summary(plan)}")
     from porter.cli.progress import progress

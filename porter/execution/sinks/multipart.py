@@ -41,13 +41,14 @@ class Upload:
 
 
 class SentPart(NamedTuple):
-    """Bytes `start` to `end` of an object, as the store has them under `etag`."""
+    """Bytes `start` to `end` of an object, as the store has them under `etag`; their sha256 where known."""
 
     number: int
     start: int
     end: int
     etag: str
     crc: int
+    digest: str = ""
 
 
 def s3_client() -> Any:
@@ -140,15 +141,21 @@ def composed(parts: Iterable[SentPart]) -> int:
     return crc
 
 
+def check_whole(name: str, parts: Mapping[int, SentPart], size: int) -> None:
+    """Raises PorterError unless the parts, by number, hold each byte of an object once."""
+    ordered = [parts[number] for number in sorted(parts)]
+    ends = [0, *(part.end for part in ordered)]
+    if [part.start for part in ordered] != ends[:-1] or ends[-1] != size:
+        raise PorterError(f"{name}: its parts do not adjoin, or some are missing")
+
+
 def complete(upload: Upload, parts: Mapping[int, SentPart], size: int) -> None:
     """Makes the object readable, where nothing has that key. Raises Occupied where something has it.
 
     The parts must be all, and adjoin.
     """
+    check_whole(upload.name, parts, size)
     ordered = [parts[number] for number in sorted(parts)]
-    ends = [0, *(part.end for part in ordered)]
-    if [part.start for part in ordered] != ends[:-1] or ends[-1] != size:
-        raise PorterError(f"{upload.name}: its parts do not adjoin, or some are missing")
     crc = composed(ordered)
     listed = [
         {"PartNumber": part.number, "ETag": part.etag, "ChecksumCRC32": _spelled(part.crc)}
