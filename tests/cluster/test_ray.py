@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import zlib
+from pathlib import Path
 
 import pytest
 
@@ -281,3 +282,42 @@ def test_tensors_stay_out_of_what_is_sent(source):
     assert len(tasks) > 8
     assert len(pickle.dumps(tasks)) < stored / 500
     assert len(pickle.dumps(prepared.opened.checkpoint.source)) < 5000
+
+
+def test_the_example(nodes, bucket, source, tmp_path, ray_environment):
+    """`examples/ray_s3/run.sh`, as its page says, by a `porter` on the path."""
+    there = bucket.fill(source, "gemma")
+    example = Path(__file__).parents[2] / "examples" / "ray_s3"
+    assert "sh run.sh" in (example / "README.md").read_text()
+    command = tmp_path / "bin" / "porter"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m porter "$@"\n')
+    command.chmod(0o755)
+    ran = subprocess.run(
+        ["sh", "run.sh"],
+        cwd=example,
+        env={
+            **bucket.env,
+            "PATH": f"{command.parent}:{os.environ['PATH']}",
+            "RAY_TMPDIR": ray_environment["RAY_TMPDIR"],
+            "SOURCE": there,
+            "TARGET": f"{bucket.url}/out/litgpt",
+            "RAY": nodes.address,
+        },
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert ran.returncode == 0, ran.stderr
+    for words in ("gemma (hf)", "on paper", "wrote", "gemma (litgpt)", "nothing is left behind"):
+        assert words in ran.stdout, (words, ran.stdout)
+    porter.convert(source, tmp_path / "near", to="litgpt")
+    assert whole(bucket, "out/litgpt") == digests(tmp_path / "near")
+    policy = json.loads((example / "policy.json").read_text())
+    assert {verb for part in policy["Statement"] for verb in part["Action"]} == {
+        f"s3:{verb}"
+        for verb in (
+            *("GetObject", "ListBucket", "PutObject", "DeleteObject", "AbortMultipartUpload"),
+            *("ListBucketMultipartUploads", "ListMultipartUploadParts"),
+        )
+    }

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-import resource
 import threading
 import time
 import zlib
@@ -127,9 +126,7 @@ class Task:
 
 
 class Record(NamedTuple):
-    """What a task has made: its part as the store has it, and where and for how long it ran. `peak` is the
-    most memory that its process has ever held, in KiB.
-    """
+    """What a task has made: its part as the store has it, and where and for how long it ran."""
 
     file: str
     number: int
@@ -140,7 +137,6 @@ class Record(NamedTuple):
     digest: str
     node: str
     seconds: float
-    peak: int = 0
     sums: tuple[tuple[int, int, int], ...] = ()
 
 
@@ -222,7 +218,6 @@ def _record(task: Task, content: bytearray, etag: str, began: float) -> Record:
         hashlib.sha256(content).hexdigest(),
         platform.node(),
         time.monotonic() - began,
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
     )
 
 

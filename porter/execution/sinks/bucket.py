@@ -262,6 +262,7 @@ class BucketSink:
         if error is None or self._committed:
             self._claim.release()
             return
+        self._claim.end()
         if self._claim.lost is not None:
             # What there is is the other run's now.
             return

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -19,13 +18,11 @@ from typing import Any, NamedTuple
 from porter.errors import PorterError
 from porter.execution.crc import joined
 from porter.sources.buckets.bucket_address import BucketAddress
-from porter.sources.buckets.bucket_errors import Unreachable, translated
+from porter.sources.buckets.bucket_errors import Unreachable, persistently
 from porter.sources.buckets.bucket_store import s3_endpoint, s3_session
 
-# Of the client, and then of ours: a store that is busy says so for minutes.
+# Of the client itself.
 _CLIENT_ATTEMPTS = 4
-_ATTEMPTS = 4
-_PAUSE_SECONDS = 0.25
 
 # S3's own limit.
 MOST_PARTS = 10_000
@@ -76,17 +73,20 @@ def _client(endpoint: str | None) -> Any:
 
 def ask(call: str, address: BucketAddress, name: str | None, **given: Any) -> Any:
     """One request to the store, tried again where the network or the server fails. Raises PorterErrors."""
-    for attempt in range(1, _ATTEMPTS + 1):
-        try:
-            with translated(address, name):
-                if name is not None:
-                    given["Key"] = address.key(name)
-                return getattr(s3_client(), call)(Bucket=address.bucket, **given)
-        except Unreachable:
-            if attempt == _ATTEMPTS:
-                raise
-        time.sleep(_PAUSE_SECONDS * 2**attempt)
-    raise AssertionError("unreachable")
+    key = {} if name is None else {"Key": address.key(name)}
+    return persistently(
+        lambda: getattr(s3_client(), call)(Bucket=address.bucket, **key, **given), address, name
+    )
+
+
+def content(address: BucketAddress, name: str, most: int) -> tuple[bytes, Any]:
+    """At most so many bytes of an object, and what the store says of it."""
+
+    def get() -> tuple[bytes, Any]:
+        answer = s3_client().get_object(Bucket=address.bucket, Key=address.key(name))
+        return answer["Body"].read(most), answer
+
+    return persistently(get, address, name)
 
 
 def begin(address: BucketAddress, name: str) -> Upload:
