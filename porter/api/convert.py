@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ from porter.tables.catalogue import load_user_table
 from porter.tables.model import Dialect
 
 if TYPE_CHECKING:
+    from porter.execution.cluster.predict import Prediction
+    from porter.execution.driver import Driver
     from porter.execution.executor import Result
 
 
@@ -187,19 +190,19 @@ def run(
 
     checkpoint = prepared.opened.checkpoint
     assert checkpoint.source is not None, "a plan that is run has a source"
-    destination: Path | BucketAddress | None = parse_address(out) if isinstance(out, str) else None
-    if destination is None:
-        destination = Path(out).expanduser() if out is not None else default_out(prepared)
-    result = publish_plan(
-        prepared.plan,
-        checkpoint.source,
-        destination,
-        force=force,
-        inside=checkpoint.single,
-        options=options,
-        watch=watch,
-        receipt=lambda made: receipt(prepared, made),
-    )
+    destination = _destination(prepared, out)
+    with ExitStack() as stack:
+        result = publish_plan(
+            prepared.plan,
+            checkpoint.source,
+            destination,
+            force=force,
+            inside=checkpoint.single,
+            options=options,
+            watch=watch,
+            receipt=lambda made: receipt(prepared, made),
+            driver=cluster_driver(options.on, stack) if options is not None and options.on else None,
+        )
     return Conversion(
         prepared.plan,
         prepared.opened.source,
@@ -211,25 +214,52 @@ def run(
     )
 
 
+def _destination(prepared: Prepared, out: str | Path | None) -> Path | BucketAddress:
+    if out is None:
+        return default_out(prepared)
+    address = parse_address(out) if isinstance(out, str) else None
+    return Path(out).expanduser() if address is None else address
+
+
 def check_before(
     prepared: Prepared,
     out: str | Path | None = None,
     *,
     force: bool = False,
     options: RunOptions | None = None,
-) -> Path:
-    """What `run` would refuse without a byte of the source: the output's path, if it may be made there."""
+) -> None:
+    """Raises what `run` would refuse without a byte of the source. A bucket is asked when the run begins."""
     from porter.execution.preflight import preflight
     from porter.execution.publish import source_paths
 
     checkpoint = prepared.opened.checkpoint
     assert checkpoint.source is not None, "a plan that is run has a source"
     root: Path | None = getattr(checkpoint.source, "root", None)
-    destination = Path(out).expanduser() if out is not None else default_out(prepared)
-    paths = source_paths(checkpoint.source, prepared.plan)
-    return preflight(
-        prepared.plan, destination, root, paths, force=force, inside=checkpoint.single, options=options
-    )
+    destination = _destination(prepared, out)
+    if isinstance(destination, Path):
+        paths = source_paths(checkpoint.source, prepared.plan)
+        preflight(
+            prepared.plan, destination, root, paths, force=force, inside=checkpoint.single, options=options
+        )
+
+
+def cluster_driver(on: str, stack: ExitStack) -> Driver:
+    """What runs a plan on the cluster that `RunOptions.on` names, until the stack ends."""
+    from porter.execution.cluster.cluster_driver import ClusterDriver
+    from porter.execution.cluster.ray_pool import RayPool
+
+    return ClusterDriver(stack.enter_context(RayPool(on.partition("=")[2] or None)))
+
+
+def predict(prepared: Prepared, assume: str = "") -> Prediction:
+    """What a prepared plan is on a cluster: tasks, their bytes, and the time by a stated model.
+
+    `assume` says what the workers can, as `workers=8,read=200MB,write=100MB,task=0.5`, or some of that.
+    """
+    from porter.execution.cluster.predict import assumed_spoken
+    from porter.execution.cluster.predict import predict as by_model
+
+    return by_model(prepared.plan, assumed_spoken(assume))
 
 
 def default_out(prepared: Prepared) -> Path:
@@ -266,18 +296,29 @@ def receipt(prepared: Prepared, result: Result) -> bytes:
                 for name, size in made.source_sizes.items()
             },
         },
-        "files": {
-            name: {
-                "size": result.sizes[name],
-                "sha256": digest,
-                **({"crc32": f"{result.crcs[name]:08x}"} if name in result.crcs else {}),
-            }
-            for name, digest in result.digests.items()
-        },
+        "files": {name: _file_entry(result, name) for name in result.digests},
         "tensors": tensors_digest(made.targets()),
         "notes": list(made.notes),
     }
     return seal(content)
+
+
+def _file_entry(result: Result, name: str) -> dict[str, Any]:
+    """What is known of a file: its sha256, and where it was made in parts its CRC-32 and theirs."""
+    entry: dict[str, Any] = {"size": result.sizes[name], "sha256": result.digests[name]}
+    if name in result.crcs:
+        entry["crc32"] = f"{result.crcs[name]:08x}"
+    if name in result.parts:
+        entry["parts"] = [
+            {
+                "start": part.start,
+                "end": part.end,
+                "crc32": f"{part.crc:08x}",
+                "sha256": f"sha256:{part.digest}" if part.digest else None,
+            }
+            for part in result.parts[name]
+        ]
+    return entry
 
 
 def _target(options: PlanOptions, opened: Opened, identity: Identity) -> Dialect:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from porter.containers.array_files import overlaid
 from porter.containers.array_names import ARRAY
-from porter.errors import UsageError, refused
+from porter.errors import UnsupportedError, UsageError, refused
+from porter.execution.driver import Driver
 from porter.execution.executor import Result, execute
 from porter.execution.leftovers import fresh_name
 from porter.execution.preflight import preflight
@@ -37,6 +38,7 @@ def publish_plan(
     options: RunOptions | None = None,
     watch: Watch | None = None,
     receipt: Callable[[Result], bytes] | None = None,
+    driver: Driver | None = None,
 ) -> Result:
     """Runs `plan` on `source` and publishes the directory or folder `out`, all or nothing.
 
@@ -46,7 +48,7 @@ def publish_plan(
     """
     options, watch = options or RunOptions(), watch or Watch()
     if isinstance(out, BucketAddress):
-        return _publish_bucket(plan, source, out, force, options, watch, receipt)
+        return _publish_bucket(plan, source, out, force, options, watch, receipt, driver)
     try:
         with ExitStack() as stack:
             root: Path | None = getattr(source, "root", None)
@@ -57,7 +59,7 @@ def publish_plan(
             sink = DirectorySink(
                 out, plan.hash, force=force, far=not source.near, options=options, watch=watch
             )
-            result = execute(plan, source, sink, options, watch, receipt)
+            result = execute(plan, source, sink, options, watch, receipt, driver)
             return replace(result, out=out)
     except OSError as error:
         raise refused(f"the conversion to {out} failed", error, _named(error, out)) from error
@@ -71,6 +73,7 @@ def _publish_bucket(
     options: RunOptions,
     watch: Watch,
     receipt: Callable[[Result], bytes] | None,
+    driver: Driver | None,
 ) -> Result:
     _refuse_own_source(out, source)
     if options.reflink == ALWAYS:
@@ -78,8 +81,14 @@ def _publish_bucket(
     # Buffers of the kernels; the parts under way come on top.
     options = replace(options, max_memory=min(options.max_memory, BUCKET_MEMORY))
     sink = BucketSink(out, force=force, options=options, watch=watch)
+    if driver is not None and any(tensor.file.startswith(ARRAY) for tensor in plan.sources):
+        raise UnsupportedError(
+            f"{source.label} cannot be read on other machines",
+            cause="some of its arrays have to be written out first, on this machine",
+            hint="convert it without --on, or into a directory that all machines share",
+        )
     with overlaid(source, plan.sources) as whole:
-        return execute(plan, whole, sink, options, watch, receipt)
+        return execute(plan, whole, sink, options, watch, receipt, driver)
 
 
 def _refuse_own_source(out: BucketAddress, source: Source) -> None:

@@ -177,6 +177,24 @@ def convert(
             autocompletion=_WHEN,
         ),
     ] = "auto",
+    on: Annotated[
+        str | None,
+        typer.Option(
+            "--on",
+            metavar="CLUSTER",
+            help="Run it on a cluster: ray, or ray=ADDRESS for one that runs.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
+    assume: Annotated[
+        str,
+        typer.Option(
+            "--assume",
+            metavar="MODEL",
+            help="With --dry-run --on: workers=8,read=200MB,write=100MB,task=0.5, each worker's, a second.",
+            rich_help_panel=HOW,
+        ),
+    ] = "",
     force: Annotated[
         bool,
         typer.Option("--force", help="Replace a directory that porter wrote.", rich_help_panel=SAFETY),
@@ -203,8 +221,10 @@ def convert(
 
     if explain and not dry_run:
         raise UsageError("--explain tells about a plan that is not run", hint="--dry-run --explain")
+    if assume and not (dry_run and on):
+        raise UsageError("--assume is for the time that is predicted", hint="--dry-run --on ray --assume …")
     source = at_revision(source, revision)
-    options = RunOptions(reflink, digest, resume, memory_spoken(max_memory))
+    options = RunOptions(reflink, digest, resume, memory_spoken(max_memory), on)
     if keep_source:
         _keep(source, dry_run)
     wanted = PlanOptions(
@@ -231,10 +251,15 @@ def convert(
         accepted = api.check_target_model(prepared, target_model)
         output.say(f"checked  {target_model} accepts all {accepted} tensors")
     if dry_run:
+        from porter.reporting.cluster import prediction_lines, prediction_to_json
         from porter.reporting.executors import explanation, explanation_to_json
+
+        predicted = api.predict(prepared, assume) if on else None
 
         if json:
             found = {"executors": explanation_to_json(plan)} if explain else {}
+            if predicted is not None:
+                found["cluster"] = prediction_to_json(predicted)
             output.as_json({**plan_to_json(plan), "hash": plan.hash, **_graded(plan), **found})
         else:
             from porter.reporting.config_rows import config_rows
@@ -243,6 +268,8 @@ def convert(
             output.data(render(plan, rows, width=output.width(), heading=output.heading))
             if explain:
                 output.data(["", *explanation(plan)])
+            if predicted is not None:
+                output.data(["", *prediction_lines(predicted, every=explain)])
         return
     api.check_before(prepared, out, force=force, options=options)
     output.say(f"plan     {summary(plan)}")
