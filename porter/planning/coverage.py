@@ -68,7 +68,7 @@ def cover(
     for name, tensor in checkpoint.tensors.items():
         spelled = spellings.get(name)
         if spelled in expected:
-            present[spelled] = tensor
+            present[spelled] = _as_counted(tensor, expected[spelled].shape, checkpoint)
         elif spelled in factors:
             scales[factors[spelled]] = tensor
         elif any(fnmatchcase(matcher.bare(name), glob) for glob in identity.dialect.beyond):
@@ -103,6 +103,20 @@ def cover(
         )
     whole = {**present, **{name: _scaled(present.get(name), tensor) for name, tensor in scales.items()}}
     return Covered(whole, tuple(ignored), tuple(dropped), tuple(beyond), tuple(state), held)
+
+
+def _as_counted(tensor: StoredTensor, shape: tuple[int, ...], checkpoint: Checkpoint) -> StoredTensor:
+    """ggml has four dims in every tensor: how many of those that are 1 are counted says nothing."""
+    if checkpoint.container != "gguf" or tensor.shape == shape:
+        return tensor
+    same = _without_ones(tensor.shape) == _without_ones(shape)
+    return tensor._replace(shape=shape) if same else tensor
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The dims from the outermost on that is not 1."""
+    first = next((at for at, size in enumerate(shape) if size != 1), len(shape))
+    return shape[first:]
 
 
 def _check_factors(present: Mapping[str, StoredTensor], dropped: list[str], checkpoint: Checkpoint) -> None:
