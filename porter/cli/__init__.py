@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import sys
-
-# Objects made between two collections.
-_COLLECT = 100_000
 
 
 def main() -> None:
@@ -16,8 +12,6 @@ def main() -> None:
     from porter.cli.streams import prepare
 
     prepare()
-    # A plan may hold a million values and no cycles: the collector would only walk them, again and again.
-    gc.set_threshold(_COLLECT)
     from porter.cli.app import app
 
     try:

@@ -16,10 +16,11 @@ from porter.dtypes import Dtype
 from porter.errors import UnsupportedError
 from porter.layout import AddressMap, Loop, run_length, strided_copy
 from porter.planning.coverage import BlockIndex
-from porter.planning.plan import COMPUTE, EXTENT, RUNS, TILE, CopyGroup, EqualCheck, Operation, Part
+from porter.planning.plan import COMPUTE, EXTENT, RUNS, TILE, CopyGroup, EqualCheck, Part
 from porter.tables.bind import Block, BoundRule, BoundTensor, Sizes
 from porter.tables.model import Rule
 from porter.tables.patterns import Pattern
+from porter.values.operations import Operation, undone
 
 # What dtype a target tensor gets, by its name and the source tensors that it is made of.
 DtypeOf = Callable[[str, Sequence[StoredTensor]], Dtype]
@@ -183,9 +184,7 @@ def _operations(source: Rule, target: Rule) -> tuple[Operation, ...]:
 
 def undo(operations: tuple[tuple[str, float], ...]) -> tuple[Operation, ...]:
     """What brings a stored value back to the canonical one: the inverses, in the opposite order."""
-    return tuple(
-        Operation(kind, -value if kind == "add" else 1 / value) for kind, value in reversed(operations)
-    )
+    return undone(Operation(kind, value) for kind, value in operations)
 
 
 def copy_class(

@@ -19,23 +19,18 @@ from typing import Any, NamedTuple, overload
 from porter.containers.base import OutputFile, StoredTensor
 from porter.layout.copies import Loop
 from porter.tables.patterns import Pattern
+from porter.values.operations import Operation
 
 EXTENT, RUNS, TILE, COMPUTE = "extent", "runs", "tile", "compute"
 COPY_CLASSES = (EXTENT, RUNS, TILE, COMPUTE)
-
-
-class Operation(NamedTuple):
-    """A value operation, done in float32: `add` or `multiply` by `value`, before the cast to the target."""
-
-    kind: str
-    value: float
 
 
 class Copy(NamedTuple):
     """One strided copy: `loops` (coalesced, outermost first) from `source` to `target`.
 
     Offsets are in elements from the start of each tensor. `canonical` is the weight that is moved,
-    `rule` where the target's table makes it. `copy_class` is one of COPY_CLASSES.
+    `rule` where the target's table makes it. `copy_class` is one of COPY_CLASSES. `operations` are done in
+    float32, in their order, before the cast to the target.
     """
 
     canonical: str

@@ -8,9 +8,10 @@ from itertools import chain
 
 from porter.containers.checkpoint import Checkpoint
 from porter.planning.coverage import Covered, count, parts
-from porter.planning.plan import COMPUTE, Copies, Copy, Operation, Plan, Summary, groups_of
+from porter.planning.plan import COMPUTE, Copies, Copy, Plan, Summary, groups_of
 from porter.recognition.identify import Identity
 from porter.tables.model import Dialect
+from porter.values.operations import Operation
 
 
 def summarise(
@@ -84,12 +85,8 @@ def operation_notes(copies: Sequence[Copy]) -> list[str]:
     notes = []
     for operations, targets in found.items():
         words, names = "w", list(dict.fromkeys(targets))
-        for kind, value in operations:
-            if kind == "add":
-                words += f" {'-' if value < 0 else '+'} {abs(value):g}"
-            else:
-                words = f"({words})" if " " in words else words
-                words += f" · {value:g}"
+        for operation in operations:
+            words = operation.words(words)
         notes.append(
             f"{count(len(names), 'tensor')}{' such as' if len(names) > 1 else ':'} {names[0]}: "
             f"{words}, in float32"

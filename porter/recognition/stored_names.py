@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from porter.containers.checkpoint import Checkpoint
 from porter.errors import MalformedError
@@ -43,12 +43,23 @@ class NameMatcher:
 
     def all_spelled(self, names: Sequence[str]) -> Iterator[tuple[str, str]]:
         """Those names that a rule fits, each with how the table spells it."""
-        bare = [name.removeprefix(self.wrapper) for name in names] if self.wrapper else names
-        keys = templates(bare) if plainly_numbered(bare) else [""] * len(bare)
-        for name, inner, template in zip(names, bare, keys, strict=True):
-            spelled = inner if template in self._free else self.spelled(name)
+        keys: Sequence[str] = _templates(tuple(names)) or [""] * len(names)
+        around = templates([self.wrapper])[0]
+        inner = {key: key.removeprefix(around) for key in set(keys)}
+        unknown = {key for key, template in inner.items() if key and not self._may_fit(template)}
+        free = {key for key, template in inner.items() if template in self._free}
+        for name, key in zip(names, keys, strict=True):
+            if key in unknown:
+                continue
+            spelled = self.bare(name) if key in free else self.spelled(name)
             if spelled is not None:
                 yield name, spelled
+
+    def _may_fit(self, template: str) -> bool:
+        """Whether a name of this template may fit a rule, under whichever prefix."""
+        if any(digit in theirs for _, theirs in self._prefixes for digit in "0123456789"):
+            return True
+        return any(form in self._forms for form in self._prefixed(template))
 
     def spelled(self, name: str) -> str | None:
         """The name as the table spells it, or None if no rule fits."""
@@ -68,7 +79,9 @@ class NameMatcher:
 
     def _forms_of(self, name: str) -> Iterator[str]:
         """A name as it may stand in the table: without the wrapper, then under the other prefixes."""
-        name = self.bare(name)
+        yield from self._prefixed(self.bare(name))
+
+    def _prefixed(self, name: str) -> Iterator[str]:
         yield name
         for ours, theirs in self._prefixes:
             if name.startswith(theirs):
@@ -81,6 +94,13 @@ class NameMatcher:
             if values is not None:
                 return respelled.format(values) if respelled else name
         return None
+
+
+# Of one checkpoint every table asks.
+@lru_cache(maxsize=1)
+def _templates(names: tuple[str, ...]) -> list[str] | None:
+    """The template of each name, or None where a name has numbers that no variable stands for."""
+    return templates(names) if plainly_numbered(names) else None
 
 
 # Parts of a name that may stand around a model: `base_model.model.`, `lightning_module.network.model.`.

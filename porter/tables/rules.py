@@ -17,13 +17,13 @@ from porter.layout.expressions import Expression
 from porter.tables.model import Canonical, Rule, TableError, Where
 from porter.tables.table_parts import expression_at, pattern_at, require_known_keys, texts_of
 from porter.tables.toml_source import TableSource
+from porter.values.operations import KINDS, leaves_nothing
 
 _FORMS = {
     "theirs": '"the stored tensor\'s name"',
     "ours": '"a canonical tensor", or a list of them',
     "layout": '"a layout"',
-    "add": "a number, or an expression in quotes",
-    "multiply": "a number, or an expression in quotes",
+    **dict.fromkeys(KINDS, "a number, or an expression in quotes"),
     "when": '"a condition"',
     "tied": '"write" or "omit"',
     "also": "a list of stored names",
@@ -162,7 +162,7 @@ def _check_form(raw: Any, where: Where) -> None:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         texts = isinstance(value, list) and all(isinstance(item, str) for item in value)
         fits = isinstance(value, str)
-        if key in ("add", "multiply"):
+        if key in KINDS:
             fits = fits or number
         elif key == "ours":
             fits = fits or texts
@@ -170,10 +170,8 @@ def _check_form(raw: Any, where: Where) -> None:
             fits = texts
         if not fits:
             raise TableError(where, f"`{key}` must be {_FORMS[key]}", cause=f"found {value!r}")
-        if key == "multiply" and value == 0:
-            raise TableError(
-                where, "`multiply = 0` leaves nothing of a weight", hint="what is it multiplied by?"
-            )
+        if key in KINDS and leaves_nothing(key, value):
+            raise TableError(where, f"`{key} = {value}` leaves nothing of a weight", hint="it has no inverse")
 
 
 def _rule(raw: Mapping[str, Any], where: Where, canonical: Canonical) -> Rule:
@@ -189,7 +187,7 @@ def _rule(raw: Mapping[str, Any], where: Where, canonical: Canonical) -> Rule:
         theirs=pattern_at(raw["theirs"], where),
         ours=ours,
         layout=_layout(raw, ours, where, canonical),
-        operations=tuple((kind, _operand(raw[kind], where)) for kind in ("add", "multiply") if kind in raw),
+        operations=tuple((kind, _operand(raw[kind], where)) for kind in KINDS if kind in raw),
         when=expression_at(raw["when"], where) if "when" in raw else None,
         when_tied=tied,
         where=where,

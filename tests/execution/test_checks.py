@@ -11,7 +11,8 @@ from porter.execution import checks
 from porter.execution.checks import check_zeros, compare
 from porter.execution.kernels import compared
 from porter.layout import Loop
-from porter.planning.plan import EqualCheck, Operation, ZeroCheck
+from porter.planning.plan import EqualCheck, ZeroCheck
+from porter.values.operations import Operation
 
 KINDS = {
     "F64": np.float64,

@@ -6,9 +6,10 @@ import torch
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 
 from porter.errors import UnsupportedError
-from porter.execution.kernels import gather, ordered, quantised, tiles
+from porter.execution.kernels import encoded, gather, ordered, tiles
 from porter.layout.copies import Loop
-from porter.planning.plan import COMPUTE, Copy, Operation
+from porter.planning.plan import COMPUTE, Copy
+from porter.values.operations import Operation
 
 TORCH = {
     "F64": torch.float64,
@@ -34,7 +35,7 @@ def values(shape, dtype):
 def small(request, monkeypatch):
     """Pieces so small that every tensor below needs many, and so large that none does."""
     monkeypatch.setattr(ordered, "PIECE", request.param)
-    monkeypatch.setattr(quantised, "STEP", request.param)
+    monkeypatch.setattr(encoded, "STEP", request.param)
     monkeypatch.setattr(ordered, "TURNED_PIECE", request.param)
     monkeypatch.setattr(gather, "SOURCE_SPAN", request.param)
     monkeypatch.setattr(tiles, "SOURCE_RUN", 8)

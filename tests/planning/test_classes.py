@@ -10,8 +10,8 @@ from porter.dtypes import DTYPES
 from porter.errors import UnsupportedError
 from porter.layout import Loop
 from porter.planning.join import copy_class
-from porter.planning.plan import Operation
 from porter.planning.summary import grade
+from porter.values.operations import Operation
 
 
 @pytest.mark.parametrize("family", ["gemma", "gemma2", "gemma3_text", "llama"])

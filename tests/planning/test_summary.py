@@ -1,7 +1,8 @@
 """What is done to values is said as what it is."""
 
-from porter.planning.plan import Copy, Operation
+from porter.planning.plan import Copy
 from porter.planning.summary import operation_notes
+from porter.values.operations import Operation
 
 
 def copy(target, *operations):

@@ -9,8 +9,8 @@ import pytest
 from porter.api.convert import plan
 from porter.errors import MalformedError, UnsupportedError, UsageError
 from porter.layout import Loop
-from porter.planning.plan import Operation
 from porter.planning.summary import grade
+from porter.values.operations import Operation
 
 HEAD, EMBED = "lm_head.weight", "model.embed_tokens.weight"
 LIT_HEAD, LIT_EMBED = "lm_head.weight", "transformer.wte.weight"

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any
 
 from porter.containers.base import OutputFile, StoredTensor, TensorSpec
 from porter.containers.keras.hdf5 import BF16_ATTRIBUTE, BF16_WORD, CONTAINER, require_h5py
@@ -24,6 +26,9 @@ from porter.errors import UnsupportedError
 # The oldest format that holds what is needed here: Keras' own default, readable by every release.
 _FORMAT = ("earliest", "v110")
 
+# Bytes that a dataset and the groups around it take, about.
+_METADATA = 512
+
 
 def place(name: str, tensors: Sequence[TensorSpec], metadata: Mapping[str, str]) -> OutputFile:
     """Where each tensor of the output file `name` goes; a name's parts are the groups around it.
@@ -31,35 +36,44 @@ def place(name: str, tensors: Sequence[TensorSpec], metadata: Mapping[str, str])
     Raises UnsupportedError for a dtype that Keras does not store, for names that cannot stand beside each
     other, and where h5py is missing. `metadata` is kept as attributes of the file.
     """
-    with _laid_out(name, tensors, metadata) as (file, _):
-        return file
+    return _laid_out(name, tuple(tensors), tuple(metadata.items())).file
 
 
 def literals(file: OutputFile) -> list[tuple[int, bytes]]:
     """(offset, bytes) of all that is not tensor data."""
-    specs = [(tensor.name, tensor.dtype, tensor.shape) for tensor in file.tensors]
-    with _laid_out(file.name, specs, file.metadata) as (again, descriptor):
-        if again != file:
-            raise ValueError(f"{file.name}: the HDF5 library would place its tensors elsewhere now")
-        found, end = [], 0
-        for tensor in sorted(file.tensors, key=lambda tensor: tensor.offset):
-            if tensor.offset > end:
-                found.append((end, os.pread(descriptor, tensor.offset - end, end)))
-            end = tensor.offset + tensor.nbytes
-        if file.size > end:
-            found.append((end, os.pread(descriptor, file.size - end, end)))
-        return found
+    specs = tuple((tensor.name, tensor.dtype, tensor.shape) for tensor in file.tensors)
+    again = _laid_out(file.name, specs, tuple(file.metadata.items()))
+    # It takes room in the file system, and is asked for once.
+    _laid_out.cache_clear()
+    if again.file != file:
+        raise ValueError(f"{file.name}: the HDF5 library would place its tensors elsewhere now")
+    descriptor = again.image.fileno()
+    found, end = [], 0
+    for tensor in sorted(file.tensors, key=lambda tensor: tensor.offset):
+        if tensor.offset > end:
+            found.append((end, os.pread(descriptor, tensor.offset - end, end)))
+        end = tensor.offset + tensor.nbytes
+    if file.size > end:
+        found.append((end, os.pread(descriptor, file.size - end, end)))
+    return found
 
 
-@contextmanager
-def _laid_out(
-    name: str, tensors: Sequence[TensorSpec], metadata: Mapping[str, str]
-) -> Iterator[tuple[OutputFile, int]]:
-    """The placed file, and a descriptor of one that has all but its data."""
+@dataclass(frozen=True)
+class _LaidOut:
+    """A placed file, and one that has all of its bytes but the data. It has no name any more."""
+
+    file: OutputFile
+    image: IO[bytes]
+
+
+# A plan places a file, and its run asks for the rest: the library's work is done once for both.
+@lru_cache(maxsize=1)
+def _laid_out(name: str, tensors: tuple[TensorSpec, ...], metadata: tuple[tuple[str, str], ...]) -> _LaidOut:
     h5py = require_h5py()
-    with tempfile.NamedTemporaryFile(prefix="porter-", suffix=".h5") as image:
-        with h5py.File(image.name, "w", libver=_FORMAT) as file:
-            for key, text in metadata.items():
+    with tempfile.NamedTemporaryFile(prefix="porter-", suffix=".h5") as named:
+        block = _metadata_block(len(tensors))
+        with h5py.File(named.name, "w", libver=_FORMAT, meta_block_size=block) as file:
+            for key, text in metadata:
                 file.attrs[key] = text
             making = _Making(h5py, file)
             placed = tuple(
@@ -67,12 +81,18 @@ def _laid_out(
                 for tensor, dtype, shape in tensors
             )
         # Only a closed file has all of its bytes.
-        descriptor = os.open(image.name, os.O_RDONLY | os.O_CLOEXEC)
-        size = os.fstat(descriptor).st_size
-        try:
-            yield OutputFile(name, CONTAINER, size, placed, dict(metadata)), descriptor
-        finally:
-            os.close(descriptor)
+        image = Path(named.name).open("rb", buffering=0)  # noqa: SIM115
+    size = os.fstat(image.fileno()).st_size
+    return _LaidOut(OutputFile(name, CONTAINER, size, placed, dict(metadata)), image)
+
+
+def _metadata_block(tensors: int) -> int:
+    """Bytes that the library sets aside at once for what is not data, a power of two.
+
+    By default 2 KiB: of a hundred thousand tensors a sparse file in as many pieces, which takes the file
+    system seconds to remove.
+    """
+    return min(1 << 20, max(1 << 11, 1 << (_METADATA * tensors).bit_length()))
 
 
 class _Making:

@@ -6,7 +6,7 @@ float64 as they are stored, in float32 after a check's operations; two NaNs are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from porter.containers.base import StoredTensor
 from porter.errors import UnsupportedError
 from porter.layout.copies import Loop, elements
-from porter.planning.plan import EqualCheck, Operation
+from porter.planning.plan import EqualCheck
 from porter.sources.base import SourceFile
+from porter.values.encodings import encoding_of
+from porter.values.operations import Operation
 
 # Elements that are compared at a time.
 CHUNK = 4 << 20
@@ -75,16 +77,28 @@ def _chunks(loops: Sequence[Loop], one: int, two: int) -> Iterator[tuple[list[Lo
 def _words(tensor: StoredTensor, start: int, steps: list[tuple[int, int]], sources: Sources) -> Array:
     """Elements as unsigned integers of their size, in the order of `steps` (size, stride)."""
     item = tensor.dtype.itemsize
+
+    def read(at: int, count: int) -> Array:
+        raw = bytearray(count * item)
+        sources[tensor.file].read([memoryview(raw)], tensor.offset + at * item)
+        return np.frombuffer(raw, f"u{item}")
+
+    return _gathered(read, start, steps, _CLOSE // item)
+
+
+def _gathered(
+    read: Callable[[int, int], Array], start: int, steps: list[tuple[int, int]], close: int
+) -> Array:
+    """Elements in the order of `steps`; `read` gives a range of them. Spans of `close` are read at once."""
     shape = [size for size, _ in steps]
     span = 1 + sum((size - 1) * stride for size, stride in steps)
-    if span <= max(_LOOSE * int(np.prod(shape)), _CLOSE // item) or not steps:
-        raw = bytearray(span * item)
-        sources[tensor.file].read([memoryview(raw)], tensor.offset + start * item)
-        return np.ndarray(shape, f"u{item}", raw, 0, [stride * item for _, stride in steps])
+    if span <= max(_LOOSE * int(np.prod(shape)), close) or not steps:
+        flat = read(start, span)
+        return np.ndarray(shape, flat.dtype, flat, 0, [stride * flat.itemsize for _, stride in steps])
     widest = max(range(len(steps)), key=lambda axis: steps[axis][1])
     size, stride = steps[widest]
     rest = [*steps[:widest], *steps[widest + 1 :]]
-    parts = (_words(tensor, start + step * stride, rest, sources) for step in range(size))
+    parts = (_gathered(read, start + step * stride, rest, close) for step in range(size))
     return np.stack(list(parts), axis=widest)
 
 
@@ -97,23 +111,44 @@ def _values(
     tensors: Mapping[str, StoredTensor],
     sources: Sources,
 ) -> Array:
+    found = _encoded(tensor, start, steps, tensors, sources)
+    if found is None:
+        found = _plain(tensor, start, steps, sources, operated)
+    values = found.astype(np.float32 if operated else np.float64)
+    for operation in operations:
+        values = operation.apply(values)
+    return values
+
+
+def _encoded(
+    tensor: StoredTensor,
+    start: int,
+    steps: list[tuple[int, int]],
+    tensors: Mapping[str, StoredTensor],
+    sources: Sources,
+) -> Array | None:
+    """The values of an encoded tensor, in float32; None where its elements are plain numbers."""
+    if encoding_of(tensor.dtype) is None:
+        return None
+    from porter.execution.kernels.encoded import decoded_range
+
+    factors = None
+    if tensor.scales is not None:
+        factors = tensors[tensor.scales], sources[tensors[tensor.scales].file]
+    reader = sources[tensor.file]
+    return _gathered(lambda at, count: decoded_range(tensor, reader, factors, at, count), start, steps, 1)
+
+
+def _plain(
+    tensor: StoredTensor, start: int, steps: list[tuple[int, int]], sources: Sources, narrow: bool
+) -> Array:
+    """The values of plain numbers, in float32 where that is asked for, else in float64."""
     import torch
 
-    dtype = getattr(torch, tensor.dtype.torch or ("int8" if tensor.scales else ""), None)
+    dtype = getattr(torch, tensor.dtype.torch or "", None)
     if not isinstance(dtype, torch.dtype) or tensor.dtype.kind == "complex":
         raise UnsupportedError(f"cannot compare {tensor.name!r}: it is {tensor.dtype.name}")
     # A contiguous array has a dim, whatever it was made of.
     words = np.ascontiguousarray(_words(tensor, start, steps, sources)).reshape([size for size, _ in steps])
-    values = torch.from_numpy(words).view(dtype).to(torch.float32 if operated else torch.float64)
-    if tensor.scales is not None:
-        stored = tensors[tensor.scales]
-        factors = _values(stored, 0, [(stored.elements, 1)], (), operated, tensors, sources)
-        places: Array = np.array(start)
-        for size, stride in steps:
-            places = places[..., None] + np.arange(size) * stride
-        rows = places // (tensor.elements // tensor.shape[0])
-        values = (values.float() * torch.from_numpy(np.asarray(factors[rows])).float()).to(values.dtype)
-    for operation in operations:
-        values = values + operation.value if operation.kind == "add" else values * operation.value
-    found: Array = values.numpy()
+    found: Array = torch.from_numpy(words).view(dtype).to(torch.float32 if narrow else torch.float64).numpy()
     return found

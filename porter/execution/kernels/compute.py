@@ -14,30 +14,26 @@ import torch
 from porter.dtypes import Dtype
 from porter.errors import UnsupportedError
 from porter.execution.kernels.boxes import Box
+from porter.execution.kernels.encoded import decoded
 from porter.execution.kernels.move import Move
 from porter.execution.kernels.ordered import ordered_pieces, turned_piece
 from porter.execution.kernels.tiles import write_box
-from porter.planning.plan import Operation
+from porter.values.encodings import encoding_of
 
 
 def move_values(move: Move) -> None:
     """Runs the copy. Raises UnsupportedError for dtypes torch lacks and for values out of range."""
     if move.box.elements == 0:
         return
-    if move.factors is not None:
-        from porter.execution.kernels.scaled import scaled
-
-        pieces = scaled(move, max(1, turned_piece(move.buffers.memory) // 4))
-    elif move.source.dtype.quantised:
-        from porter.execution.kernels.quantised import dequantised
-
-        pieces = dequantised(move, max(1, turned_piece(move.buffers.memory) // 4))
+    if encoding_of(move.source.dtype) is not None:
+        pieces = decoded(move, max(1, turned_piece(move.buffers.memory) // 4))
     else:
         pieces = _plain(move)
     dtype = _torch_dtype(move.target.dtype, move)
     lost = 0
     for box, values in pieces:
-        values = _operate(values, move.copy.operations, move)
+        for operation in move.copy.operations:
+            values = operation.apply(values)
         data = move.buffers.take("turned", box.elements * dtype.itemsize)
         result = torch.frombuffer(data, dtype=dtype).view(box.shape)
         result.copy_(values)
@@ -58,18 +54,6 @@ def _plain(move: Move) -> Iterator[tuple[Box, torch.Tensor]]:
     for box, words in ordered_pieces(move, widest):
         values = torch.from_numpy(words).view(dtype)
         yield box, values.float() if move.copy.operations else values
-
-
-def _operate(values: torch.Tensor, operations: tuple[Operation, ...], move: Move) -> torch.Tensor:
-    # Never in place: steps of a stride of 0 share their memory.
-    for operation in operations:
-        if operation.kind == "add":
-            values = values + operation.value
-        elif operation.kind == "multiply":
-            values = values * operation.value
-        else:
-            raise UnsupportedError(f"{move.label}: unknown operation {operation.kind!r}")
-    return values
 
 
 def _lost(values: torch.Tensor, result: torch.Tensor) -> int:
