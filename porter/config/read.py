@@ -144,11 +144,11 @@ class ConfigReader:
                 return self._translate(entry, path, value)
             if entry.null_is is not None:
                 return entry.null_is
-            if entry.default is True:
-                # Python takes null for false where it takes it at all, and the default says true.
+            if entry.default is True or entry.nullable is False:
+                # Python takes null for false where it takes it at all, and the default may say true.
+                meaning = f", and leaving {self._place(path)} out means true" if entry.default is True else ""
                 raise MalformedError(
-                    f"{self._file}: {self._place(path)} must be true or false",
-                    cause=f"found null, and leaving {self._place(path)} out means true",
+                    f"{self._file}: {self._place(path)} must be true or false", cause=f"found null{meaning}"
                 )
         if entry.has_default:
             return self._derived(entry, entry.default)

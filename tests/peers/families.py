@@ -37,7 +37,8 @@ SERIAL = {
 
 Config = dict[str, Any]
 
-LATENT = SIZES | {
+# What a model with latent attention and experts in groups has besides.
+LATENT_PARTS: Config = {
     "num_key_value_heads": 6,
     "q_lora_rank": 20,
     "kv_lora_rank": 28,
@@ -52,6 +53,7 @@ LATENT = SIZES | {
     "n_shared_experts": 2,
     "first_k_dense_replace": 1,
 }
+LATENT = SIZES | LATENT_PARTS
 
 # By model_type: the config, and what variants of it change.
 FAMILIES: dict[str, tuple[Config, dict[str, Config]]] = {

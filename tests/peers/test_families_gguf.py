@@ -6,7 +6,6 @@ tensors are those of the model to the byte, and so are the logits.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import re
@@ -22,13 +21,10 @@ from safetensors.torch import load_file
 
 import porter
 from porter.errors import PorterError, UnsupportedError
+from tests.peers import families
 
 pytestmark = pytest.mark.peer
 
-_spec = importlib.util.spec_from_file_location("families_of_gguf", Path(__file__).with_name("families.py"))
-assert _spec is not None and _spec.loader is not None
-families = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(families)
 SIZES = families.SIZES
 NEOX = {key: value for key, value in SIZES.items() if key != "num_key_value_heads"}
 
