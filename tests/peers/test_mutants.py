@@ -25,6 +25,16 @@ def test_a_table_with_a_mistake_is_refused_or_changes_the_logits(family, tmp_pat
         assert tally.tried == mutants.SAMPLE
 
 
+@pytest.mark.peer
+@pytest.mark.parametrize("family", families.KERAS)
+def test_a_keras_table_with_a_mistake_is_refused_or_changes_the_logits(family, tmp_path):
+    values = families.config_of(family, "") | families.KERAS[family]
+    tally = mutants.Tally()
+    tally.add(mutants.Bed(tmp_path, values, families), "keras", mutants.SAMPLE)
+    assert tally.alive == []
+    assert tally.tried == mutants.SAMPLE
+
+
 def test_what_is_swapped_is_what_has_one_size():
     """By hand: the mutants of LitGPT's fused rows and of its two products, in a model of equal sizes."""
     family = load_families()["llama"]
