@@ -33,7 +33,7 @@ from porter.tables.table_parts import (
     text_of,
     texts_of,
 )
-from porter.tables.toml_source import TableSource, read_with_ancestors
+from porter.tables.toml_source import SHORT, TableSource, read_with_ancestors
 
 _CANONICAL_KEYS = {
     "extends",
@@ -66,6 +66,7 @@ _DIALECT_KEYS = {
     "axes",
     "shared",
     "after",
+    *SHORT,
     "no_dialect",
     "example",
 }

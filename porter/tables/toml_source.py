@@ -22,6 +22,10 @@ _SECTION = re.compile(r"\s*\[(\[)?\s*([^\[\],]+?)\s*\]\]?\s*(?:#.*)?$")
 _KEY = re.compile(r"""\s*(?:"([^"]+)"|'([^']+)'|([A-Za-z0-9_.\-]+))\s*=""")
 
 
+# What stands at the top of a table for something further down.
+SHORT = ("match", "model_type", "architecture")
+
+
 @dataclass(frozen=True)
 class TableSource:
     """One TOML file."""
@@ -32,11 +36,40 @@ class TableSource:
     @cached_property
     def data(self) -> dict[str, Any]:
         try:
-            return _parsed(self.text)
+            parsed = _parsed(self.text)
         except tomllib.TOMLDecodeError as error:
             line = re.search(r"line (\d+)", str(error))
             where = Where(self.path, int(line[1]) if line else 1)
             raise TableError(where, "not valid TOML", cause=str(error)) from None
+        return self._written_out(parsed)
+
+    def _written_out(self, parsed: dict[str, Any]) -> dict[str, Any]:
+        """With what tables say shortly, at their top, in its long form: how a config is known, and called.
+
+        `match = { key = "word" }` is `[config.match]`; `model_type` and `architecture`, of Hugging Face's
+        configs, are what is matched and written there.
+        """
+        found = {key: value for key, value in parsed.items() if key not in SHORT}
+        short = {key: parsed[key] for key in SHORT if key in parsed}
+        if not short:
+            return parsed
+        matched, written = {}, {}
+        for key, value in short.items():
+            if not isinstance(value, dict if key == "match" else str):
+                form = 'match = { model_type = "…" }' if key == "match" else f'{key} = "…"'
+                raise TableError(self.where(key), f"`{key}` must be written {form}", cause=f"found {value!r}")
+        for name, word in short.get("match", {}).items():
+            matched[name] = word if isinstance(word, list) else [word]
+        if "model_type" in short:
+            matched["model_type"] = [short["model_type"]]
+            written["model_type"] = short["model_type"]
+        if "architecture" in short:
+            written["architectures"] = [short["architecture"]]
+        config = dict(found.get("config", {}))
+        for part, values in (("match", matched), ("write", written)):
+            if values:
+                config[part] = {**values, **config.get(part, {})}
+        return {**found, "config": config}
 
     @cached_property
     def _lines(self) -> dict[tuple[str, ...], int]:
