@@ -8,10 +8,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from porter.api.opening import open_source
+from porter.errors import UsageError
 from porter.planning.arguments import as_paths
 from porter.planning.build import build_plan
 from porter.planning.plan import Plan
 from porter.planning.plan_options import PlanOptions
+from porter.reading.net import reading
 from porter.recognition.inspection import Inspection, describe
 from porter.sources.base import Source
 from porter.verification.known_mistakes import known_mistakes
@@ -45,7 +47,10 @@ def inspect(
         key=key,
         family=family,
     )
-    found = describe(opened.source, opened.checkpoint, opened.identity, opened.reason, filter)
+    if isinstance(opened.reason, UsageError):
+        raise opened.reason
+    with reading(opened.source):
+        found = describe(opened.source, opened.checkpoint, opened.identity, opened.reason, filter)
     if opened.identity is None:
         return found
     known = known_mistakes(tuple(path for path in as_paths(maps, "maps") if path.is_dir()))
@@ -79,7 +84,10 @@ def inspect_as(
     identity = opened.identified()
     quantised = any(tensor.dtype.quantised for tensor in opened.checkpoint.tensors.values())
     options = PlanOptions(dtype="float32" if quantised else "keep", weights_only=True)
-    plan = build_plan(opened.checkpoint, identity, identity.family.dialect(dialect), options)
+    with reading(opened.source):
+        plan = build_plan(
+            opened.checkpoint, identity, identity.family.dialect(dialect, identity.family.written), options
+        )
     if filter is None:
         return plan
     files = tuple(
