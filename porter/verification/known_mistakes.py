@@ -183,3 +183,14 @@ def operand_value(operand: Any, hyperparameters: Mapping[str, Any]) -> float:
     if isinstance(operand, Expression):
         operand = operand.evaluate(hyperparameters.__getitem__, {"sqrt": math.sqrt})
     return float(operand)
+
+
+def has_numbers(known: KnownMistake, hyperparameters: Mapping[str, Any]) -> bool:
+    """Whether what is added and multiplied by has a value for these hyperparameters."""
+    try:
+        for kind, operand in known.steps:
+            if kind in ("add", "multiply"):
+                operand_value(operand, hyperparameters)
+    except (PorterError, TypeError, ValueError):
+        return False
+    return True
