@@ -26,7 +26,7 @@ Values = NDArray[Any]
 Addresses = NDArray[np.int64]
 
 # Bytes that may be touched before their pages are given back.
-_TOUCHED = 48 << 20
+_TOUCHED = 16 << 20
 
 # Elements of one read from which on reading ahead pays.
 _MANY = 1 << 16
