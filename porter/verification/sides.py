@@ -15,7 +15,7 @@ from porter.tables.bind import Sizes
 from porter.values.operations import undone
 from porter.verification.known_mistakes import Step, operand_value
 from porter.verification.readings import Reading, right
-from porter.verification.samples import Coordinates, addresses, from_places, in_order, samples
+from porter.verification.samples import Coordinates, addresses, in_order, samples
 from porter.verification.stored_values import StoredValues, Values, as_float, relabelled, rounded
 from porter.verification.weight_places import Place, Weight
 
@@ -145,7 +145,9 @@ class Sides:
             found = self.found(weight, origin.reading, coordinates)
             values = self.comes_from(weight, origin, coordinates)
             expected = self.as_stored(values, origin.steps, origin.weight, weight)
-            tally.add(start, found, expected, coordinates[place.order_long])
+            along = coordinates[place.order_long]
+            unequal = ~same(found, expected)
+            tally.add(start, found, expected, unequal, [along[at][unequal] for at in (0, -1) if len(along)])
         return tally.result()
 
     def _in_pieces(self, weight: Weight, origin: Origin, tally: _Tally) -> bool:
@@ -174,10 +176,8 @@ class Sides:
             if (found == expected).all():
                 tally.right(len(found))
             else:
-                shape = ours.shape
-                firsts = [part.start or 0 for part in index] + [0] * (len(sizes) - len(index))
-                c = from_places(np.arange(len(found)), shape) + np.array(firsts)[:, None]
-                tally.add(start, found, expected, c)
+                unequal = ~same(found, expected)
+                tally.add(start, found, expected, unequal, _lines_of(unequal.reshape(ours.shape), index))
             start += len(found)
             for side, piece in ((self.port_values, ours), (self.original_values, theirs)):
                 side.give_back(piece.nbytes)
@@ -207,10 +207,16 @@ class _Tally:
         """So many elements more are as they should be."""
         self._total += number
 
-    def add(self, start: int, found: Values, expected: Values, coordinates: Coordinates) -> None:
-        """A piece from place `start` on; `coordinates` are along axes of several steps, outermost first."""
+    def add(
+        self,
+        start: int,
+        found: Values,
+        expected: Values,
+        unequal: NDArray[np.bool_],
+        lines: Sequence[NDArray[np.int64]],
+    ) -> None:
+        """A piece from place `start` on; `lines` are the rows, and the columns, that hold a difference."""
         self._total += len(found)
-        unequal = ~same(found, expected)
         here = int(unequal.sum())
         if not here:
             return
@@ -222,14 +228,23 @@ class _Tally:
         whole = float("nan") if np.isnan(apart).all() else float(np.nanmax(apart))
         self._largest = max(self._largest, whole)
         self._zero = self._zero and not found[unequal].any()
-        if len(coordinates):
-            for held, line in ((self._rows, coordinates[0]), (self._columns, coordinates[-1])):
-                if len(held) < _MOST_LINES:
-                    held.update(np.unique(line[unequal])[:_MOST_LINES].tolist())
+        for held, line in zip((self._rows, self._columns), lines, strict=False):
+            if len(held) < _MOST_LINES:
+                held.update(np.unique(line)[:_MOST_LINES].tolist())
 
     def result(self) -> Unlike:
         lines = frozenset(self._rows), frozenset(self._columns)
         return Unlike(self._count, self._total, max(self._first, 0), self._largest, *lines, self._zero)
+
+
+def _lines_of(unequal: NDArray[np.bool_], index: Sequence[slice]) -> list[NDArray[np.int64]]:
+    """Steps of the outermost and of the innermost axis that hold a difference, of a piece at `index`."""
+    found = []
+    for axis in (0, unequal.ndim - 1):
+        others = tuple(at for at in range(unequal.ndim) if at != axis)
+        first = (index[axis].start or 0) if axis < len(index) else 0
+        found.append(np.flatnonzero(unequal.any(axis=others)) + first)
+    return found
 
 
 def _cut(sizes: Sequence[int]) -> Iterator[tuple[slice, ...]]:
