@@ -80,8 +80,7 @@ def verify(
             stack.callback(sides.close)
             if quick:
                 differing = sampled_differences(sides)
-            extra = {name: found.tensors[name] for name in planned.extra}
-            diagnosis = diagnose(planned, sides, differing, known, extra, quick=quick)
+            diagnosis = diagnose(planned, sides, differing, known, found.tensors, quick=quick)
         for side, files in ((original, opened.checkpoint.sizes), (there, found.sizes)):
             side.check(file for file in files if not file.startswith(ARRAY))
     configs, notes = compare_configs(identity, found, port, _head_stands(planned, differing))

@@ -76,7 +76,8 @@ def _line(
         return line + (f"; {_and(lacks, 'or')} could not be compared" if lacks else "")
     said = [mistake.says for mistake in mistakes[:_SAID]]
     if len(mistakes) > _SAID:
-        said.append(f"{len(mistakes) - _SAID} more mistakes")
+        more = len(mistakes) - _SAID
+        said.append(f"{more} more mistake{'s' if more > 1 else ''}")
     if not said:
         if weights.differing:
             said.append(f"{len(weights.differing)} of {weights.tensors} tensors hold other values")
