@@ -8,6 +8,7 @@
     porter.verify("gemma-2b/", "out/")                     # is it a right port, by whatever tool?
     porter.check("out/")                                   # is it still what was written
     porter.fingerprint("gemma-2b/").fingerprint            # one digest, the same in every dialect
+    porter.diff("gemma-2b/", "finetuned/").values          # how two models differ
     porter.load_state_dict("gemma-2b/", as_="litgpt")      # no file written (this one loads torch)
 
 Names are loaded when they are first used: importing porter costs nothing, and what is not said to load torch
@@ -23,6 +24,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from porter.api.check import check
     from porter.api.convert import Conversion, convert, plan
+    from porter.api.diff import diff
     from porter.api.doctor import Health, doctor
     from porter.api.download import download
     from porter.api.downloaded import Download
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from porter.recognition.inspection import Inspection
     from porter.verification.fingerprints import Fingerprint
     from porter.verification.integrity import OutputCheck
+    from porter.verification.model_diff import ModelDiff
     from porter.verification.verdict import Verdict
 
 __all__ = [
@@ -46,6 +49,7 @@ __all__ = [
     "Fingerprint",
     "Health",
     "Inspection",
+    "ModelDiff",
     "OutputCheck",
     "Plan",
     "PlanOptions",
@@ -56,6 +60,7 @@ __all__ = [
     "__version__",
     "check",
     "convert",
+    "diff",
     "doctor",
     "download",
     "fingerprint",
@@ -73,6 +78,8 @@ _HOMES = {
     "check": "porter.api.check",
     "Fingerprint": "porter.verification.fingerprints",
     "fingerprint": "porter.api.fingerprint",
+    "ModelDiff": "porter.verification.model_diff",
+    "diff": "porter.api.diff",
     "Download": "porter.api.downloaded",
     "download": "porter.api.download",
     "Health": "porter.api.doctor",

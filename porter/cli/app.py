@@ -8,6 +8,7 @@ import typer
 
 from porter.cli.commands.check import check
 from porter.cli.commands.convert import convert
+from porter.cli.commands.diff import diff
 from porter.cli.commands.doctor import doctor
 from porter.cli.commands.download import download
 from porter.cli.commands.fingerprint import fingerprint
@@ -46,6 +47,7 @@ app.command()(command(download))
 app.command()(command(inspect))
 app.command()(command(convert))
 app.command()(command(verify))
+app.command()(command(diff))
 app.command()(command(check))
 app.command()(command(fingerprint))
 app.add_typer(mappings, name="mappings")
