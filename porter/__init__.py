@@ -10,6 +10,7 @@
     porter.fingerprint("gemma-2b/").fingerprint            # one digest, the same in every dialect
     porter.diff("gemma-2b/", "finetuned/").values          # how two models differ
     porter.load_state_dict("gemma-2b/", as_="litgpt")      # no file written (this one loads torch)
+    porter.compare_logits("gemma-2b/", "out/")             # do both compute the same? (and this one)
 
 Names are loaded when they are first used: importing porter costs nothing, and what is not said to load torch
 does not.
@@ -23,6 +24,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from porter.api.check import check
+    from porter.api.compare_logits import compare_logits
     from porter.api.convert import Conversion, convert, plan
     from porter.api.diff import diff
     from porter.api.doctor import Health, doctor
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from porter.api.fingerprint import fingerprint
     from porter.api.inspect import inspect
     from porter.api.state_dict import load_state_dict
+    from porter.api.supported import Support, list_models
     from porter.api.verify import verify
     from porter.errors import PorterError
     from porter.execution.run_options import RunOptions
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from porter.recognition.inspection import Inspection
     from porter.verification.fingerprints import Fingerprint
     from porter.verification.integrity import OutputCheck
+    from porter.verification.logits import LogitsComparison
     from porter.verification.model_diff import ModelDiff
     from porter.verification.verdict import Verdict
 
@@ -49,28 +53,34 @@ __all__ = [
     "Fingerprint",
     "Health",
     "Inspection",
+    "LogitsComparison",
     "ModelDiff",
     "OutputCheck",
     "Plan",
     "PlanOptions",
     "PorterError",
     "RunOptions",
+    "Support",
     "Verdict",
     "Watch",
     "__version__",
     "check",
+    "compare_logits",
     "convert",
     "diff",
     "doctor",
     "download",
     "fingerprint",
     "inspect",
+    "list_models",
     "load_state_dict",
     "plan",
     "verify",
 ]
 
 _HOMES = {
+    "compare_logits": "porter.api.compare_logits",
+    "LogitsComparison": "porter.verification.logits",
     "Conversion": "porter.api.convert",
     "convert": "porter.api.convert",
     "plan": "porter.api.convert",
@@ -87,6 +97,8 @@ _HOMES = {
     "Inspection": "porter.recognition.inspection",
     "inspect": "porter.api.inspect",
     "load_state_dict": "porter.api.state_dict",
+    "Support": "porter.api.supported",
+    "list_models": "porter.api.supported",
     "Plan": "porter.planning.plan",
     "PlanOptions": "porter.planning.plan_options",
     "RunOptions": "porter.execution.run_options",
@@ -98,8 +110,14 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'porter' has no attribute {name!r}")
     from importlib import import_module
 
+    if name == "models":
+        return import_module("porter.models")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'porter' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "models"])

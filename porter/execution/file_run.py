@@ -17,6 +17,7 @@ from porter.containers.base import OutputFile, StoredTensor
 from porter.execution.buffers import Buffers
 from porter.execution.crc import joined
 from porter.execution.digests import LAG, Digest
+from porter.execution.driver import Written
 from porter.execution.frames import frame, frame_bytes, wants_sums
 from porter.execution.run_options import ALWAYS, NEVER, RunOptions
 from porter.execution.run_unit import run_unit
@@ -33,17 +34,6 @@ _MOST_WORKERS = 4
 
 # Where the disk limits: while one thread writes, the other reads and sums.
 _WRITERS = 2
-
-
-@dataclass(frozen=True)
-class Written:
-    """A finished file's `sha256:<hex>` where known, how many of its bytes share blocks with a source, and
-    its CRC-32 where it was sent in parts.
-    """
-
-    digest: str | None
-    shared: int
-    crc: int | None = None
 
 
 class _Nowhere(TensorWriter):

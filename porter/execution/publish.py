@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -10,12 +9,14 @@ from pathlib import Path
 
 from porter.containers.array_files import overlaid
 from porter.containers.array_names import ARRAY
-from porter.errors import PorterError, UsageError
+from porter.errors import UnsupportedError, UsageError, refused
+from porter.execution.driver import Driver
 from porter.execution.executor import Result, execute
+from porter.execution.leftovers import fresh_name
+from porter.execution.preflight import preflight
 from porter.execution.run_options import ALWAYS, RunOptions
 from porter.execution.sinks.bucket import BucketSink
 from porter.execution.sinks.directory import DirectorySink
-from porter.execution.staging import check_output
 from porter.execution.watch import Watch
 from porter.planning.plan import Plan
 from porter.sources.base import Source
@@ -37,6 +38,7 @@ def publish_plan(
     options: RunOptions | None = None,
     watch: Watch | None = None,
     receipt: Callable[[Result], bytes] | None = None,
+    driver: Driver | None = None,
 ) -> Result:
     """Runs `plan` on `source` and publishes the directory or folder `out`, all or nothing.
 
@@ -46,19 +48,21 @@ def publish_plan(
     """
     options, watch = options or RunOptions(), watch or Watch()
     if isinstance(out, BucketAddress):
-        return _publish_bucket(plan, source, out, force, options, watch, receipt)
+        return _publish_bucket(plan, source, out, force, options, watch, receipt, driver)
     try:
         with ExitStack() as stack:
             root: Path | None = getattr(source, "root", None)
-            out = check_output(out, root, _paths(source, plan), force=force, inside=inside)
-            source = stack.enter_context(overlaid(source, plan.sources, out.parent))
+            out = preflight(
+                plan, out, root, source_paths(source, plan), force=force, inside=inside, options=options
+            )
+            source = stack.enter_context(overlaid(source, plan.sources, fresh_name(out, "arrays")))
             sink = DirectorySink(
                 out, plan.hash, force=force, far=not source.near, options=options, watch=watch
             )
-            result = execute(plan, source, sink, options, watch, receipt)
+            result = execute(plan, source, sink, options, watch, receipt, driver)
             return replace(result, out=out)
     except OSError as error:
-        raise PorterError(f"the conversion to {out} failed", cause=str(error)) from error
+        raise refused(f"the conversion to {out} failed", error, _named(error, out)) from error
 
 
 def _publish_bucket(
@@ -69,6 +73,7 @@ def _publish_bucket(
     options: RunOptions,
     watch: Watch,
     receipt: Callable[[Result], bytes] | None,
+    driver: Driver | None,
 ) -> Result:
     _refuse_own_source(out, source)
     if options.reflink == ALWAYS:
@@ -76,8 +81,14 @@ def _publish_bucket(
     # Buffers of the kernels; the parts under way come on top.
     options = replace(options, max_memory=min(options.max_memory, BUCKET_MEMORY))
     sink = BucketSink(out, force=force, options=options, watch=watch)
-    with overlaid(source, plan.sources, Path(tempfile.gettempdir())) as whole:
-        return execute(plan, whole, sink, options, watch, receipt)
+    if driver is not None and any(tensor.file.startswith(ARRAY) for tensor in plan.sources):
+        raise UnsupportedError(
+            f"{source.label} cannot be read on other machines",
+            cause="some of its arrays have to be written out first, on this machine",
+            hint="convert it without --on, or into a directory that all machines share",
+        )
+    with overlaid(source, plan.sources) as whole:
+        return execute(plan, whole, sink, options, watch, receipt, driver)
 
 
 def _refuse_own_source(out: BucketAddress, source: Source) -> None:
@@ -94,7 +105,13 @@ def _refuse_own_source(out: BucketAddress, source: Source) -> None:
         )
 
 
-def _paths(source: Source, plan: Plan) -> list[Path]:
+def _named(error: OSError, out: Path) -> str | None:
+    """The path that an error names; the output where that is a staging directory's or a lock's."""
+    name = error.filename
+    return str(out) if isinstance(name, str) and f".{out.name}.porter" in name else None
+
+
+def source_paths(source: Source, plan: Plan) -> list[Path]:
     """The real paths of the source's files, where they are files here. Arrays may be in none of their own."""
     if not isinstance(source, LocalSource):
         return []

@@ -83,8 +83,13 @@ def copies_by_target(plan: Plan) -> dict[str, list[Copy]]:
 
 
 def file_units(
-    plan: Plan, file: OutputFile, copies: dict[str, list[Copy]], limit: int | None = None
+    plan: Plan,
+    file: OutputFile,
+    copies: dict[str, list[Copy]],
+    limit: int | None = None,
+    transposed: int | None = None,
 ) -> Iterator[Unit]:
+    """`transposed` is the limit for tensors that are transposed, where it is another one."""
     limit = RANGE if limit is None else limit
     at = 0
     for tensor in sorted(file.tensors, key=lambda tensor: (tensor.offset, -tensor.nbytes)):
@@ -93,7 +98,9 @@ def file_units(
         if not tensor.nbytes or end <= at or not copies.get(tensor.name):
             continue
         yield from _frames(file, at, tensor.offset, limit)
-        yield from tensor_units(plan, tensor, copies[tensor.name], limit)
+        own = copies[tensor.name]
+        turned = transposed is not None and any(copy.copy_class == TILE for copy in own)
+        yield from tensor_units(plan, tensor, own, transposed if turned and transposed else limit)
         at = end
     yield from _frames(file, at, file.size, limit)
 

@@ -57,15 +57,17 @@ class PortPlan:
     """`plan` makes what each tensor of the port should hold; its names are the table's.
 
     `there` are the port's own tensors by those names, `stored` what each is called in the port. `bound` are
-    the rules with those tensors that can be compared, `join` what they are made from. `omitted` are tied
-    tensors that the port leaves out and its dialect mostly does not, `lost` says what of the original has no
-    place in the port's dialect, and `unused` which elements of a tensor may hold anything.
+    the rules with those tensors that can be compared, `expected` all, `join` what they are made from.
+    `omitted` are tied tensors that the port leaves out and its dialect mostly does not, `lost` says what of
+    the original has no place in the port's dialect, and `unused` which elements may hold anything.
     """
 
     plan: Plan
     join: Join
     covered: Covered
     bound: tuple[BoundRule, ...]
+    expected: tuple[BoundRule, ...]
+    sizes: Sizes
     there: Mapping[str, StoredTensor]
     stored: Mapping[str, str]
     missing: tuple[Absent, ...]
@@ -125,6 +127,8 @@ def plan_port(
         join=join,
         covered=covered,
         bound=tuple(comparable),
+        expected=tuple(expected),
+        sizes=sizes,
         there=held,
         stored={spelled: name for name, spelled in port.names.items()},
         missing=tuple(missing),

@@ -7,7 +7,8 @@ place for is not compared, nor what changes nothing that a model computes (names
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from porter.config.raw import get, raw_config
@@ -19,7 +20,8 @@ from porter.layout import Expression
 from porter.recognition.identify import Identity, config_section, matches
 from porter.recognition.port_dialect import Port
 from porter.tables.model import Constant, Dialect
-from porter.verification.verdict import ConfigDifference, ConfigVerdict
+from porter.verification.known_mistakes import ConfigMistake
+from porter.verification.verdict import ConfigDifference, ConfigVerdict, Mistake
 
 # Advisory hyperparameters that are compared where both sides state them: another id ends a text elsewhere.
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -79,6 +81,35 @@ def compare_configs(
             found.append(_differs(name, expected, value, file))
     found += _constants(words, raw, original.hyperparameters, file)
     return ConfigVerdict("differs" if found else "equal", file, tuple(found), compared), ()
+
+
+def name_config_mistakes(
+    verdict: ConfigVerdict, known: Sequence[ConfigMistake]
+) -> tuple[ConfigVerdict, tuple[Mistake, ...]]:
+    """The verdict with what the table says of its differences, and these as mistakes."""
+    differences, mistakes = [], []
+    for one in verdict.differences:
+        said = next(
+            (
+                entry.says
+                for entry in known
+                if entry.of == one.name
+                and (entry.found is None or same_value(entry.found, one.found))
+                and (entry.expected is None or same_value(entry.expected, one.expected))
+            ),
+            None,
+        )
+        if one.found is None and one.expected is None:
+            differences.append(one)
+            mistakes.append(Mistake(one.says, (), None, part="config"))
+            continue
+        if said is None:
+            differences.append(one)
+            continue
+        differences.append(replace(one, says=f"{one.says}: {said}"))
+        what = f"{one.name} is {_shown(one.found)}, not {_shown(one.expected)}"
+        mistakes.append(Mistake(f"{said} ({what})", (), said, part="config"))
+    return replace(verdict, differences=tuple(differences)), tuple(mistakes)
 
 
 def same_value(one: Any, other: Any) -> bool:

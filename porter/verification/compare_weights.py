@@ -19,6 +19,7 @@ from porter.layout.copies import elements
 from porter.planning.plan import COMPUTE, CopyGroup, Plan, groups_of
 from porter.planning.port_plan import PortPlan
 from porter.sources.base import Source
+from porter.verification.diagnose import Diagnosis
 from porter.verification.verdict import (
     DifferingTensor,
     MisshapenTensor,
@@ -55,8 +56,10 @@ def compare_weights(
     return sink.differing
 
 
-def weights_verdict(planned: PortPlan, differing: Mapping[str, Differing]) -> WeightsVerdict:
-    """What a comparison of all elements has found, as a value."""
+def weights_verdict(
+    planned: PortPlan, differing: Mapping[str, Differing], diagnosis: Diagnosis, quick: bool
+) -> WeightsVerdict:
+    """What a comparison has found, of all elements or, where it was `quick`, of samples."""
     tensors = planned.plan.target_by_name
     rounded = rounded_to(planned.plan)
     wrong = [name for name in tensors if name in differing]
@@ -83,13 +86,14 @@ def weights_verdict(planned: PortPlan, differing: Mapping[str, Differing]) -> We
                 elements=differing[name].elements,
                 of=tensors[name].elements,
                 first=index_of(differing[name].first, tensors[name].shape),
+                says=diagnosis.says.get(name),
             )
             for name in wrong
         ),
         omitted=planned.omitted,
         lost=planned.lost,
-        bytes_read=sum(tensor.nbytes for tensor in planned.plan.sources)
-        + sum(tensor.nbytes for tensor in planned.there.values()),
+        bytes_read=diagnosis.bytes_read
+        + (0 if quick else sum(t.nbytes for t in (*planned.plan.sources, *planned.there.values()))),
     )
 
 

@@ -90,7 +90,7 @@ def _line(
         said.append(f"{_some(len(weights.misshapen))} of another shape")
     if weights.lost:
         said.append("a weight has no place")
-    if config.outcome == "differs" and not any(mistake.known == "config" for mistake in mistakes[:_SAID]):
+    if config.outcome == "differs" and not any(mistake.part == "config" for mistake in mistakes):
         said.append(_and([difference.name for difference in config.differences[:3]]) + " in the config")
     if tokenizer.outcome == "differs":
         said.append("the tokenizer gives other ids")

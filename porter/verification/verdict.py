@@ -57,6 +57,7 @@ class Mistake:
     known: str | None = None
     layers: tuple[int, ...] = ()
     proved: bool = True
+    part: Literal["weights", "config"] = "weights"
 
 
 @dataclass(frozen=True)

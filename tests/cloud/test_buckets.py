@@ -19,7 +19,7 @@ import porter
 from porter.errors import AccessError, ChangedError, PorterError, UnsupportedError, UsageError
 from porter.execution.sinks import bucket_writer, claim
 from porter.execution.watch import Watch
-from porter.sources.buckets import bucket_source
+from porter.sources.buckets import bucket_errors, bucket_source
 
 WEIGHTS = (".safetensors", ".pth", ".h5")
 
@@ -274,9 +274,7 @@ def test_an_object_that_comes_between_is_never_overwritten(bucket, source):
 
 
 def test_a_commit_that_fails_is_taken_back(bucket, source, monkeypatch):
-    from porter.execution.sinks import multipart
-
-    monkeypatch.setattr(multipart, "_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(bucket_errors, "PAUSE_SECONDS", 0.001)
     answer = sys.modules["s3_server"].Answer(403, "AccessDenied")
     bucket.server.fault = lambda r: answer if r.verb == "complete" and "config" in r.key else None
     with pytest.raises(AccessError):

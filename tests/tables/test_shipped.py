@@ -163,8 +163,11 @@ def test_a_few_shapes_by_hand():
 
 
 def test_an_unknown_family_or_dialect_says_which_there_are():
-    with pytest.raises(UnsupportedError, match="no table for llama in the dialect 'klingon'") as caught:
+    with pytest.raises(UsageError, match="no dialect called 'klingon'") as caught:
         FAMILIES["llama"].dialect("klingon")
+    assert "litgpt" in caught.value.hint
+    with pytest.raises(UnsupportedError, match="no table for llama in the dialect 'keras'") as caught:
+        FAMILIES["llama"].dialect("KerasHub")
     assert "litgpt" in caught.value.hint
 
 
@@ -192,7 +195,8 @@ def test_a_table_of_ones_own_joins_its_family(tmp_path):
 
 def test_a_table_of_ones_own_is_checked_like_the_others(tmp_path):
     path = tmp_path / "mine.toml"
-    path.write_text(USER, "utf-8")
+    second = USER + '[[rule]]\ntheirs = "second_head"\nours = "head"\n'
+    path.write_text(second, "utf-8")
     with pytest.raises(TableError, match="two rules make the canonical tensor 'head'"):
         load_user_table(path)
 

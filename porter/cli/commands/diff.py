@@ -7,15 +7,15 @@ from typing import Annotated
 import typer
 
 from porter.cli import output, streams
-from porter.cli.commands.inspect import FamilyOption, MapOption, MappingsOption
+from porter.cli.options import FamilyOption, MapOption, MappingsOption
 from porter.errors import DifferenceError
 
 
 def diff(
     a: Annotated[str, typer.Argument(metavar="A", help="A checkpoint, as for convert.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The other one, in any dialect and container.")],
-    atol: Annotated[float, typer.Option("--atol", help="Allowed: |a - b| of so much,")] = 0.0,
-    rtol: Annotated[float, typer.Option("--rtol", help="and so much times |b| besides.")] = 0.0,
+    atol: Annotated[float, typer.Option("--atol", help="Values are the same up to so much, and")] = 0.0,
+    rtol: Annotated[float, typer.Option("--rtol", help="so much times the value in B besides.")] = 0.0,
     dtype_agnostic: Annotated[
         bool, typer.Option("--dtype-agnostic", help="What values are stored in does not count.")
     ] = False,
@@ -50,15 +50,11 @@ def diff(
 
     Of checkpoints that no table knows, tensors are paired by their names.
 
-    \b
-    Exit codes:
-    0  nothing that was compared differs
-    3  something differs
+    Exit code 0: nothing that was compared differs. 3: something does.
 
-    \b
     Examples:
-    porter diff gemma-2b finetuned/
-    porter diff hf/ litgpt/ --dtype-agnostic --atol 1e-3
+      porter diff gemma-2b finetuned/
+      porter diff hf/ litgpt/ --dtype-agnostic --atol 1e-3
     """
     from porter.api.diff import diff as compare
     from porter.cli.progress import transfer

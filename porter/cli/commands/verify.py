@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from porter.cli import output, streams
-from porter.cli.commands.inspect import (
+from porter.cli.options import (
     ConfigOption,
     FamilyOption,
     KeyOption,
@@ -45,6 +45,9 @@ def verify(
             "--allow-unmapped", metavar="GLOB", help="Tensors of SRC that are not compared; may be repeated."
         ),
     ] = [],  # noqa: B006
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Look at a thousand elements of each weight and not at every one.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say whether OUT is a right port of SRC: weights, config and tokenizer. Exit code 3 if not."""
@@ -65,6 +68,7 @@ def verify(
             key=key,
             out_key=out_key,
             allow_unmapped=allow_unmapped,
+            quick=quick,
             watch=Watch(lambda name, count: advance(out, count)),
         )
     if json:

@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from porter.containers.base import OutputFile
 from porter.errors import PorterError, UnsupportedError, UsageError
+from porter.execution.cluster.tasks import Record, UploadPlace
 from porter.execution.leftovers import RECEIPT
 from porter.execution.run_options import RunOptions
 from porter.execution.sinks import multipart
@@ -96,7 +97,8 @@ class BucketSink:
         if before is not None:
             settle_bucket(self._out, before)
         check_bucket(self._out, force=self._force)
-        claim = Claim(self._out, {**key, "parts": self.unit_bytes})
+        # A cluster says itself how it divides files.
+        claim = Claim(self._out, {"parts": self.unit_bytes, **key})
         if before is not None:
             self._take_over(before, claim)
         claim.take(before)
@@ -168,6 +170,25 @@ class BucketSink:
                 self._room.release()
 
         return self._pool.submit(work)
+
+    def place(self, file: OutputFile) -> UploadPlace:
+        return UploadPlace(self.create(file).upload)
+
+    def sent(self, file: OutputFile) -> dict[int, Record]:
+        parts = self.create(file).parts
+        return {n: Record(file.name, *part, node="", seconds=0.0) for n, part in parts.items()}
+
+    def add(self, file: OutputFile, record: Record) -> None:
+        writer = self.create(file)
+        part = SentPart(record.number, record.start, record.end, record.etag, record.crc, record.digest)
+        writer.parts[part.number] = part
+        self.claim.note(writer.upload, part)
+        self.claim.check()
+
+    def end(self, file: OutputFile, *, hashed: bool) -> str | None:
+        """Nothing can be read before the commit."""
+        self.create(file).finish()
+        return None
 
     def reserve(self, writer: Writer) -> None:
         """A bucket has room."""
@@ -241,6 +262,7 @@ class BucketSink:
         if error is None or self._committed:
             self._claim.release()
             return
+        self._claim.end()
         if self._claim.lost is not None:
             # What there is is the other run's now.
             return

@@ -90,8 +90,7 @@ class BucketWriter:
         for sending in self._sending:
             sending.result()
         self._sending = []
-        if self._held or len(self.parts) != -(-self.size // self.part_size):
-            raise PorterError(f"{self.name}: not every byte was written")
+        multipart.check_whole(self.name, self.parts, self.size)
         self.crc = multipart.composed(self.parts.values())
         if self._hashed == self.size:
             self.digest = f"sha256:{self._hash.hexdigest()}"

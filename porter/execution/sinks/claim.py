@@ -36,6 +36,10 @@ STALE = 120.0
 _MOST = 1 << 30
 
 
+# The runs of this process that are at work.
+_active: set[str] = set()
+
+
 def claim_name(out: str) -> str:
     return f"{PREFIX}{out}{SUFFIX}"
 
@@ -53,8 +57,11 @@ class Claimed:
         """Whether the run that made it may still be at work."""
         if self.content.get("state") == "stopped" or self.age > STALE:
             return False
-        here = self.content.get("host") == platform.node()
-        return not here or _is_running(self.content.get("pid"))
+        if self.content.get("host") != platform.node():
+            return True
+        if self.content.get("pid") == os.getpid():
+            return self.content.get("run") in _active
+        return _is_running(self.content.get("pid"))
 
     def uploads(self, out: BucketAddress) -> dict[str, tuple[Upload, dict[int, SentPart]]]:
         """The unfinished uploads that it notes, each with the parts that are done."""
@@ -86,13 +93,13 @@ def read_claim(out: BucketAddress) -> Claimed | None:
     """The claim on an output, if there is one."""
     parent, name = out.parent()
     try:
-        answer = multipart.ask("get_object", parent, claim_name(name))
+        told, answer = multipart.content(parent, claim_name(name), _MOST)
     except PorterError as error:
         if "missing" in error.message:
             return None
         raise
     try:
-        content = json.loads(answer["Body"].read(_MOST))
+        content = json.loads(told)
     except ValueError:
         content = {}
     if not isinstance(content, dict):
@@ -128,6 +135,7 @@ class Claim:
             self._put({"IfNoneMatch": "*"} if before is None else {"IfMatch": before.etag})
         except Occupied as error:
             raise in_use(self.out) from error
+        _active.add(self.run)
         self._thread.start()
 
     def note(self, upload: Upload, part: SentPart | None = None) -> None:
@@ -158,17 +166,19 @@ class Claim:
 
     def release(self) -> None:
         """Ends it, and removes it where it is still this run's."""
-        self._stop()
+        self.end()
         if self.lost is None:
             parent, name = self.out.parent()
             multipart.remove(parent, claim_name(name))
 
     def stop(self) -> None:
         """Ends it and leaves it for the same command to go on with."""
-        self._stop()
+        self.end()
         self.save("stopped")
 
-    def _stop(self) -> None:
+    def end(self) -> None:
+        """Nothing is renewed any more; a claim that stays counts as left behind."""
+        _active.discard(self.run)
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()

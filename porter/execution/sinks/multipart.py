@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -19,13 +18,11 @@ from typing import Any, NamedTuple
 from porter.errors import PorterError
 from porter.execution.crc import joined
 from porter.sources.buckets.bucket_address import BucketAddress
-from porter.sources.buckets.bucket_errors import Unreachable, translated
+from porter.sources.buckets.bucket_errors import Unreachable, persistently
 from porter.sources.buckets.bucket_store import s3_endpoint, s3_session
 
-# Of the client, and then of ours: a store that is busy says so for minutes.
+# Of the client itself.
 _CLIENT_ATTEMPTS = 4
-_ATTEMPTS = 4
-_PAUSE_SECONDS = 0.25
 
 # S3's own limit.
 MOST_PARTS = 10_000
@@ -41,13 +38,14 @@ class Upload:
 
 
 class SentPart(NamedTuple):
-    """Bytes `start` to `end` of an object, as the store has them under `etag`."""
+    """Bytes `start` to `end` of an object, as the store has them under `etag`; their sha256 where known."""
 
     number: int
     start: int
     end: int
     etag: str
     crc: int
+    digest: str = ""
 
 
 def s3_client() -> Any:
@@ -75,17 +73,20 @@ def _client(endpoint: str | None) -> Any:
 
 def ask(call: str, address: BucketAddress, name: str | None, **given: Any) -> Any:
     """One request to the store, tried again where the network or the server fails. Raises PorterErrors."""
-    for attempt in range(1, _ATTEMPTS + 1):
-        try:
-            with translated(address, name):
-                if name is not None:
-                    given["Key"] = address.key(name)
-                return getattr(s3_client(), call)(Bucket=address.bucket, **given)
-        except Unreachable:
-            if attempt == _ATTEMPTS:
-                raise
-        time.sleep(_PAUSE_SECONDS * 2**attempt)
-    raise AssertionError("unreachable")
+    key = {} if name is None else {"Key": address.key(name)}
+    return persistently(
+        lambda: getattr(s3_client(), call)(Bucket=address.bucket, **key, **given), address, name
+    )
+
+
+def content(address: BucketAddress, name: str, most: int) -> tuple[bytes, Any]:
+    """At most so many bytes of an object, and what the store says of it."""
+
+    def get() -> tuple[bytes, Any]:
+        answer = s3_client().get_object(Bucket=address.bucket, Key=address.key(name))
+        return answer["Body"].read(most), answer
+
+    return persistently(get, address, name)
 
 
 def begin(address: BucketAddress, name: str) -> Upload:
@@ -140,15 +141,21 @@ def composed(parts: Iterable[SentPart]) -> int:
     return crc
 
 
+def check_whole(name: str, parts: Mapping[int, SentPart], size: int) -> None:
+    """Raises PorterError unless the parts, by number, hold each byte of an object once."""
+    ordered = [parts[number] for number in sorted(parts)]
+    ends = [0, *(part.end for part in ordered)]
+    if [part.start for part in ordered] != ends[:-1] or ends[-1] != size:
+        raise PorterError(f"{name}: its parts do not adjoin, or some are missing")
+
+
 def complete(upload: Upload, parts: Mapping[int, SentPart], size: int) -> None:
     """Makes the object readable, where nothing has that key. Raises Occupied where something has it.
 
     The parts must be all, and adjoin.
     """
+    check_whole(upload.name, parts, size)
     ordered = [parts[number] for number in sorted(parts)]
-    ends = [0, *(part.end for part in ordered)]
-    if [part.start for part in ordered] != ends[:-1] or ends[-1] != size:
-        raise PorterError(f"{upload.name}: its parts do not adjoin, or some are missing")
     crc = composed(ordered)
     listed = [
         {"PartNumber": part.number, "ETag": part.etag, "ChecksumCRC32": _spelled(part.crc)}

@@ -7,9 +7,10 @@ the `<Code>` in the store's answer are all that is shown of it; what follows may
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from porter.errors import AccessError, ChangedError, MalformedError, PorterError, UnsupportedError
 from porter.sources.buckets.bucket_address import BucketAddress
@@ -41,6 +42,12 @@ _UNKNOWN_USER = {
 }
 _OTHER_REGION = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
 
+# Tries beyond the clients' own, which do not count a body that is cut; a store that is busy says so for long.
+ATTEMPTS = 5
+PAUSE_SECONDS = 0.2
+
+T = TypeVar("T")
+
 # Answers that may be another one when they are asked for again.
 TRANSIENT = {408, 429, 500, 502, 503, 504}
 
@@ -58,6 +65,26 @@ def needs_extra(package: str, extra: str, what: str) -> UnsupportedError:
     return UnsupportedError(
         f"{what} needs {package}, which is not installed", hint=f"pip install 'weight-porter[{extra}]'"
     )
+
+
+def persistently(
+    call: Callable[[], T],
+    address: BucketAddress,
+    what: str | None = None,
+    wait: Callable[[float], Any] = time.sleep,
+) -> T:
+    """What `call` returns, tried again while the network or the server fails. Raises PorterErrors.
+
+    `wait` is called with seconds, between two tries; where it returns something true there is no further one.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            with translated(address, what):
+                return call()
+        except Unreachable:
+            if attempt == ATTEMPTS or wait(PAUSE_SECONDS * 2**attempt):
+                raise
+    raise AssertionError("the last try returns or raises")
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 
 from porter.errors import AccessError, MalformedError, PorterError, UsageError
 from porter.sources.buckets.bucket_address import BucketAddress
-from porter.sources.buckets.bucket_errors import translated
+from porter.sources.buckets.bucket_errors import persistently
 from porter.sources.buckets.bucket_source import BucketSource, StoredObject, head, recorded
 from porter.sources.paths import unsafe_path
 from porter.sources.weight_files import container_by_suffix
@@ -64,8 +64,9 @@ def open_bucket(address: BucketAddress) -> BucketSource:
 
 def _listed(store: Any, address: BucketAddress) -> dict[str, StoredObject]:
     prefix = f"{address.folder}/" if address.folder else ""
-    found: dict[str, StoredObject] = {}
-    with translated(address):
+
+    def listed() -> dict[str, StoredObject]:
+        found: dict[str, StoredObject] = {}
         for page in store.list(prefix or None):
             for meta in page:
                 name = meta["path"].removeprefix(prefix)
@@ -78,7 +79,9 @@ def _listed(store: Any, address: BucketAddress) -> dict[str, StoredObject]:
                     cause="a checkpoint has some hundred",
                     hint="name the folder that holds the checkpoint",
                 )
-    return found
+        return found
+
+    return persistently(listed, address)
 
 
 def _hidden(name: str) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 from porter.errors import MalformedError, PorterError
 from porter.sources.base import FileInfo
 from porter.sources.buckets.bucket_address import BucketAddress
-from porter.sources.buckets.bucket_errors import Occupied, Unreachable, changed, translated
+from porter.sources.buckets.bucket_errors import Occupied, Unreachable, changed, persistently
 from porter.sources.buckets.bucket_store import open_store
 
 # Bytes that one request had better ask for: a round trip of some 30 ms costs as much as 3 MB at 100 MB/s.
@@ -25,9 +24,6 @@ REQUEST = 4 << 20
 
 # Bytes of an answer that are handed over at once.
 _PIECE = 1 << 20
-
-_ATTEMPTS = 5
-_PAUSE_SECONDS = 0.2
 
 # Requests for the state of files that are made at once.
 _WORKERS = 8
@@ -69,17 +65,15 @@ class BucketFile:
             )
         if not length:
             return
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                with translated(self._source.address, self.name):
-                    self._read(views, offset, offset + length)
-                return
-            except Unreachable:
-                if attempt == _ATTEMPTS or self._stopped.is_set():
-                    raise
-            except Occupied as error:
-                raise changed(self._source.address, self.name, self._found.version, "another") from error
-            self._stopped.wait(_PAUSE_SECONDS * 2**attempt)
+        try:
+            persistently(
+                lambda: self._read(views, offset, offset + length),
+                self._source.address,
+                self.name,
+                self._stopped.wait,
+            )
+        except Occupied as error:
+            raise changed(self._source.address, self.name, self._found.version, "another") from error
 
     def _read(self, views: Sequence[memoryview], start: int, stop: int) -> None:
         if self._stopped.is_set():
@@ -179,14 +173,7 @@ def head(store: Any, address: BucketAddress, name: str) -> StoredObject | None:
     """What an address holds under a name; None for nothing."""
     import obstore
 
-    for attempt in range(1, _ATTEMPTS + 1):
-        try:
-            with translated(address, name):
-                return recorded(obstore.head(store, address.key(name)))
-        except MalformedError:
-            return None
-        except Unreachable:
-            if attempt == _ATTEMPTS:
-                raise
-        time.sleep(_PAUSE_SECONDS * 2**attempt)
-    return None
+    try:
+        return persistently(lambda: recorded(obstore.head(store, address.key(name))), address, name)
+    except MalformedError:
+        return None
