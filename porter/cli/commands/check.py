@@ -26,9 +26,9 @@ def check(
 ) -> None:
     """Recheck a converted directory against its receipt: sizes, sha256 digests, planned tensors.
 
-    Exit code 0: every file is as it was written (with --quick: sizes and headers are). 1: a file has no digest
-    to be verified by, which --record adds. 3: a file is missing, was added or has changed. 6: the receipt itself
-    is damaged; 5: there is none.
+    Exit code 0: every file is as it was written (with --quick: sizes and headers are). 1: a file has no
+    digest to be verified by, which --record adds. 3: a file is missing, was added or has changed. 6: the
+    receipt itself is damaged; 5: there is none.
 
     Examples:
       porter check out/
