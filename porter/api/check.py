@@ -67,6 +67,7 @@ def _check(root: Path, quick: bool, watch: Watch) -> tuple[OutputCheck, Receipt]
         lacks=receipt.lacks,
         recorded=(),
         quick=quick,
+        fingerprint=receipt.fingerprint,
     )
     return found, receipt
 
@@ -87,6 +88,7 @@ def _record(found: OutputCheck, receipt: Receipt, watch: Watch) -> OutputCheck:
     """The same with what the receipt lacked, once that is written."""
     files: list[FileState] = []
     entries: dict[str, Any] = {}
+    said = receipt.content["files"]
     for file in found.files:
         path = find_file(found.out, file.name)
         if path is None:
@@ -95,7 +97,7 @@ def _record(found: OutputCheck, receipt: Receipt, watch: Watch) -> OutputCheck:
             digest, size = digest_file(path, file.name, watch)
             file = replace(file, state="recorded", size=size, sha256=digest, detail=None)
         files.append(file)
-        entries[file.name] = {"size": file.size, "sha256": file.sha256}
+        entries[file.name] = {**said[file.name], "size": file.size, "sha256": file.sha256}
     late = [file.name for file in files if file.state == "recorded"]
     recorded = (*(f"the digest of {name}" for name in late), *receipt.lacks)
     if not recorded:
