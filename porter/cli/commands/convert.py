@@ -16,6 +16,7 @@ from porter.cli.commands.inspect import (
     MappingsOption,
     SourceDialectOption,
 )
+from porter.cli.report_file import ReportOption, check_report, write_report
 from porter.errors import UsageError
 
 
@@ -72,6 +73,7 @@ def convert(
     explain: Annotated[
         bool, typer.Option("--explain", help="With --dry-run: how each class of copy is run, and why.")
     ] = False,
+    report: ReportOption = None,
     reflink: Annotated[
         str,
         typer.Option("--reflink", metavar="WHEN", help="Share blocks with the source: auto, always, never."),
@@ -107,6 +109,9 @@ def convert(
 
     if explain and not dry_run:
         raise UsageError("--explain tells about a plan that is not run", hint="--dry-run --explain")
+    if report is not None and not dry_run:
+        raise UsageError("--report shows a plan that is not run", hint="--dry-run --report FILE.html")
+    check_report(report)
     options = RunOptions(reflink, digest, resume, memory_spoken(max_memory))
     if keep_source:
         _keep(source, dry_run)
@@ -143,6 +148,15 @@ def convert(
             output.data(render(plan))
             if explain:
                 output.data(["", *explanation(plan)])
+        if report is not None:
+            from porter.reporting.html_reports import plan_report
+            from porter.verification.live import target_config
+
+            identity = prepared.opened.identified()
+            words = identity.words or identity.dialect
+            written = target_config(plan, prepared.target), prepared.target
+            label = prepared.opened.checkpoint.label
+            write_report(report, plan_report(plan, label, (identity.raw, words), written))
         return
     output.say(f"plan     {summary(plan)}")
     from porter.cli.progress import progress

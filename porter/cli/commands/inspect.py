@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from porter.cli import output
+from porter.cli.report_file import ReportOption, check_report, receipt_of, write_report
 from porter.errors import UsageError
 
 MapOption = Annotated[
@@ -63,6 +64,7 @@ def inspect(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print the table as CSV.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
+    report: ReportOption = None,
     map: MapOption = [],  # noqa: B006
     mappings: MappingsOption = [],  # noqa: B006
     family: FamilyOption = None,
@@ -73,7 +75,10 @@ def inspect(
     """Show what a checkpoint holds: a shape table from headers alone."""
     if json + csv + markdown > 1:
         raise UsageError("choose one of --json, --csv and --markdown")
+    check_report(report)
     if as_ is not None:
+        if report is not None:
+            raise UsageError("--report shows a checkpoint as it is", hint="leave out --as")
         maps = [*mappings, *map]
         _as(source, as_, full, filter, json, csv, markdown, maps, config, source_dialect, key, family)
         return
@@ -97,6 +102,10 @@ def inspect(
         _print(cells(found, full=full, exact=csv), RIGHT, csv)
     else:
         output.data(render(found, full=full))
+    if report is not None:
+        from porter.reporting.html_reports import inspection_report
+
+        write_report(report, inspection_report(found, receipt_of(found.source)))
     for text in found.notes:
         output.note(text)
     if found.reason is not None:
