@@ -5,6 +5,7 @@
     porter.inspect("gemma-2b/")                            # what is in it
     porter.plan("gemma-2b/", to="litgpt")                  # the proof, nothing written
     porter.convert("gemma-2b/", "out/", to="litgpt")       # the bytes
+    porter.verify("gemma-2b/", "out/")                     # is it a right port, by whatever tool?
     porter.load_state_dict("gemma-2b/", as_="litgpt")      # no file written (this one loads torch)
     porter.compare_logits("gemma-2b/", "out/")             # do both compute the same? (and this one)
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from porter.api.downloaded import Download
     from porter.api.inspect import inspect
     from porter.api.state_dict import load_state_dict
+    from porter.api.verify import verify
     from porter.errors import PorterError
     from porter.execution.run_options import RunOptions
     from porter.execution.watch import Watch
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from porter.planning.plan_options import PlanOptions
     from porter.recognition.inspection import Inspection
     from porter.verification.logits import LogitsComparison
+    from porter.verification.verdict import Verdict
 
 __all__ = [
     "Conversion",
@@ -44,6 +47,7 @@ __all__ = [
     "PlanOptions",
     "PorterError",
     "RunOptions",
+    "Verdict",
     "Watch",
     "__version__",
     "compare_logits",
@@ -53,6 +57,7 @@ __all__ = [
     "inspect",
     "load_state_dict",
     "plan",
+    "verify",
 ]
 
 _HOMES = {
@@ -72,6 +77,8 @@ _HOMES = {
     "PlanOptions": "porter.planning.plan_options",
     "RunOptions": "porter.execution.run_options",
     "Watch": "porter.execution.watch",
+    "Verdict": "porter.verification.verdict",
+    "verify": "porter.api.verify",
     "PorterError": "porter.errors",
 }
 

@@ -58,17 +58,11 @@ def open_source(
     of a torch file that holds several, `family` what the model is, whatever its config says. The small files
     of a `Source` are copied into a directory that goes with the process.
     """
-    where = default_source() if source is None else source
     families = load_families(as_paths(maps, "maps"))
     override = None if config is None else as_path(config, "config")
     if override is not None and not override.is_file():
         raise UsageError(f"there is no config at {override}")
-    wanted = _wanted(families, dialect)
-    if isinstance(where, str | Path):
-        name, checkpoint = str(where), _open(where, remote, wanted, key)
-    else:
-        checkpoint = _open_own(where, wanted, key)
-        name = checkpoint.label
+    name, checkpoint = open_weights(source, families, dialect=dialect, remote=remote, key=key)
     try:
         identity = identify(checkpoint, families, config=override, dialect=dialect, family=family)
         if override is not None:
@@ -76,6 +70,23 @@ def open_source(
     except PorterError as error:
         return Opened(name, checkpoint, families, None, error)
     return Opened(name, checkpoint, families, identity, None)
+
+
+def open_weights(
+    source: str | Path | Source | None,
+    families: Mapping[str, Family],
+    *,
+    dialect: str | None = None,
+    remote: str | None = None,
+    key: str | None = None,
+) -> tuple[str, Checkpoint]:
+    """What a source is called, and its checkpoint, as `open_source` opens them; its config is not asked."""
+    where = default_source() if source is None else source
+    wanted = _wanted(families, dialect)
+    if isinstance(where, str | Path):
+        return str(where), _open(where, remote, wanted, key)
+    checkpoint = _open_own(where, wanted, key)
+    return checkpoint.label, checkpoint
 
 
 def _check_used(config: Path, identity: Identity) -> None:

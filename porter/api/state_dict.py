@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from porter.api.convert import prepare
 from porter.api.opening import open_source
-from porter.containers.array_files import exported
+from porter.containers.array_files import with_arrays
 from porter.planning.plan import Plan
 from porter.planning.plan_options import PlanOptions
 from porter.sources.base import Source
-from porter.sources.local_files import LocalSource
-from porter.sources.overlay import OverlaySource
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +60,5 @@ def open_state_dict(plan: Plan, source: Source | None, device: str | torch.devic
 
     assert source is not None, "what is planned has a source"
     stack = ExitStack()
-    if isinstance(source, LocalSource):
-        arrays = stack.enter_context(exported(source.root, plan.sources, Path(tempfile.gettempdir())))
-        source = OverlaySource(source, arrays) if arrays else source
+    source = stack.enter_context(with_arrays(source, plan.sources, Path(tempfile.gettempdir())))
     return StateDict(plan, source, device, stack)

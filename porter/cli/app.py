@@ -11,6 +11,7 @@ from porter.cli.commands.doctor import doctor
 from porter.cli.commands.download import download
 from porter.cli.commands.inspect import inspect
 from porter.cli.commands.mappings import mappings
+from porter.cli.commands.verify import verify
 from porter.cli.common import command
 
 app = typer.Typer(
@@ -42,5 +43,6 @@ def _main(
 app.command()(command(download))
 app.command()(command(inspect))
 app.command()(command(convert))
+app.command()(command(verify))
 app.add_typer(mappings, name="mappings")
 app.command()(command(doctor))

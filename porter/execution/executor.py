@@ -62,10 +62,12 @@ def execute(
     options: RunOptions | None = None,
     watch: Watch | None = None,
     receipt: Callable[[Result], bytes] | None = None,
+    unit_bytes: int | None = None,
 ) -> Result:
     """Runs `plan` on the files of `source` into `sink`, all or nothing.
 
-    `receipt` is given what was made and returns the bytes of one file more. Raises MalformedError for
+    `receipt` is given what was made and returns the bytes of one file more. `unit_bytes` bounds what a sink
+    that cannot be read again has gathered for it, a unit a thread. Raises MalformedError for
     sources that are not as planned and ChangedError for those that changed on the way, DifferenceError for a
     failed check, UnsupportedError for what cannot be computed, PorterError when the system refuses to read
     or write. After an error the sink has published nothing.
@@ -88,7 +90,7 @@ def execute(
         stack.enter_context(sink)
         kept = sink.begin({"plan": plan.hash, "sources": _versions(source, sizes)})
         copies = copies_by_target(plan)
-        units = {file.name: list(file_units(plan, file, copies)) for file in plan.files}
+        units = {file.name: list(file_units(plan, file, copies, unit_bytes)) for file in plan.files}
         tallies = {file.name: Tally(file.name, file.size, watch.progress) for file in plan.files}
         finished: dict[str, dict[tuple[int, int], int | None]] = {file.name: {} for file in plan.files}
         verified: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from porter.containers.array_files import exported
+from porter.containers.array_files import with_arrays
 from porter.containers.array_names import ARRAY
 from porter.errors import PorterError
 from porter.execution.executor import Result, execute
@@ -18,7 +18,6 @@ from porter.execution.watch import Watch
 from porter.planning.plan import Plan
 from porter.sources.base import Source
 from porter.sources.local_files import LocalSource
-from porter.sources.overlay import OverlaySource
 
 
 def publish_plan(
@@ -43,9 +42,7 @@ def publish_plan(
         with ExitStack() as stack:
             root: Path | None = getattr(source, "root", None)
             out = check_output(out, root, _paths(source, plan), force=force, inside=inside)
-            if isinstance(source, LocalSource):
-                arrays = stack.enter_context(exported(source.root, plan.sources, out.parent))
-                source = OverlaySource(source, arrays) if arrays else source
+            source = stack.enter_context(with_arrays(source, plan.sources, out.parent))
             sink = DirectorySink(
                 out, plan.hash, force=force, far=not source.near, options=options, watch=watch
             )

@@ -162,7 +162,7 @@ class _Candidate:
         return ConfigReader(
             words,
             self.family.canonical,
-            _inside(raw, words),
+            config_section(raw, words),
             shapes,
             label,
             self.inferred if words is self.dialect else None,
@@ -170,7 +170,7 @@ class _Candidate:
         )
 
 
-def _inside(raw: Mapping[str, Any], words: Dialect) -> Mapping[str, Any]:
+def config_section(raw: Mapping[str, Any], words: Dialect) -> Mapping[str, Any]:
     """The section of a config that the table reads, with those outer fields that stand before its own."""
     if words.config.section is None:
         return raw

@@ -1,0 +1,104 @@
+"""What was done wrong in a port whose tensors differ, are missing, have other names or other shapes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from porter.containers.base import StoredTensor
+from porter.execution.open_files import OpenFiles
+from porter.execution.sinks.compare import Differing
+from porter.planning.port_plan import PortPlan
+from porter.verification.explain import Explained, explain
+from porter.verification.known_mistakes import KnownMistakes
+from porter.verification.misplaced import misplaced
+from porter.verification.name_mistakes import name_mistakes
+from porter.verification.sides import Sides
+from porter.verification.stored_values import StoredValues
+from porter.verification.verdict import Mistake
+from porter.verification.weight_places import places
+
+# Elements of each weight that are looked at where a comparison is quick.
+QUICK = 1024
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """`says` describes the difference of tensors, by the table's names. `bytes_read` is what it cost."""
+
+    mistakes: tuple[Mistake, ...]
+    says: Mapping[str, str]
+    bytes_read: int
+
+
+def open_sides(
+    planned: PortPlan,
+    original: OpenFiles,
+    port: OpenFiles,
+    original_tensors: Mapping[str, StoredTensor],
+    port_tensors: Mapping[str, StoredTensor],
+) -> Sides:
+    """Both sides, weight by weight. Nothing is read yet."""
+    return Sides(
+        original=places(planned.covered.held, planned.covered.tensors, planned.join.sizes),
+        port=places(planned.bound, planned.there, planned.sizes),
+        original_values=StoredValues(original, original_tensors),
+        port_values=StoredValues(port, port_tensors),
+        alias=planned.join.alias,
+        sizes=planned.sizes,
+        hyperparameters=planned.plan.hyperparameters,
+    )
+
+
+def sampled_differences(sides: Sides) -> dict[str, Differing]:
+    """Tensors of which a sample differs, by the table's names; elements and first count samples."""
+    found: dict[str, Differing] = {}
+    for weight, place in sides.port.items():
+        if sides.source_of(weight) not in sides.original:
+            continue
+        unlike = sides.unlike(weight, sides.right(weight), QUICK)
+        if unlike.elements:
+            before = found.get(place.name)
+            elements = unlike.elements + (before.elements if before else 0)
+            found[place.name] = Differing(elements, before.first if before else 0)
+    return found
+
+
+def diagnose(
+    planned: PortPlan,
+    sides: Sides,
+    differing: Collection[str],
+    known: KnownMistakes,
+    tensors: Mapping[str, StoredTensor],
+    *,
+    quick: bool = False,
+) -> Diagnosis:
+    """Name what can be named. `tensors` are all that the port holds, by its own names."""
+    mistakes = misplaced(planned, sides, tensors)
+    explained: Sequence[Explained] = ()
+    if differing:
+        explained = explain(sides, differing, known.mistakes, quick=quick)
+        mistakes += name_mistakes(sides, explained, known.mistakes)
+    return Diagnosis(tuple(mistakes), _descriptions(sides, explained), sides.read)
+
+
+def _descriptions(sides: Sides, explained: Sequence[Explained]) -> dict[str, str]:
+    found: dict[str, list[str]] = defaultdict(list)
+    for one in explained:
+        name = sides.port[one.weight].name
+        if one.candidate is not None:
+            said = ", ".join(known.says for known in one.candidate.mistakes)
+            if one.candidate.elsewhere:
+                held = sides.original[one.candidate.origin.weight].tensor.name
+                said = f"holds {held}" + (f"; {said}" if said else "")
+            if one.beside is not None:
+                said += f"; {one.beside.elements:,} values differ from that, up to {one.beside.largest:.3g}"
+        elif one.description is not None:
+            said = one.description.says
+        else:
+            continue
+        several = len(sides.port[one.weight].rule.blocks) > 1
+        part = one.weight.canonical.rpartition(".")[2]
+        found[name].append(f"{part}: {said}" if several else said)
+    return {name: "; ".join(dict.fromkeys(texts)) for name, texts in found.items()}
