@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from porter.cli.app import app
 from porter.reporting.html_page import page, table
@@ -130,6 +130,28 @@ def test_an_inspection_in_a_browser(llama, tmp_path):
     assert rows(found, "shapes") == 2
     assert found.count(html.escape(HOSTILE, quote=False)) >= 3
     assert "<img" not in found and HOSTILE not in found
+
+
+@browser
+def test_a_verdict_in_a_browser(llama, tmp_path):
+    """A port with two wrong tensors, a hostile one besides, and another epsilon."""
+    assert porter("convert", llama, "--to", "litgpt", "-o", tmp_path / "out") == 0
+    path = tmp_path / "out" / "lit_model.safetensors"
+    weights = load_file(path)
+    for layer in (0, 2):
+        weights[f"transformer.h.{layer}.mlp.proj.weight"][0, :3] += 1
+    save_file(weights | {HOSTILE: np.zeros(2, np.float32)}, path)
+    config = tmp_path / "out" / "model_config.yaml"
+    config.write_text(config.read_text().replace("norm_eps: 1.0e-06", "norm_eps: 1.0e-03"))
+    report = tmp_path / "verdict.html"
+    assert porter("verify", llama, tmp_path / "out", "--report", report) == 3
+    found = dom(report)
+    assert title(found) == "porter verify: differs"
+    heat = re.search(r'<table class="heat">(.*?)</table>', found, re.DOTALL)[1]
+    assert "transformer.h.*.mlp.proj.weight" in heat and heat.count('class="h1"') == 2
+    assert re.findall(r'<th scope="col">(\d+)</th>', heat) == ["0", "2"]
+    assert "norm_eps" in found and "porter-receipt" not in found and "sha256:" in found
+    assert HOSTILE not in found and html.escape(HOSTILE, quote=False) in found and "<img" not in found
 
 
 @browser
