@@ -54,6 +54,21 @@ def publish_plan(
             return replace(result, out=out)
     except OSError as error:
         raise PorterError(f"the conversion to {out} failed", cause=str(error)) from error
+    except MemoryError as error:
+        raise PorterError(
+            f"the conversion to {out} failed",
+            cause="the system gives no more memory",
+            hint="--max-memory 128MB takes less",
+        ) from error
+    except RuntimeError as error:
+        # Python has no error of its own for it.
+        if "start new thread" not in str(error):
+            raise
+        raise PorterError(
+            f"the conversion to {out} failed",
+            cause="the system starts no more threads",
+            hint="close other programs, or raise the limit of processes (ulimit -u)",
+        ) from error
 
 
 def _paths(source: Source, plan: Plan) -> list[Path]:
