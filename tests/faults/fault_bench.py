@@ -19,9 +19,13 @@ import traced
 # Exit codes that the documentation names, but for those of a process that was killed.
 CODES = {0, 1, 2, 3, 4, 5, 6, 130}
 
-# What is said where an output stands whole under its name all the same: the disk would not promise to keep
-# it, or the interrupt came after.
-STANDS = ("holds the new output, but may not outlive", "wrote    ", "is complete")
+# What is said where an output stands whole under its name, and the disk would not promise to keep it.
+STANDS = "holds the new output, but may not outlive"
+
+
+def _admits(code: int, said: str) -> bool:
+    """Whether it says that the output stands; of an interrupt, that it does not promise to go on with it."""
+    return STANDS in said or (code == 130 and "The same command goes on" not in said)
 
 
 @dataclass
@@ -158,12 +162,7 @@ class Bench:
             tally.lost.append(what)
         elif ended.code == 0 and state != "the new output":
             tally.lost.append(f"{what}, though it says that all is well")
-        elif (
-            not killed
-            and ended.code != 0
-            and state == "the new output"
-            and not any(w in said for w in STANDS)
-        ):
+        elif not killed and ended.code != 0 and state == "the new output" and not _admits(ended.code, said):
             tally.flaws.append(f"{what}, though it says that it failed: {said[-300:]}")
         if "Traceback" in said or not (killed or ended.code in CODES):
             tally.flaws.append(f"{what}: {said[-600:]}")
