@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from porter.api.opening import open_source
+from porter.errors import UsageError
 from porter.planning.build import build_plan
 from porter.planning.plan import Plan
 from porter.planning.plan_options import PlanOptions
@@ -43,6 +44,8 @@ def inspect(
         key=key,
         family=family,
     )
+    if isinstance(opened.reason, UsageError):
+        raise opened.reason
     with reading(opened.source):
         return describe(opened.source, opened.checkpoint, opened.identity, opened.reason, filter)
 
@@ -75,7 +78,9 @@ def inspect_as(
     quantised = any(tensor.dtype.quantised for tensor in opened.checkpoint.tensors.values())
     options = PlanOptions(dtype="float32" if quantised else "keep", weights_only=True)
     with reading(opened.source):
-        plan = build_plan(opened.checkpoint, identity, identity.family.dialect(dialect), options)
+        plan = build_plan(
+            opened.checkpoint, identity, identity.family.dialect(dialect, identity.family.written), options
+        )
     if filter is None:
         return plan
     files = tuple(

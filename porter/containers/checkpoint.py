@@ -171,7 +171,7 @@ def _headers(
             found = next(item for item in weight_sets([location.file, *names]) if item.index == location.file)
             return _read(root, found, key)
         headers, remarks = _read(root, _named(location.file, names), key)
-        return headers, (*remarks, *adapter_left_out(names))
+        return headers, (*remarks, *adapter_left_out(names), *_one_of_several(location.file, names))
     sets = weight_sets(names)
     if orbax.holds_orbax(root):
         sets = (*sets, WeightSet("_METADATA", orbax.CONTAINER, ()))
@@ -195,6 +195,15 @@ def _named(file: str, names: list[str]) -> WeightSet:
     if file.endswith(".gguf"):
         return numbered_set(file, names)
     return WeightSet(file, container_by_suffix(file) or "", (file,))
+
+
+def _one_of_several(file: str, names: list[str]) -> tuple[str, ...]:
+    """That a shard was named, and what to name for the whole."""
+    shards = numbered_set(file, names)
+    total = len(shards.files) + len(shards.missing)
+    if total < 2 or file.endswith(".gguf"):
+        return ()
+    return (f"{file} is one shard of {total}; for the whole model name its directory",)
 
 
 def _read(root: Path, chosen: WeightSet, key: str | None) -> tuple[tuple[Header, ...], tuple[str, ...]]:

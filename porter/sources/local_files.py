@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from porter.errors import ChangedError, MalformedError
 from porter.reading.regular import open_descriptor
@@ -83,7 +83,15 @@ class LocalSource:
         self.root = root
         self.label = label or root.name
         self._recorded: dict[str, FileState] = {}
+        self._elsewhere = False
         self._walk(root, "", deep=only is None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, perhaps on a machine to which a shared file system is another device."""
+        return {**vars(self), "root": self.root.absolute(), "_elsewhere": True}
+
+    def _is_recorded(self, recorded: FileState, found: FileState) -> bool:
+        return found == (recorded._replace(device=found.device) if self._elsewhere else recorded)
 
     def _walk(self, directory: Path, prefix: str, *, deep: bool) -> None:
         """Records what is there now, before anything is read."""
@@ -121,7 +129,7 @@ class LocalSource:
     def open(self, file: str) -> LocalFile:
         recorded = self.state(file)
         opened = LocalFile(self.path(file), file)
-        if opened.state != recorded:
+        if not self._is_recorded(recorded, opened.state):
             opened.close()
             raise _changed(file, recorded, opened.state)
         return opened
@@ -137,7 +145,7 @@ class LocalSource:
                     cause="nothing was published",
                     hint="run it again when the source is at rest",
                 ) from None
-            if found != recorded:
+            if not self._is_recorded(recorded, found):
                 raise _changed(file, recorded, found)
 
 

@@ -42,9 +42,14 @@ def read_rules(chain: list[TableSource], canonical: Canonical) -> tuple[Rule, ..
             kept = _renamed(kept, renaming, source)
         for text in texts_of(source, "remove"):
             _remove(kept, text, source, source.where("remove"))
-        for name, raws in _own_rules(kept, source):
-            kept.pop(name, None)
-            kept[name] = raws
+        own = dict(_own_rules(kept, source))
+        made = {name for raws in own.values() for raw, _ in raws if "when" not in raw for name in _makes(raw)}
+        inherited = {
+            name: raws
+            for name, raws in kept.items()
+            if name not in own and not all(_makes(raw) <= made for raw, _ in raws)
+        }
+        kept = inherited | own
     return tuple(_rule(raw, where, canonical) for raws in kept.values() for raw, where in raws)
 
 
@@ -106,6 +111,12 @@ def _remove(kept: dict[str, list[Raw]], name: str, source: TableSource, where: W
             f"`remove` names no rule of the table that is extended: {name!r}",
             hint="it takes stored names, as `theirs` spells them",
         )
+
+
+def _makes(raw: Mapping[str, Any]) -> set[str]:
+    """The canonical tensors of a rule: what makes them otherwise takes its place."""
+    ours = raw["ours"]
+    return {ours} if isinstance(ours, str) else {*ours}
 
 
 def _own_rules(kept: dict[str, list[Raw]], source: TableSource) -> Iterator[tuple[str, list[Raw]]]:

@@ -225,6 +225,10 @@ _CONFIG = Table(
 DIALECT = Table(
     {
         "extends": ONE_OR_MORE,
+        "models": TEXT,
+        "match": TableOf(Either((ListOf(PLAIN), PLAIN))),
+        "model_type": TEXT,
+        "architecture": TEXT,
         "family": TEXT,
         "dialect": TEXT,
         "title": TEXT,
@@ -248,6 +252,7 @@ DIALECT = Table(
         ),
         "targets": TableOf(Either((FALSE, TEXT))),
         "beyond": TEXTS,
+        "passed_over": TEXTS,
         "axes": TableOf(EXPRESSION),
         "shared": YES_NO,
         "after": TEXTS,

@@ -31,6 +31,10 @@ _SECTION = re.compile(r"\s*\[(\[)?\s*([^\[\],]+?)\s*\]\]?\s*(?:#.*)?$")
 _KEY = re.compile(r"""\s*(?:"([^"]+)"|'([^']+)'|([A-Za-z0-9_.\-]+))\s*=""")
 
 
+# What stands at the top of a table for something further down.
+SHORT = ("match", "model_type", "architecture")
+
+
 @dataclass(frozen=True)
 class TableSource:
     """One TOML file."""
@@ -61,7 +65,7 @@ class TableSource:
                 f"`{shortened(named, 80)}` must be {must}",
                 cause=f"found {quoted(found)} at {_spelled(place)}",
             )
-        return data
+        return _written_out(data)
 
     @cached_property
     def _lines(self) -> dict[tuple[str, ...], int]:
@@ -164,3 +168,28 @@ def _under(roots: Sequence[Path], name: str) -> list[Path]:
     family, _, dialect = name.rpartition("/")
     places = [root / f"{name}.toml" for root in roots]
     return places + [root / "decoder" / f"{dialect}.toml" for root in roots if (root / family).is_dir()]
+
+
+def _written_out(parsed: dict[str, Any]) -> dict[str, Any]:
+    """With what tables say shortly, at their top, in its long form: how a config is known, and called.
+
+    `match = { key = "word" }` is `[config.match]`; `model_type` and `architecture`, of Hugging Face's
+    configs, are what is matched and written there.
+    """
+    found = {key: value for key, value in parsed.items() if key not in SHORT}
+    short = {key: parsed[key] for key in SHORT if key in parsed}
+    if not short:
+        return parsed
+    matched, written = {}, {}
+    for name, word in short.get("match", {}).items():
+        matched[name] = word if isinstance(word, list) else [word]
+    if "model_type" in short:
+        matched["model_type"] = [short["model_type"]]
+        written["model_type"] = short["model_type"]
+    if "architecture" in short:
+        written["architectures"] = [short["architecture"]]
+    config = dict(found.get("config", {}))
+    for part, values in (("match", matched), ("write", written)):
+        if values:
+            config[part] = {**values, **config.get(part, {})}
+    return {**found, "config": config}
