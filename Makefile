@@ -1,7 +1,8 @@
 # Two commands on a fresh Linux machine with Python 3.11 or newer:
 #   make demo    the real Gemma 3 270M, from GGUF to LitGPT to generated text
 #   make test    all checks
-# And: make fuzz (more plans made up at random), make drift (the newest of each peer).
+# And: make fuzz (more plans made up at random), make drift (the newest of each peer), make finetune
+# (the real model through LitGPT's finetuning), make docs (the pages as a site).
 # Both share one virtual environment, .venv.
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 JOBS ?= 2
 
-.PHONY: families demo test lint check fuzz drift clean
+.PHONY: families demo test lint check docs finetune fuzz drift clean
 
 demo: $(VENV)/.installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh demo
@@ -25,6 +26,16 @@ lint: $(VENV)/.tested
 
 check: $(VENV)/.tested
 	$(BIN)/python -m pytest -n $(JOBS)
+
+# The pages as a site, in site/; a warning is an error. The list of commands is made anew first.
+docs: $(VENV)/.tested
+	$(PIP) install -q -c constraints.txt --group docs
+	$(BIN)/python docs/commands.py
+	$(BIN)/mkdocs build --strict -q
+
+# The real 270M through LitGPT's own finetuning, and back: about five minutes.
+finetune: $(VENV)/.tested
+	$(BIN)/python -m pytest -n 0 tests/real/finetuned.py
 
 # Made-up families, in tens of thousands, through every way of running a plan.
 PLANS ?= 20000
