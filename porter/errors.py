@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import errno
 
+from porter.untrusted import shortened_lines
+
 
 class PorterError(Exception):
     """Base of all errors; on its own: the work failed (exit code 1)."""
@@ -16,10 +18,11 @@ class PorterError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, *, cause: str | None = None, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.cause = cause
-        self.hint = hint
+        # Errors quote names and values out of files, which may have megabytes.
+        super().__init__(shortened_lines(message))
+        self.message = shortened_lines(message)
+        self.cause = cause and shortened_lines(cause)
+        self.hint = hint and shortened_lines(hint)
 
     def __str__(self) -> str:
         lines = [self.message]
@@ -62,6 +65,10 @@ class MalformedError(PorterError):
     """The input breaks its own format, is incomplete, or is unsafe to read."""
 
     exit_code = 6
+
+
+class UnforeseenError(MalformedError):
+    """Input that made Python raise an error of its own; to be reported (see `porter.reading.net`)."""
 
 
 class ChangedError(MalformedError):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from porter.api.opening import Opened, open_source
 from porter.errors import PorterError, UnsupportedError, UsageError
+from porter.execution.leftovers import RECEIPT
+from porter.execution.receipts import seal, tensors_digest
 from porter.execution.run_options import RunOptions
 from porter.execution.watch import Watch
 from porter.planning.arguments import unused_patterns
@@ -18,31 +20,35 @@ from porter.planning.build import build_plan
 from porter.planning.fidelity import grade, sentence
 from porter.planning.plan import Plan
 from porter.planning.plan_options import PlanOptions
+from porter.reading.net import reading
 from porter.recognition.identify import Identity
 from porter.sources.base import Source
+from porter.sources.buckets.bucket_address import BucketAddress, parse_address
 from porter.sources.weight_files import DOCUMENTS, fits, some
 from porter.tables.catalogue import load_user_table
 from porter.tables.model import Dialect
 
 if TYPE_CHECKING:
+    from porter.execution.cluster.predict import Prediction
+    from porter.execution.driver import Driver
     from porter.execution.executor import Result
-
-RECEIPT = "porter-receipt.json"
 
 
 @dataclass(frozen=True)
 class Conversion:
     """A finished conversion: its plan, the published directory, each file's bytes and sha256 (or None).
 
-    `shared` is how many bytes of each weight file share their blocks with the source's.
+    `out` is text for a folder in a bucket. `crcs` are CRC-32 of files that were sent in parts. `shared` is
+    how many bytes of each weight file share their blocks with the source's.
     """
 
     plan: Plan
     source: str
-    out: Path
+    out: Path | str
     sizes: Mapping[str, int]
     digests: Mapping[str, str | None]
     shared: Mapping[str, int] = field(default_factory=dict)
+    crcs: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,8 @@ def prepare(
     identity = opened.identified()
     target = _target(options, opened, identity)
     _check_container(options.container, target)
-    made = build_plan(opened.checkpoint, identity, target, options)
+    with reading(opened.source):
+        made = build_plan(opened.checkpoint, identity, target, options)
     if unused := unused_patterns(options.allow_unmapped, opened.checkpoint.tensors):
         note = f"--allow-unmapped fits no tensor: {', '.join(map(repr, unused))}"
         made = replace(made, notes=(*made.notes, note))
@@ -153,7 +160,7 @@ def convert(
     watch: Watch | None = None,
     **chosen: Any,
 ) -> Conversion:
-    """Convert a checkpoint into the directory `out`, all or nothing.
+    """Convert a checkpoint into the directory `out`, or the folder `s3://…` in a bucket, all or nothing.
 
     What to make is said by a `PlanOptions`, or by its fields as keywords; how, by `run_options`. `watch` is
     told how it goes. With `target_model` the live PyTorch module is asked first (see
@@ -193,25 +200,35 @@ def run(
 
     checkpoint = prepared.opened.checkpoint
     assert checkpoint.source is not None, "a plan that is run has a source"
-    destination = Path(out).expanduser() if out is not None else default_out(prepared)
-    result = publish_plan(
-        prepared.plan,
-        checkpoint.source,
-        destination,
-        force=force,
-        inside=checkpoint.single,
-        options=options,
-        watch=watch,
-        receipt=lambda made: receipt(prepared, made),
-    )
+    destination = _destination(prepared, out)
+    with ExitStack() as stack:
+        result = publish_plan(
+            prepared.plan,
+            checkpoint.source,
+            destination,
+            force=force,
+            inside=checkpoint.single,
+            options=options,
+            watch=watch,
+            receipt=lambda made: receipt(prepared, made),
+            driver=cluster_driver(options.on, stack) if options is not None and options.on else None,
+        )
     return Conversion(
         prepared.plan,
         prepared.opened.source,
-        destination,
+        destination if isinstance(destination, Path) else destination.url,
         dict(result.sizes),
         dict(result.digests),
         dict(result.shared),
+        dict(result.crcs),
     )
+
+
+def _destination(prepared: Prepared, out: str | Path | None) -> Path | BucketAddress:
+    if out is None:
+        return default_out(prepared)
+    address = parse_address(out) if isinstance(out, str) else None
+    return Path(out).expanduser() if address is None else address
 
 
 def check_before(
@@ -220,19 +237,39 @@ def check_before(
     *,
     force: bool = False,
     options: RunOptions | None = None,
-) -> Path:
-    """What `run` would refuse without a byte of the source: the output's path, if it may be made there."""
+) -> None:
+    """Raises what `run` would refuse without a byte of the source. A bucket is asked when the run begins."""
     from porter.execution.preflight import preflight
     from porter.execution.publish import source_paths
 
     checkpoint = prepared.opened.checkpoint
     assert checkpoint.source is not None, "a plan that is run has a source"
     root: Path | None = getattr(checkpoint.source, "root", None)
-    destination = Path(out).expanduser() if out is not None else default_out(prepared)
-    paths = source_paths(checkpoint.source, prepared.plan)
-    return preflight(
-        prepared.plan, destination, root, paths, force=force, inside=checkpoint.single, options=options
-    )
+    destination = _destination(prepared, out)
+    if isinstance(destination, Path):
+        paths = source_paths(checkpoint.source, prepared.plan)
+        preflight(
+            prepared.plan, destination, root, paths, force=force, inside=checkpoint.single, options=options
+        )
+
+
+def cluster_driver(on: str, stack: ExitStack) -> Driver:
+    """What runs a plan on the cluster that `RunOptions.on` names, until the stack ends."""
+    from porter.execution.cluster.cluster_driver import ClusterDriver
+    from porter.execution.cluster.ray_pool import RayPool
+
+    return ClusterDriver(stack.enter_context(RayPool(on.partition("=")[2] or None)))
+
+
+def predict(prepared: Prepared, assume: str = "") -> Prediction:
+    """What a prepared plan is on a cluster: tasks, their bytes, and the time by a stated model.
+
+    `assume` says what the workers can, as `workers=8,read=200MB,write=100MB,task=0.5`, or some of that.
+    """
+    from porter.execution.cluster.predict import assumed_spoken
+    from porter.execution.cluster.predict import predict as by_model
+
+    return by_model(prepared.plan, assumed_spoken(assume))
 
 
 def default_out(prepared: Prepared) -> Path:
@@ -254,7 +291,6 @@ def receipt(prepared: Prepared, result: Result) -> bytes:
     published = source.files() if source is not None else {}
     known = {name: published[name].digest for name in result.verified}
     content: dict[str, Any] = {
-        "schema": 1,
         "plan": made.hash,
         "grade": grade(made),
         "cause": sentence(made),
@@ -270,10 +306,29 @@ def receipt(prepared: Prepared, result: Result) -> bytes:
                 for name, size in made.source_sizes.items()
             },
         },
-        "files": {name: {"sha256": digest} for name, digest in result.digests.items()},
+        "files": {name: _file_entry(result, name) for name in result.digests},
+        "tensors": tensors_digest(made.targets()),
         "notes": list(made.notes),
     }
-    return (json.dumps(content, indent=2) + "\n").encode()
+    return seal(content)
+
+
+def _file_entry(result: Result, name: str) -> dict[str, Any]:
+    """What is known of a file: its sha256, and where it was made in parts its CRC-32 and theirs."""
+    entry: dict[str, Any] = {"size": result.sizes[name], "sha256": result.digests[name]}
+    if name in result.crcs:
+        entry["crc32"] = f"{result.crcs[name]:08x}"
+    if name in result.parts:
+        entry["parts"] = [
+            {
+                "start": part.start,
+                "end": part.end,
+                "crc32": f"{part.crc:08x}",
+                "sha256": f"sha256:{part.digest}" if part.digest else None,
+            }
+            for part in result.parts[name]
+        ]
+    return entry
 
 
 def _target(options: PlanOptions, opened: Opened, identity: Identity) -> Dialect:

@@ -12,6 +12,7 @@ from porter.errors import UsageError
 from porter.planning.build import build_plan
 from porter.planning.plan import Plan
 from porter.planning.plan_options import PlanOptions
+from porter.reading.net import reading
 from porter.recognition.inspection import Inspection, describe
 from porter.sources.base import Source
 
@@ -49,7 +50,8 @@ def inspect(
     )
     if isinstance(opened.reason, UsageError):
         raise opened.reason
-    return describe(opened.source, opened.checkpoint, opened.identity, opened.reason, filter)
+    with reading(opened.source):
+        return describe(opened.source, opened.checkpoint, opened.identity, opened.reason, filter)
 
 
 def inspect_as(
@@ -79,9 +81,10 @@ def inspect_as(
     identity = opened.identified()
     quantised = any(tensor.dtype.quantised for tensor in opened.checkpoint.tensors.values())
     options = PlanOptions(dtype="float32" if quantised else "keep", weights_only=True)
-    plan = build_plan(
-        opened.checkpoint, identity, identity.family.dialect(dialect, identity.family.written), options
-    )
+    with reading(opened.source):
+        plan = build_plan(
+            opened.checkpoint, identity, identity.family.dialect(dialect, identity.family.written), options
+        )
     if filter is None:
         return plan
     files = tuple(

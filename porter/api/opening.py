@@ -14,8 +14,10 @@ from porter.containers.checkpoint import Checkpoint, open_checkpoint
 from porter.containers.orbax import orbax_tree as orbax
 from porter.errors import PorterError, UsageError
 from porter.planning.arguments import as_path, as_paths
+from porter.reading.net import reading
 from porter.recognition.identify import Identity, identify
 from porter.sources.base import Source
+from porter.sources.buckets.bucket_address import parse_address
 from porter.sources.choose_weights import Wanted
 from porter.sources.kaggle import kaggle_models as kaggle
 from porter.sources.local import Location, locate, near_names
@@ -60,25 +62,39 @@ def open_source(
     of a torch file that holds several, `family` what the model is, whatever its config says. The small files
     of a `Source` are copied into a directory that goes with the process.
     """
-    where = default_source() if source is None else source
     families = load_families(as_paths(maps, "maps"))
     override = None if config is None else as_path(config, "config")
     if override is not None and not override.is_file():
         raise UsageError(f"there is no config at {override}")
     wanted = _wanted(families, dialect)
     dialect = wanted.dialect if wanted else None
-    if isinstance(where, str | Path):
-        name, checkpoint = str(where), _open(where, remote, wanted, key)
-    else:
-        checkpoint = _open_own(where, wanted, key)
-        name = checkpoint.label
+    name, checkpoint = open_weights(source, families, dialect=dialect, remote=remote, key=key)
     try:
-        identity = identify(checkpoint, families, config=override, dialect=dialect, family=family)
+        with reading(name):
+            identity = identify(checkpoint, families, config=override, dialect=dialect, family=family)
         if override is not None:
             _check_used(override, identity)
     except PorterError as error:
         return Opened(name, checkpoint, families, None, error)
     return Opened(name, checkpoint, families, identity, None)
+
+
+def open_weights(
+    source: str | Path | Source | None,
+    families: Mapping[str, Family],
+    *,
+    dialect: str | None = None,
+    remote: str | None = None,
+    key: str | None = None,
+) -> tuple[str, Checkpoint]:
+    """What a source is called, and its checkpoint, as `open_source` opens them; its config is not asked."""
+    where = default_source() if source is None else source
+    wanted = _wanted(families, dialect)
+    with reading(getattr(where, "label", where)):
+        if isinstance(where, str | Path):
+            return str(where), _open(where, remote, wanted, key)
+        checkpoint = _open_own(where, wanted, key)
+        return checkpoint.label, checkpoint
 
 
 def _check_used(config: Path, identity: Identity) -> None:
@@ -145,6 +161,10 @@ def _open_named(source: str | Path, remote: str | None, wanted: Wanted | None, k
             cause=f"{there.label} is not, or not completely, in {kaggle.cache_root()}",
             hint=f"porter download {source}",
         )
+    if isinstance(source, str) and (address := parse_address(source)) is not None:
+        from porter.sources.buckets.bucket_listing import open_bucket
+
+        return _open_own(open_bucket(address), wanted, key)
     found = find_source(source)
     if not isinstance(found, HubReference):
         location, remarks = checkpoint_inside(locate(found))
@@ -165,7 +185,8 @@ def _open_named(source: str | Path, remote: str | None, wanted: Wanted | None, k
         except PorterError as error:
             if type(error) is PorterError:
                 # The network, not the request: say how to be independent of it.
-                error.hint = f"{error.hint}; or `porter download {source}` while the Hub can be reached"
+                near = f"`porter download {source}` while the Hub can be reached"
+                error.hint = f"{error.hint}; or {near}" if error.hint else near
             raise
     raise UsageError(
         f"{source} has not been downloaded",

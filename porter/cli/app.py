@@ -8,12 +8,15 @@ from typing import Annotated
 
 import typer
 
+from porter.cli.commands.check import check
 from porter.cli.commands.convert import convert
 from porter.cli.commands.doctor import doctor
 from porter.cli.commands.download import download
+from porter.cli.commands.fingerprint import fingerprint
 from porter.cli.commands.inspect import inspect
 from porter.cli.commands.mappings import mappings
 from porter.cli.commands.models import models
+from porter.cli.commands.verify import verify
 from porter.cli.common import Color, ColorOption, DebugOption, OfflineOption, QuietOption, command, set_before
 from porter.cli.parsing import App, show_help
 
@@ -50,10 +53,12 @@ def main(
 
 
 PORT = "Port a model"
+PROVE = "Prove a port"
 KNOW = "Find out more"
 
 _HEADINGS: tuple[tuple[str, tuple[Callable[..., None], ...]], ...] = (
     (PORT, (download, inspect, convert)),
+    (PROVE, (verify, check, fingerprint)),
     (KNOW, (models, doctor)),
 )
 for heading, functions in _HEADINGS:

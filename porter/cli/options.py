@@ -15,8 +15,9 @@ SourceArgument = Annotated[
     str | None,
     typer.Argument(
         metavar="SRC",
-        help="A directory, a weight file, a short name such as gemma-2b, org/name[@rev], or the address of a "
-        "model's page on the Hub. Default: here, or the last model downloaded.",
+        help="A directory, a weight file, a short name such as gemma-2b, org/name[@rev], the address of a "
+        "model's page on the Hub, or a folder at s3://, gs://, az://, https://. Default: here, or the last "
+        "model downloaded.",
         autocompletion=completion.sources,
     ),
 ]

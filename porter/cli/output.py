@@ -14,7 +14,7 @@ from typing import Any
 from porter.cli import streams
 from porter.errors import PorterError
 from porter.reporting.fitting import fit, headed, stack
-from porter.reporting.text import printable
+from porter.untrusted import escape, printable, printable_lines
 
 # Version of the JSON that `--json` prints; it changes when a field changes its meaning or goes.
 SCHEMA = 1
@@ -36,7 +36,7 @@ settings = Settings()
 def data(lines: Iterable[str] | str) -> None:
     """Print data: this is what a pipe gets."""
     text = lines if isinstance(lines, str) else "\n".join(lines)
-    streams.write(text + "\n")
+    streams.write(printable_lines(text) + "\n")
 
 
 def width() -> int | None:
@@ -84,7 +84,7 @@ def note(text: str, kind: str = "note") -> None:
 def say(text: str) -> None:
     """Print a line of progress or of a summary to stderr, unless quiet."""
     if not settings.quiet:
-        sys.stderr.write(text + "\n")
+        sys.stderr.write(printable_lines(text) + "\n")
 
 
 def error(problem: PorterError) -> None:
@@ -114,7 +114,10 @@ def colored(stream: Any) -> bool:
 def as_json(value: Any, **extra: Any) -> None:
     """Print a dataclass or mapping as JSON, with the schema's version first."""
     plain = to_plain(value)
-    data(json.dumps({"schema": SCHEMA, **plain, **extra}, indent=2, ensure_ascii=not streams.is_unicode()))
+    document = json.dumps(
+        {"schema": SCHEMA, **plain, **extra}, indent=2, ensure_ascii=not streams.is_unicode()
+    )
+    data(escape(document, "json"))
 
 
 def to_plain(value: Any) -> Any:

@@ -22,6 +22,7 @@ from porter.containers.torch.torch_state import unwrapped
 from porter.containers.torch.torch_zip import STORED_NAMES
 from porter.containers.ungathered import adapter_left_out, refuse_adapter, refuse_ungathered
 from porter.errors import MalformedError, PorterError, UnsupportedError, UsageError
+from porter.reading.net import reading
 from porter.sources.base import Source
 from porter.sources.choose_weights import Wanted, check_whole, choose
 from porter.sources.local import Location
@@ -207,9 +208,11 @@ def _one_of_several(file: str, names: list[str]) -> tuple[str, ...]:
 
 def _read(root: Path, chosen: WeightSet, key: str | None) -> tuple[tuple[Header, ...], tuple[str, ...]]:
     if chosen.container == orbax.CONTAINER:
-        return orbax.read_directory(root), ()
+        with reading(root):
+            return orbax.read_directory(root), ()
     if chosen.index == KERAS_INDEX or chosen.name == keras.WEIGHTS:
-        return keras.read_directory(root), ()
+        with reading(chosen.index or chosen.name):
+            return keras.read_directory(root), ()
     if chosen.index is None:
         check_whole(chosen, root.name)
         try:
@@ -253,8 +256,9 @@ def _read_files(root: Path, files: Sequence[str], key: str | None) -> tuple[Head
                 f"the shards in {root.name} are files of different kinds",
                 cause=f"{files[0]} is {first.name}, {file} is {container.name}",
             )
-    headers = first.read(root, files, key)
-    holders_of(headers)
+    with reading(some(files)):
+        headers = first.read(root, files, key)
+        holders_of(headers)
     return headers
 
 

@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from porter.dtypes import Dtype, dtype_word
+from porter.dtypes import Dtype, casts_exactly, dtype_word
 from porter.planning.coverage import count
 from porter.planning.plan import COMPUTE, Plan, ZeroCheck, groups_of
 from porter.values.operations import Operation
 
 Grade = Literal["exact", "exact when checked", "lossy"]
 Kind = Literal["moved", "widened", "dequantised", "rounded"]
-
-_WIDER = {("BF16", "F32"), ("F16", "F32"), ("BF16", "F64"), ("F16", "F64"), ("F32", "F64")}
 
 
 @dataclass(frozen=True)
@@ -102,10 +100,10 @@ def sentence(plan: Plan) -> str:
 
 def _kind(source: Dtype, target: Dtype) -> Kind:
     if source.quantised:
-        return "dequantised" if target.name in ("F32", "F64") else "rounded"
+        return "dequantised" if casts_exactly(source, target) else "rounded"
     if source == target:
         return "moved"
-    return "widened" if (source.name, target.name) in _WIDER else "rounded"
+    return "widened" if casts_exactly(source, target) else "rounded"
 
 
 def _named(change: ValueChange) -> str:

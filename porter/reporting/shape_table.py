@@ -22,7 +22,7 @@ def cells(found: Inspection, *, full: bool = False, exact: bool = False) -> list
         first = row.tensors[0]
         lines.append(
             [
-                printable(row.name),
+                row.name if exact else printable(row.name),
                 str(list(first.shape)),
                 first.dtype.name,
                 str(len(row.tensors)),

@@ -149,7 +149,7 @@ def test_the_receipt_says_what_was_made_of_what(call, gemma, tmp_path):
     out = tmp_path / "out"
     printed = json.loads(call("convert", gemma, "--to", "litgpt", "-o", out, "--json").stdout)
     receipt = json.loads((out / "porter-receipt.json").read_text())
-    assert receipt["schema"] == 1
+    assert receipt["schema"] == 2
     assert receipt["plan"] == printed["hash"]
     assert (receipt["family"], receipt["from"], receipt["to"]) == ("gemma", "hf", "litgpt")
     assert receipt["grade"] == "exact"
@@ -163,6 +163,7 @@ def test_the_receipt_says_what_was_made_of_what(call, gemma, tmp_path):
     for name in names:
         # A block that was shared was never read, and has no digest.
         digest = receipt["files"][name]["sha256"]
+        assert receipt["files"][name]["size"] == (out / name).stat().st_size
         assert digest in (None, f"sha256:{hashlib.sha256((out / name).read_bytes()).hexdigest()}")
         assert printed["files"][name] == {"size": (out / name).stat().st_size, "sha256": digest}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -45,12 +44,12 @@ def convert(
         ),
     ] = None,
     out: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--out",
             "-o",
             metavar="DIR",
-            help="The directory to make. Default: MODEL-DIALECT, here.",
+            help="The directory to make, or s3://bucket/folder. Default: MODEL-DIALECT, here.",
             rich_help_panel=WHAT,
         ),
     ] = None,
@@ -178,6 +177,24 @@ def convert(
             autocompletion=_WHEN,
         ),
     ] = "auto",
+    on: Annotated[
+        str | None,
+        typer.Option(
+            "--on",
+            metavar="CLUSTER",
+            help="Run it on a cluster: ray, or ray=ADDRESS for one that runs.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
+    assume: Annotated[
+        str,
+        typer.Option(
+            "--assume",
+            metavar="MODEL",
+            help="With --dry-run --on: workers=8,read=200MB,write=100MB,task=0.5, each worker's, a second.",
+            rich_help_panel=HOW,
+        ),
+    ] = "",
     force: Annotated[
         bool,
         typer.Option("--force", help="Replace a directory that porter wrote.", rich_help_panel=SAFETY),
@@ -204,8 +221,10 @@ def convert(
 
     if explain and not dry_run:
         raise UsageError("--explain tells about a plan that is not run", hint="--dry-run --explain")
+    if assume and not (dry_run and on):
+        raise UsageError("--assume is for the time that is predicted", hint="--dry-run --on ray --assume …")
     source = at_revision(source, revision)
-    options = RunOptions(reflink, digest, resume, memory_spoken(max_memory))
+    options = RunOptions(reflink, digest, resume, memory_spoken(max_memory), on)
     if keep_source:
         _keep(source, dry_run)
     wanted = PlanOptions(
@@ -232,10 +251,15 @@ def convert(
         accepted = api.check_target_model(prepared, target_model)
         output.say(f"checked  {target_model} accepts all {accepted} tensors")
     if dry_run:
+        from porter.reporting.cluster import prediction_lines, prediction_to_json
         from porter.reporting.executors import explanation, explanation_to_json
+
+        predicted = api.predict(prepared, assume) if on else None
 
         if json:
             found = {"executors": explanation_to_json(plan)} if explain else {}
+            if predicted is not None:
+                found["cluster"] = prediction_to_json(predicted)
             output.as_json({**plan_to_json(plan), "hash": plan.hash, **_graded(plan), **found})
         else:
             from porter.reporting.config_rows import config_rows
@@ -244,6 +268,8 @@ def convert(
             output.data(render(plan, rows, width=output.width(), heading=output.heading))
             if explain:
                 output.data(["", *explanation(plan)])
+            if predicted is not None:
+                output.data(["", *prediction_lines(predicted, every=explain)])
         return
     api.check_before(prepared, out, force=force, options=options)
     output.say(f"plan     {summary(plan)}")
@@ -283,6 +309,8 @@ def convert(
     from porter.sources.weight_files import some
 
     output.report(f"wrote    {done.out}/: {some(list(done.sizes))}")
+    if isinstance(done.out, str):
+        return
     for number, line in enumerate(next_steps(plan, done.out)):
         output.report(f"{'' if number else 'load':<8} {line}")
     if plan.target_dialect == "litgpt" and container != "pth":
