@@ -291,3 +291,6 @@ CANONICAL = Table(
         "example": TableOf(PLAIN),
     }
 )
+
+# Known mistakes: what each entry may say is checked where they are read.
+MISTAKES = Table({"mistake": ListOf(TableOf(PLAIN)), "config": ListOf(TableOf(PLAIN))})
