@@ -78,11 +78,11 @@ class Hub:
         assert "Traceback" not in ran.stderr, ran.stderr
         return json.loads(ran.stdout.splitlines()[-1])
 
-    def start(self, code: str, *args: str) -> subprocess.Popen[str]:
+    def start(self, code: str, *args: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         """Start Python in a process of its own and do not wait for it."""
         return subprocess.Popen(
             [sys.executable, "-c", _PROLOGUE + code, *args],
-            env=dict(self.env),
+            env={**self.env, **(env or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

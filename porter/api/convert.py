@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -11,14 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from porter.api.opening import Opened, open_source
-from porter.errors import UnsupportedError, UsageError
+from porter.errors import PorterError, UnsupportedError, UsageError
+from porter.execution.leftovers import RECEIPT
+from porter.execution.receipts import seal, tensors_digest
 from porter.execution.run_options import RunOptions
 from porter.execution.watch import Watch
 from porter.planning.arguments import unused_patterns
 from porter.planning.build import build_plan
+from porter.planning.fidelity import grade, sentence
 from porter.planning.plan import Plan
 from porter.planning.plan_options import PlanOptions
-from porter.planning.summary import grade
+from porter.reading.net import reading
+from porter.recognition.identify import Identity
 from porter.sources.base import Source
 from porter.sources.buckets.bucket_address import BucketAddress, parse_address
 from porter.sources.weight_files import DOCUMENTS, fits, some
@@ -29,8 +32,6 @@ if TYPE_CHECKING:
     from porter.execution.cluster.predict import Prediction
     from porter.execution.driver import Driver
     from porter.execution.executor import Result
-
-RECEIPT = "porter-receipt.json"
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,6 @@ def prepare(
 ) -> Prepared:
     """As `plan`, with the opened source and the target's table."""
     options = replace(options, **chosen) if options is not None else PlanOptions(**chosen)
-    name = _target_name(options)
     # A state dict needs the files themselves; all else can be planned, and moved, from afar.
     remote = None if options.weights_only else "bytes"
     opened = open_source(
@@ -88,9 +88,10 @@ def prepare(
         family=options.family,
     )
     identity = opened.identified()
-    target = identity.family.dialect(name)
+    target = _target(options, opened, identity)
     _check_container(options.container, target)
-    made = build_plan(opened.checkpoint, identity, target, options)
+    with reading(opened.source):
+        made = build_plan(opened.checkpoint, identity, target, options)
     if unused := unused_patterns(options.allow_unmapped, opened.checkpoint.tensors):
         note = f"--allow-unmapped fits no tensor: {', '.join(map(repr, unused))}"
         made = replace(made, notes=(*made.notes, note))
@@ -189,9 +190,7 @@ def run(
 
     checkpoint = prepared.opened.checkpoint
     assert checkpoint.source is not None, "a plan that is run has a source"
-    destination: Path | BucketAddress | None = parse_address(out) if isinstance(out, str) else None
-    if destination is None:
-        destination = Path(out).expanduser() if out is not None else default_out(prepared)
+    destination = _destination(prepared, out)
     with ExitStack() as stack:
         result = publish_plan(
             prepared.plan,
@@ -215,6 +214,12 @@ def run(
     )
 
 
+def _destination(prepared: Prepared, out: str | Path | None) -> Path | BucketAddress:
+    if isinstance(out, str) and (address := parse_address(out)) is not None:
+        return address
+    return Path(out).expanduser() if out is not None else default_out(prepared)
+
+
 def cluster_driver(on: str, stack: ExitStack) -> Driver:
     """What runs a plan on the cluster that `RunOptions.on` names, until the stack ends."""
     from porter.execution.cluster.cluster_driver import ClusterDriver
@@ -232,6 +237,30 @@ def predict(prepared: Prepared, assume: str = "") -> Prediction:
     from porter.execution.cluster.predict import predict as by_model
 
     return by_model(prepared.plan, assumed_spoken(assume))
+
+
+def check_before(
+    prepared: Prepared,
+    out: str | Path | None = None,
+    *,
+    force: bool = False,
+    options: RunOptions | None = None,
+) -> Path | BucketAddress:
+    """What `run` would refuse without a byte of the source: the output's place, if it may be made there."""
+    from porter.execution.preflight import preflight
+    from porter.execution.publish import preflight_bucket, source_paths
+
+    checkpoint = prepared.opened.checkpoint
+    assert checkpoint.source is not None, "a plan that is run has a source"
+    root: Path | None = getattr(checkpoint.source, "root", None)
+    destination = _destination(prepared, out)
+    if isinstance(destination, BucketAddress):
+        preflight_bucket(destination, checkpoint.source, force=force, options=options)
+        return destination
+    paths = source_paths(checkpoint.source, prepared.plan)
+    return preflight(
+        prepared.plan, destination, root, paths, force=force, inside=checkpoint.single, options=options
+    )
 
 
 def default_out(prepared: Prepared) -> Path:
@@ -253,9 +282,9 @@ def receipt(prepared: Prepared, result: Result) -> bytes:
     published = source.files() if source is not None else {}
     known = {name: published[name].digest for name in result.verified}
     content: dict[str, Any] = {
-        "schema": 1,
         "plan": made.hash,
         "grade": grade(made),
+        "cause": sentence(made),
         "family": made.family,
         "from": made.source_dialect,
         "to": made.target_dialect,
@@ -269,14 +298,15 @@ def receipt(prepared: Prepared, result: Result) -> bytes:
             },
         },
         "files": {name: _file_entry(result, name) for name in result.digests},
+        "tensors": tensors_digest(made.targets()),
         "notes": list(made.notes),
     }
-    return (json.dumps(content, indent=2) + "\n").encode()
+    return seal(content)
 
 
 def _file_entry(result: Result, name: str) -> dict[str, Any]:
-    """What is known of a file: its sha256, and where it was made in parts its CRC-32 and theirs."""
-    entry: dict[str, Any] = {"sha256": result.digests[name]}
+    """What is known of a file: size and sha256, and where it was made in parts its CRC-32 and theirs."""
+    entry: dict[str, Any] = {"size": result.sizes[name], "sha256": result.digests[name]}
     if name in result.crcs:
         entry["crc32"] = f"{result.crcs[name]:08x}"
     if name in result.parts:
@@ -292,10 +322,31 @@ def _file_entry(result: Result, name: str) -> dict[str, Any]:
     return entry
 
 
-def _target_name(options: PlanOptions) -> str:
+def _target(options: PlanOptions, opened: Opened, identity: Identity) -> Dialect:
+    """The dialect to make. Raises UsageError that says where this source can go, if none was named."""
     if options.to is not None:
-        return options.to
+        return identity.family.dialect(options.to, identity.family.written)
     tables = [path for path in options.maps if not path.is_dir()]
     if tables:
-        return load_user_table(tables[-1]).name
-    raise UsageError("no target was named", hint="--to litgpt or --to hf")
+        return identity.family.dialect(load_user_table(tables[-1]).name)
+    raise UsageError(
+        "no target was named",
+        cause=f"{opened.checkpoint.label} is {identity.family.name}, in the dialect {identity.dialect.name}",
+        hint="say what to make:\n" + "\n".join(_ways(options, opened, identity)),
+    )
+
+
+def _ways(options: PlanOptions, opened: Opened, identity: Identity) -> list[str]:
+    """`--to litgpt  LitGPT` for each dialect that this source can be planned into."""
+    lines = []
+    quantised = any(tensor.dtype.quantised for tensor in opened.checkpoint.tensors.values())
+    dtype = "bfloat16" if quantised and options.dtype == "keep" else options.dtype
+    for name in identity.family.written:
+        target = identity.family.dialects[name]
+        try:
+            build_plan(opened.checkpoint, identity, target, replace(options, to=name, dtype=dtype))
+        except PorterError:
+            continue
+        own = ", to cast, shard or rename it" if name == identity.dialect.name else ""
+        lines.append(f"--to {name:<14} {target.title}{own}")
+    return lines or [f"nothing that porter writes can express it: {', '.join(identity.family.written)}"]

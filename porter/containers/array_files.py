@@ -16,6 +16,9 @@ from porter.containers.array_names import ARRAY, HDF5
 from porter.containers.base import StoredTensor
 from porter.containers.keras import hdf5_export
 from porter.containers.orbax import orbax_arrays
+from porter.sources.base import Source
+from porter.sources.local_files import LocalSource
+from porter.sources.overlay import OverlaySource
 
 
 @contextmanager
@@ -35,6 +38,16 @@ def exported(root: Path, tensors: Iterable[StoredTensor], beside: Path) -> Itera
             paths[tensor.file] = Path(folder) / str(number)
             _export(root, tensor, paths[tensor.file])
         yield paths
+
+
+@contextmanager
+def overlaid(source: Source, tensors: Iterable[StoredTensor], beside: Path) -> Iterator[Source]:
+    """The source, with those arrays of `tensors` that are no range of a file as plain files in `beside`."""
+    if not isinstance(source, LocalSource):
+        yield source
+        return
+    with exported(source.root, tensors, beside) as arrays:
+        yield OverlaySource(source, arrays) if arrays else source
 
 
 def _export(root: Path, tensor: StoredTensor, path: Path) -> None:

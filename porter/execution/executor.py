@@ -21,6 +21,7 @@ from porter.errors import PorterError, UsageError
 from porter.execution.checks import run_checks
 from porter.execution.driver import Driver, PartSum, Written
 from porter.execution.file_run import FileRun
+from porter.execution.leftovers import RECEIPT
 from porter.execution.open_files import OpenFiles
 from porter.execution.run_options import ALWAYS, RunOptions
 from porter.execution.sinks.base import PartSink, Range, Ranges, Sink
@@ -31,8 +32,6 @@ from porter.execution.writers import Tally
 from porter.planning.plan import Plan, SideFile
 from porter.sources.base import Source
 from porter.sources.paths import unsafe_path
-
-RECEIPT = "porter-receipt.json"
 
 # Bytes of a side file read at a time.
 _SIDE_BUFFER = 1 << 20
@@ -134,8 +133,7 @@ def _run_files(
     """Makes every output file, in this process; the source files whose digest was verified on the way."""
     near = files.source.near
     copies = copies_by_target(plan)
-    limit = sink.unit_bytes if isinstance(sink, PartSink) else None
-    units = {file.name: list(file_units(plan, file, copies, limit)) for file in plan.files}
+    units = {file.name: list(file_units(plan, file, copies, sink.unit_bytes)) for file in plan.files}
     tallies = {file.name: Tally(file.name, file.size, watch.progress) for file in plan.files}
     finished: dict[str, dict[Range, int | None]] = {file.name: {} for file in plan.files}
     if isinstance(sink, PartSink):

@@ -8,22 +8,22 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from porter.containers.array_files import exported
+from porter.containers.array_files import overlaid
 from porter.containers.array_names import ARRAY
-from porter.errors import PorterError, UnsupportedError, UsageError
+from porter.errors import UnsupportedError, UsageError, refused
 from porter.execution.driver import Driver
 from porter.execution.executor import Result, execute
+from porter.execution.preflight import preflight
 from porter.execution.run_options import ALWAYS, RunOptions
-from porter.execution.sinks.bucket import BucketSink
+from porter.execution.sinks.bucket import BucketSink, check_address, check_bucket
+from porter.execution.sinks.claim import in_use, read_claim
 from porter.execution.sinks.directory import DirectorySink
-from porter.execution.staging import check_output
 from porter.execution.watch import Watch
 from porter.planning.plan import Plan
 from porter.sources.base import Source
 from porter.sources.buckets.bucket_address import BucketAddress
 from porter.sources.buckets.bucket_source import BucketSource
 from porter.sources.local_files import LocalSource
-from porter.sources.overlay import OverlaySource
 
 # Bytes. With the parts under way and what is read ahead, a run stays below 200 MB.
 BUCKET_MEMORY = 32 << 20
@@ -53,17 +53,17 @@ def publish_plan(
     try:
         with ExitStack() as stack:
             root: Path | None = getattr(source, "root", None)
-            out = check_output(out, root, _paths(source, plan), force=force, inside=inside)
-            if isinstance(source, LocalSource):
-                arrays = stack.enter_context(exported(source.root, plan.sources, out.parent))
-                source = OverlaySource(source, arrays) if arrays else source
+            out = preflight(
+                plan, out, root, source_paths(source, plan), force=force, inside=inside, options=options
+            )
+            source = stack.enter_context(overlaid(source, plan.sources, out.parent))
             sink = DirectorySink(
                 out, plan.hash, force=force, far=not source.near, options=options, watch=watch
             )
             result = execute(plan, source, sink, options, watch, receipt, driver)
             return replace(result, out=out)
     except OSError as error:
-        raise PorterError(f"the conversion to {out} failed", cause=str(error)) from error
+        raise refused(f"the conversion to {out} failed", error, _named(error, out)) from error
 
 
 def _publish_bucket(
@@ -76,23 +76,34 @@ def _publish_bucket(
     receipt: Callable[[Result], bytes] | None,
     driver: Driver | None,
 ) -> Result:
-    _refuse_own_source(out, source)
-    if options.reflink == ALWAYS:
-        raise UsageError("--reflink always: a bucket shares no blocks", hint="leave it out")
+    preflight_bucket(out, source, force=force, options=options)
     # Buffers of the kernels; the parts under way come on top.
     options = replace(options, max_memory=min(options.max_memory, BUCKET_MEMORY))
     sink = BucketSink(out, force=force, options=options, watch=watch)
-    with ExitStack() as stack:
-        if isinstance(source, LocalSource):
-            arrays = stack.enter_context(exported(source.root, plan.sources, Path(tempfile.gettempdir())))
-            if arrays and driver is not None:
-                raise UnsupportedError(
-                    f"{source.label} cannot be read on other machines",
-                    cause=f"{len(arrays)} of its arrays have to be written out first, on this machine",
-                    hint="convert it without --on, or into a directory that all machines share",
-                )
-            source = OverlaySource(source, arrays) if arrays else source
-        return execute(plan, source, sink, options, watch, receipt, driver)
+    with overlaid(source, plan.sources, Path(tempfile.gettempdir())) as whole:
+        if driver is not None and whole is not source:
+            raise UnsupportedError(
+                f"{source.label} cannot be read on other machines",
+                cause="some of its arrays have to be written out first, on this machine",
+                hint="convert it without --on, or into a directory that all machines share",
+            )
+        return execute(plan, whole, sink, options, watch, receipt, driver)
+
+
+def preflight_bucket(
+    out: BucketAddress, source: Source, *, force: bool = False, options: RunOptions | None = None
+) -> None:
+    """Raises what would be refused without a byte of the source, as `preflight` does for a directory."""
+    check_address(out)
+    _refuse_own_source(out, source)
+    if options is not None and options.reflink == ALWAYS:
+        raise UsageError("--reflink always: a bucket shares no blocks", hint="leave it out")
+    before = read_claim(out)
+    if before is not None and before.in_use:
+        raise in_use(out)
+    # What a run was killed over while it was published is settled by the run that comes next.
+    if before is None:
+        check_bucket(out, force=force)
 
 
 def _refuse_own_source(out: BucketAddress, source: Source) -> None:
@@ -109,7 +120,13 @@ def _refuse_own_source(out: BucketAddress, source: Source) -> None:
         )
 
 
-def _paths(source: Source, plan: Plan) -> list[Path]:
+def _named(error: OSError, out: Path) -> str | None:
+    """The path that an error names; the output where that is a staging directory's or a lock's."""
+    name = error.filename
+    return str(out) if isinstance(name, str) and f".{out.name}.porter" in name else None
+
+
+def source_paths(source: Source, plan: Plan) -> list[Path]:
     """The real paths of the source's files, where they are files here. Arrays may be in none of their own."""
     if not isinstance(source, LocalSource):
         return []

@@ -101,7 +101,7 @@ def cover(
             cause=listed(bare),
             hint="is the checkpoint complete?",
         )
-    whole = {**present, **{name: _scaled(present.get(name), tensor) for name, tensor in scales.items()}}
+    whole = {**present, **{name: scale_rows(present.get(name), tensor) for name, tensor in scales.items()}}
     return Covered(whole, tuple(ignored), tuple(dropped), tuple(beyond), tuple(state), held)
 
 
@@ -143,7 +143,7 @@ def _check_floats(
         )
 
 
-def _scaled(tensor: StoredTensor | None, scales: StoredTensor) -> StoredTensor:
+def scale_rows(tensor: StoredTensor | None, scales: StoredTensor) -> StoredTensor:
     """A tensor of whole numbers together with the factors of its rows."""
     if tensor is None or tensor.dtype.name != "I8":
         found = "there is none" if tensor is None else f"{tensor.name} is {tensor.dtype.name}"
@@ -252,7 +252,7 @@ def _check_missing(missing: set[str], expected: Mapping[str, BoundRule], checkpo
         cause=listed(
             f"{name} {list(expected[name].shape)} ({expected[name].rule.where})" for name in ordered
         ),
-        hint="is the checkpoint complete, and is its config the right one?",
+        hint="; ".join((*checkpoint.remarks, "is the checkpoint complete, and is its config the right one?")),
     )
 
 

@@ -61,8 +61,8 @@ def identify(
     `config` is used in place of the checkpoint's own config file; `dialect` and `family` limit the search,
     and a family that was named need not be the one that the config names.
     """
-    if family is not None and family not in families:
-        raise UsageError(f"unknown family {family!r}", hint=f"one of {', '.join(sorted(families))}")
+    if family is not None:
+        families.named(family)
     meant = families if family is None else families.only(family)
     if adapter := lone_adapter(checkpoint.tensors):
         raise UnsupportedError(
@@ -162,7 +162,7 @@ class _Candidate:
         return ConfigReader(
             words,
             self.family.canonical,
-            _inside(raw, words),
+            config_section(raw, words),
             shapes,
             label,
             self.inferred if words is self.dialect else None,
@@ -170,7 +170,7 @@ class _Candidate:
         )
 
 
-def _inside(raw: Mapping[str, Any], words: Dialect) -> Mapping[str, Any]:
+def config_section(raw: Mapping[str, Any], words: Dialect) -> Mapping[str, Any]:
     """The section of a config that the table reads, with those outer fields that stand before its own."""
     if words.config.section is None:
         return raw

@@ -8,12 +8,12 @@ within the clock's tick of the record (a few milliseconds) and keeps the size ca
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from porter.errors import ChangedError, MalformedError
+from porter.reading.regular import open_descriptor
 from porter.sources.base import FileInfo
 from porter.sources.paths import locate
 from porter.system import read_into
@@ -42,15 +42,8 @@ class LocalFile:
 
     def __init__(self, path: Path, name: str) -> None:
         self.name = name
-        try:
-            # O_NONBLOCK so that a pipe in the place of a file is refused, not waited for.
-            self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except FileNotFoundError:
-            raise MalformedError(f"{name} is missing", cause=f"expected a file at {path}") from None
+        self.fd = open_descriptor(path, name)
         found = os.fstat(self.fd)
-        if not stat.S_ISREG(found.st_mode):
-            os.close(self.fd)
-            raise MalformedError(f"{name} is no regular file", cause=f"found {stat.filemode(found.st_mode)}")
         self.state = FileState.of(found)
         self.size = found.st_size
 

@@ -129,8 +129,9 @@ def _check_rule(rule: Rule, canonical: Canonical, known: set[str]) -> None:
             f"the layout `{rule.layout}` has {len(leaves)} blocks, `ours` names {len(rule.ours)} tensors",
             hint="blocks, depth-first, belong to the tensors of `ours` in order",
         )
-    if not rule.weights:
-        raise TableError(rule.where, "a stored tensor without a weight", hint="list its name in `ignore`")
+    if not rule.weights and rule.when is None:
+        hint = "list its name in `ignore`, or say `when` it holds none"
+        raise TableError(rule.where, "a stored tensor without a weight", hint=hint)
     for name, leaf in zip(rule.ours, leaves, strict=True):
         if name in FILLERS:
             for axis in leaf:

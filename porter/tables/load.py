@@ -52,6 +52,7 @@ _DIALECT_KEYS = {
     "family",
     "dialect",
     "title",
+    "models",
     "remove",
     "ignore",
     "prefixes",
@@ -145,6 +146,7 @@ def load_dialect(
         family=canonical.family,
         name=(name := text_of(own, "dialect", path.stem)),
         title=next((str(s.data["title"]) for s in chain[::-1] if "title" in s.data), name),
+        models=text_of(own, "models", ""),
         rules=read_rules(chain, canonical),
         ignore=tuple(pattern_at(text, where) for text, where in renamed_names(chain, "ignore")),
         prefixes=tuple(

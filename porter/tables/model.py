@@ -277,6 +277,7 @@ class Dialect:
     express a checkpoint, those that a table names under `after` come before it. `example` gives sizes.
     `no_dialect` says of frameworks that have no model of this family why the family is not in their dialects.
     `known` are hyperparameters that all models of the family share, whatever this dialect could say.
+    `models` are the family's releases, as people call them; said in its table for Hugging Face.
     `axes` are sizes of axes that only blocks of zeros run over: what this dialect stores behind a weight.
     """
 
@@ -298,3 +299,9 @@ class Dialect:
     known: Mapping[str, Any] = field(default_factory=dict)
     example: Mapping[str, Any] = field(default_factory=dict)
     axes: Mapping[str, Expression] = field(default_factory=dict)
+    models: str = ""
+
+    @property
+    def written(self) -> bool:
+        """Whether porter writes this dialect, and not only reads it."""
+        return self.files.writable and self.files.weights is not None

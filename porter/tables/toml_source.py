@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from porter.errors import MalformedError, UsageError
+from porter.reading.regular import read_regular
 from porter.tables.model import TableError, Where
 
 # Alone on its line, or it is an item of a list that runs over several.
@@ -37,6 +38,9 @@ class TableSource:
             line = re.search(r"line (\d+)", str(error))
             where = Where(self.path, int(line[1]) if line else 1)
             raise TableError(where, "not valid TOML", cause=str(error)) from None
+        except (ValueError, RecursionError) as error:
+            # Numbers that are too long, lists that are nested too deep.
+            raise TableError(Where(self.path, 1), "not valid TOML", cause=str(error)) from None
 
     @cached_property
     def _lines(self) -> dict[tuple[str, ...], int]:
@@ -64,6 +68,10 @@ class TableSource:
         return Where(self.path, self._lines.get(path, 1))
 
 
+# Bytes. The longest shipped table has 20 kB.
+_LARGEST = 1 << 20
+
+
 @cache
 def _parsed(text: str) -> dict[str, Any]:
     # Bases are read once for each table that extends them; nobody changes what was read.
@@ -72,11 +80,11 @@ def _parsed(text: str) -> dict[str, Any]:
 
 def read_source(path: Path) -> TableSource:
     """Read one table file."""
+    if not path.exists():
+        raise UsageError(f"no mapping table at {path}")
     try:
-        return TableSource(path, path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"no mapping table at {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
+        return TableSource(path, read_regular(path, str(path), _LARGEST).decode())
+    except UnicodeDecodeError as error:
         raise MalformedError(f"cannot read the mapping table {path}", cause=str(error)) from None
 
 

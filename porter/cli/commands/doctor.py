@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from porter.cli import output
+from porter.cli.options import JsonOption
 
 if TYPE_CHECKING:
     from porter.sources.buckets.bucket_address import BucketAddress
@@ -19,9 +20,14 @@ def doctor(
     clean: Annotated[
         bool, typer.Option("--clean", help="Remove what killed runs have left beside outputs there.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
-    """Show what this machine offers: versions, extras, caches, file system, what killed runs have left."""
+    """Show what this machine offers: versions, extras, caches, file system, what killed runs have left.
+
+    Examples:
+      porter doctor
+      porter doctor /data --clean      # and remove what killed runs have left there
+    """
     from porter.api.doctor import doctor as look
     from porter.reporting.text import printable, size, table
     from porter.sources.buckets.bucket_address import parse_address

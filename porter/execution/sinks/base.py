@@ -4,8 +4,8 @@ A sink is used as a context for one run. Until `commit` nothing that it has made
 leaving the context without it undoes the work, or keeps what the same run can go on with.
 
 `frames` says whether the bytes around the tensors are wanted (headers, directories), which only files have.
-With `ordered` the units of a file come one at a time, in the file's order. Every implementation passes
-`tests/execution/test_sinks.py`.
+With `ordered` the units of a file come one at a time, in the file's order. `unit_bytes` is the most that one
+may have; None leaves it to the plan. Every implementation passes `tests/execution/test_sinks.py`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ Ranges = Mapping[Range, int | None]
 class Sink(Protocol):
     frames: bool
     ordered: bool
+    unit_bytes: int | None
 
     @property
     def resumable(self) -> bool:
@@ -82,10 +83,8 @@ class SummedWriter(Writer, Protocol):
 @runtime_checkable
 class PartSink(Sink, Protocol):
     """A sink that sends files away in parts: no byte can be written twice or read again, and what comes first
-    in a file is wanted first. `unit_bytes` is the most that a unit should have.
+    in a file is wanted first.
     """
-
-    unit_bytes: int
 
     def finished(self, file: str, units: Sequence[Unit]) -> dict[Range, int | None]:
         """The units of a file that an earlier run has sent, whole."""

@@ -93,6 +93,7 @@ class DirectorySink:
 
     frames = True
     ordered = False
+    unit_bytes: int | None = None
 
     def __init__(
         self,
