@@ -215,9 +215,34 @@ def run(
 
 
 def _destination(prepared: Prepared, out: str | Path | None) -> Path | BucketAddress:
-    if isinstance(out, str) and (address := parse_address(out)) is not None:
-        return address
-    return Path(out).expanduser() if out is not None else default_out(prepared)
+    if out is None:
+        return default_out(prepared)
+    address = parse_address(out) if isinstance(out, str) else None
+    return Path(out).expanduser() if address is None else address
+
+
+def check_before(
+    prepared: Prepared,
+    out: str | Path | None = None,
+    *,
+    force: bool = False,
+    options: RunOptions | None = None,
+) -> None:
+    """Raises what `run` would refuse without a byte of the source."""
+    from porter.execution.preflight import preflight
+    from porter.execution.publish import preflight_bucket, source_paths
+
+    checkpoint = prepared.opened.checkpoint
+    assert checkpoint.source is not None, "a plan that is run has a source"
+    root: Path | None = getattr(checkpoint.source, "root", None)
+    destination = _destination(prepared, out)
+    if isinstance(destination, Path):
+        paths = source_paths(checkpoint.source, prepared.plan)
+        preflight(
+            prepared.plan, destination, root, paths, force=force, inside=checkpoint.single, options=options
+        )
+    else:
+        preflight_bucket(destination, checkpoint.source, force=force, options=options)
 
 
 def cluster_driver(on: str, stack: ExitStack) -> Driver:
@@ -237,30 +262,6 @@ def predict(prepared: Prepared, assume: str = "") -> Prediction:
     from porter.execution.cluster.predict import predict as by_model
 
     return by_model(prepared.plan, assumed_spoken(assume))
-
-
-def check_before(
-    prepared: Prepared,
-    out: str | Path | None = None,
-    *,
-    force: bool = False,
-    options: RunOptions | None = None,
-) -> Path | BucketAddress:
-    """What `run` would refuse without a byte of the source: the output's place, if it may be made there."""
-    from porter.execution.preflight import preflight
-    from porter.execution.publish import preflight_bucket, source_paths
-
-    checkpoint = prepared.opened.checkpoint
-    assert checkpoint.source is not None, "a plan that is run has a source"
-    root: Path | None = getattr(checkpoint.source, "root", None)
-    destination = _destination(prepared, out)
-    if isinstance(destination, BucketAddress):
-        preflight_bucket(destination, checkpoint.source, force=force, options=options)
-        return destination
-    paths = source_paths(checkpoint.source, prepared.plan)
-    return preflight(
-        prepared.plan, destination, root, paths, force=force, inside=checkpoint.single, options=options
-    )
 
 
 def default_out(prepared: Prepared) -> Path:

@@ -140,19 +140,14 @@ def new_family(base: str, name: str, root: Path) -> Path:
 # What differs from the base is all that a table says.
 _SKELETON = """\
 # {name}: like {base}, but …
-extends = "{base}/hf"
-
-[config.match]
-model_type = ["{name}"]
+extends      = "{base}/hf"
+model_type   = "{name}"
+architecture = "…ForCausalLM"
 
 # Where another field holds a hyperparameter, or its default is another, or code fixes it:
 # [config.fields]
 # n_kv_head = {{ field = "num_key_value_heads", default = 8 }}
 # qk_norm   = {{ fixed = "'head'" }}
-
-[config.write]
-architectures = ["…ForCausalLM"]
-model_type    = "{name}"
 
 # Parts of names that are spelled in another way than in {base}:
 # [names]

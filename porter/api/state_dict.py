@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -60,5 +59,5 @@ def open_state_dict(plan: Plan, source: Source | None, device: str | torch.devic
 
     assert source is not None, "what is planned has a source"
     stack = ExitStack()
-    source = stack.enter_context(overlaid(source, plan.sources, Path(tempfile.gettempdir())))
+    source = stack.enter_context(overlaid(source, plan.sources))
     return StateDict(plan, source, device, stack)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Container, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -69,9 +68,8 @@ def verify(
     known = known_mistakes(folders)
     diagnosis = Diagnosis((), {}, 0)
     with ExitStack() as stack:
-        beside = Path(tempfile.gettempdir())
-        original = stack.enter_context(overlaid(original, planned.covered.tensors.values(), beside))
-        there = stack.enter_context(overlaid(there, found.tensors.values(), beside))
+        original = stack.enter_context(overlaid(original, planned.covered.tensors.values()))
+        there = stack.enter_context(overlaid(there, found.tensors.values()))
         ours = stack.enter_context(OpenFiles(original, opened.checkpoint.sizes))
         theirs = stack.enter_context(OpenFiles(there, found.sizes))
         differing: Mapping[str, Differing] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -13,6 +12,7 @@ from porter.containers.array_names import ARRAY
 from porter.errors import UnsupportedError, UsageError, refused
 from porter.execution.driver import Driver
 from porter.execution.executor import Result, execute
+from porter.execution.leftovers import fresh_name
 from porter.execution.preflight import preflight
 from porter.execution.run_options import ALWAYS, RunOptions
 from porter.execution.sinks.bucket import BucketSink, check_address, check_bucket
@@ -56,7 +56,7 @@ def publish_plan(
             out = preflight(
                 plan, out, root, source_paths(source, plan), force=force, inside=inside, options=options
             )
-            source = stack.enter_context(overlaid(source, plan.sources, out.parent))
+            source = stack.enter_context(overlaid(source, plan.sources, fresh_name(out, "arrays")))
             sink = DirectorySink(
                 out, plan.hash, force=force, far=not source.near, options=options, watch=watch
             )
@@ -80,14 +80,20 @@ def _publish_bucket(
     # Buffers of the kernels; the parts under way come on top.
     options = replace(options, max_memory=min(options.max_memory, BUCKET_MEMORY))
     sink = BucketSink(out, force=force, options=options, watch=watch)
-    with overlaid(source, plan.sources, Path(tempfile.gettempdir())) as whole:
-        if driver is not None and whole is not source:
-            raise UnsupportedError(
-                f"{source.label} cannot be read on other machines",
-                cause="some of its arrays have to be written out first, on this machine",
-                hint="convert it without --on, or into a directory that all machines share",
-            )
+    if driver is not None:
+        _refuse_arrays(plan, source)
+    with overlaid(source, plan.sources) as whole:
         return execute(plan, whole, sink, options, watch, receipt, driver)
+
+
+def _refuse_arrays(plan: Plan, source: Source) -> None:
+    """Raises UnsupportedError for a source of which only this machine could read all."""
+    if any(tensor.file.startswith(ARRAY) for tensor in plan.sources):
+        raise UnsupportedError(
+            f"{source.label} cannot be read on other machines",
+            cause="some of its arrays have to be written out first, on this machine",
+            hint="convert it without --on, or into a directory that all machines share",
+        )
 
 
 def preflight_bucket(

@@ -53,7 +53,9 @@ def summarise(
         split=len(split),
         ties_written=len(tied),
         ties_dropped=omitted if stored_ties else 0,
-        dropped=len(covered.dropped) + len(covered.ignored) + len(covered.beyond) + len(covered.state),
+        dropped=sum(
+            map(len, (covered.dropped, covered.ignored, covered.beyond, covered.state, covered.passed_over))
+        ),
         unmapped=len(covered.dropped),
     )
 
@@ -69,6 +71,11 @@ def plan_notes(identity: Identity, target: Dialect, copies: Sequence[Copy], cove
         )
     if covered.beyond:
         notes.append(f"text only: left out are {parts(covered.beyond)}")
+    if covered.passed_over:
+        notes.append(
+            f"left out: {count(len(covered.passed_over), 'tensor')} such as {covered.passed_over[0]}, which "
+            f"{identity.dialect.title} does not load either"
+        )
     if covered.state:
         notes.append(f"a trainer's own, not weights, and left out: {parts(covered.state)}")
     if covered.dropped:

@@ -25,19 +25,27 @@ _TOO_MUCH = {errno.ENOMEM, errno.EFBIG, errno.EMFILE, errno.ENFILE}
 def open_descriptor(path: Path, name: str) -> int:
     """A descriptor of the regular file at `path`, which errors call `name`. Raises MalformedError."""
     try:
+        # Merely to open some devices does something.
+        _check_regular(os.stat(path).st_mode, name)  # noqa: PTH116
         # O_NONBLOCK so that a pipe in the place of a file is refused, not waited for.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | getattr(os, "O_NOCTTY", 0))
     except FileNotFoundError:
         raise MalformedError(f"{name} is missing", cause=f"expected a file at {path}") from None
     except (OSError, ValueError) as error:
         raise refused(error, name) from None
-    mode = os.fstat(fd).st_mode
-    if not stat.S_ISREG(mode):
+    try:
+        _check_regular(os.fstat(fd).st_mode, name)
+    except MalformedError:
         os.close(fd)
+        raise
+    return fd
+
+
+def _check_regular(mode: int, name: str) -> None:
+    if not stat.S_ISREG(mode):
         raise MalformedError(
             f"{name} is no regular file", cause=f"expected a regular file, found {stat.filemode(mode)}"
         )
-    return fd
 
 
 @contextmanager

@@ -30,7 +30,10 @@ from porter.tables.patterns import Pattern
 
 # What an expression may call. Conditions, sizes and fixed values call nothing: both directions compute them.
 READING = frozenset(
-    {"field", "given", "has", "shape", "label", "count", "length", "is_list", "floor", "llama3_factor"}
+    {
+        *("field", "given", "has", "shape", "label", "count", "length", "is_list", "floor", "refuse"),
+        *("numbers", "llama3_factor", "rotated_share", "cut_share"),
+    }
 )
 WRITING = frozenset({"written"})
 VALUES = frozenset({"sqrt"})

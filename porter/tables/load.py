@@ -33,7 +33,7 @@ from porter.tables.table_parts import (
     text_of,
     texts_of,
 )
-from porter.tables.toml_source import TableSource, read_with_ancestors
+from porter.tables.toml_source import SHORT, TableSource, read_with_ancestors
 
 _CANONICAL_KEYS = {
     "extends",
@@ -63,9 +63,11 @@ _DIALECT_KEYS = {
     "files",
     "targets",
     "beyond",
+    "passed_over",
     "axes",
     "shared",
     "after",
+    *SHORT,
     "no_dialect",
     "example",
 }
@@ -161,6 +163,7 @@ def load_dialect(
         },
         path=path,
         digest=hashlib.sha256("".join(source.text for source in chain).encode()).hexdigest(),
+        passed_over=tuple(texts_of(own, "passed_over")),
         beyond=tuple(text for source in chain for text in texts_of(source, "beyond")),
         shared=bool(own.data.get("shared", False)),
         after=tuple(texts_of(own, "after")),

@@ -6,10 +6,8 @@ the order of the canonical axes stand in the fingerprint: it changes only togeth
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from porter.containers.array_files import overlaid
 from porter.containers.base import StoredTensor
@@ -91,7 +89,7 @@ def fingerprint_of(
         raise PorterError(f"only the headers of {checkpoint.label} were opened")
     sink = DigestSink(blake3_of, lambda tensor: header(tensor, axes[tensor.name]))
     sink.unit_bytes = UNIT
-    with overlaid(source, plan.sources, Path(tempfile.gettempdir())) as whole:
+    with overlaid(source, plan.sources) as whole:
         execute(plan, whole, sink, RunOptions(max_memory=MEMORY), watch)
     tensors = tuple(
         TensorDigest(tensor.name, axes[tensor.name], dtype_word(tensor.dtype), sink.digests[tensor.name])

@@ -195,7 +195,8 @@ def test_a_table_of_ones_own_joins_its_family(tmp_path):
 
 def test_a_table_of_ones_own_is_checked_like_the_others(tmp_path):
     path = tmp_path / "mine.toml"
-    path.write_text(USER, "utf-8")
+    second = USER + '[[rule]]\ntheirs = "second_head"\nours = "head"\n'
+    path.write_text(second, "utf-8")
     with pytest.raises(TableError, match="two rules make the canonical tensor 'head'"):
         load_user_table(path)
 

@@ -26,6 +26,9 @@ CONTAINER = "safetensors"
 # Bytes. The Hub's client reads no longer headers either; a header of 100,000 tensors takes about 12 MB.
 MAX_HEADER = HEADER.nbytes
 
+# Characters. The longest real names have some 150; each is held, matched and shown many times.
+MAX_NAME = 4_096
+
 # Elements. Offsets and sizes are u64 in the format and i64 in torch; nothing stored comes near.
 _MAX_ELEMENTS = 2**63 - 1
 
@@ -249,13 +252,18 @@ def check_names(names: Iterable[str], file: str) -> None:
 
 
 def _clean(names: Iterable[str]) -> bool:
-    """Whether none of the names holds a control character."""
-    text = " ".join(names)
+    """Whether none of the names holds a control character or is too long."""
+    every = list(names)
+    if max(map(len, every), default=0) > MAX_NAME:
+        return False
+    text = " ".join(every)
     # What is printable holds none, and that is known four times as fast.
     return text.isprintable() or not CONTROL.search(text)
 
 
 def check_name(name: str, file: str) -> None:
+    if len(name) > MAX_NAME:
+        refuse(file, f"expected names of at most {MAX_NAME:,} characters, found {len(name):,}", name)
     if CONTROL.search(name):
         refuse(file, "expected a name without control characters", name)
 

@@ -83,7 +83,7 @@ def _read_raw(path: Path, file: str, key: str | None = None) -> Header:
             pickled = _read_pickle(fd, entries[f"{top}/data.pkl"], file)
     except OSError as error:
         raise refused(error, file) from error
-    found = unpickle(pickled, file)
+    found = unpickle(pickled, file, sum(name.startswith(f"{top}/data/") for name in entries))
     state = find_state(found.value, file, key)
     if any(name.endswith("placement_types.Partial") for name in found.foreign):
         raise UnsupportedError(

@@ -114,6 +114,7 @@ class DirectorySink:
         self._stage: Stage | None = None
         self._reserved: set[str] = set()
         self._made: set[str] = set()
+        self._published = False
 
     @property
     def resumable(self) -> bool:
@@ -152,6 +153,10 @@ class DirectorySink:
 
     def _keep(self, error: BaseException) -> None:
         """Leaves the staging directory where there is cause to, and says so in the error."""
+        if self._published:
+            if isinstance(error, KeyboardInterrupt):
+                self._watch.notice(f"{self._out} is complete")
+            return
         noted = self._journal.noted if self._journal is not None else 0
         if not noted:
             return
@@ -257,7 +262,11 @@ class DirectorySink:
     def commit(self) -> None:
         if self._journal is not None:
             self._journal.close()
-        publish(self.stage, self._out, force=self._force, files=self._made)
+        made = self.stage.path.lstat()
+        try:
+            publish(self.stage, self._out, force=self._force, files=self._made)
+        finally:
+            self._published = self._out.exists() and os.path.samestat(self._out.stat(), made)
 
     def _place(self, name: str) -> Path:
         path = self.stage.path / name
