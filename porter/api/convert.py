@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from porter.api.opening import Opened, open_source
-from porter.errors import PorterError, UnsupportedError, UsageError
+from porter.errors import DifferenceError, PorterError, UnsupportedError, UsageError
 from porter.execution.leftovers import RECEIPT
 from porter.execution.receipts import seal, tensors_digest
 from porter.execution.run_options import RunOptions
@@ -203,15 +203,37 @@ def run(
             receipt=lambda made: receipt(prepared, made),
             driver=cluster_driver(options.on, stack) if options is not None and options.on else None,
         )
+    digests = dict(result.digests)
+    if isinstance(destination, BucketAddress) and options is not None and options.digest == "always":
+        digests |= _digests_read_again(destination, digests, watch)
     return Conversion(
         prepared.plan,
         prepared.opened.source,
         destination if isinstance(destination, Path) else destination.url,
         dict(result.sizes),
-        dict(result.digests),
+        digests,
         dict(result.shared),
         dict(result.crcs),
     )
+
+
+def _digests_read_again(
+    out: BucketAddress, digests: Mapping[str, str | None], watch: Watch | None
+) -> dict[str, str | None]:
+    """The sha256 of files that nobody has seen pass from front to back: they are read, and recorded."""
+    if all(digest is not None for digest in digests.values()):
+        return {}
+    from porter.api.check import check
+
+    # Progress has told of these bytes already.
+    found = check(out.url, record=True, watch=None if watch is None else replace(watch, progress=None))
+    if found.verdict == "differs":
+        raise DifferenceError(
+            f"{out.url} does not hold what was written",
+            cause="; ".join(f"{file.name}: {file.detail}" for file in found.files if file.detail),
+            hint="the store, or somebody else, has changed it; convert again with --force",
+        )
+    return {file.name: file.sha256 for file in found.files}
 
 
 def _destination(prepared: Prepared, out: str | Path | None) -> Path | BucketAddress:
