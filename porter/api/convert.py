@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from porter.api.opening import Opened, open_source
 from porter.containers.array_names import ARRAY
-from porter.errors import PorterError, UnsupportedError, UsageError
+from porter.errors import DifferenceError, PorterError, UnsupportedError, UsageError
 from porter.execution.leftovers import RECEIPT
 from porter.execution.receipts import seal, tensors_digest
 from porter.execution.run_options import ALWAYS, RunOptions
@@ -220,15 +220,37 @@ def run(
             receipt=lambda made: receipt(prepared, made, hashed=hashed),
             driver=cluster_driver(options.on, stack) if options is not None and options.on else None,
         )
+    digests = dict(result.digests)
+    if isinstance(destination, BucketAddress) and options is not None and options.digest == "always":
+        digests |= _digests_read_again(destination, digests, watch)
     return Conversion(
         prepared.plan,
         prepared.opened.source,
         destination if isinstance(destination, Path) else destination.url,
         dict(result.sizes),
-        dict(result.digests),
+        digests,
         dict(result.shared),
         dict(result.crcs),
     )
+
+
+def _digests_read_again(
+    out: BucketAddress, digests: Mapping[str, str | None], watch: Watch | None
+) -> dict[str, str | None]:
+    """The sha256 of files that nobody has seen pass from front to back: they are read, and recorded."""
+    if all(digest is not None for digest in digests.values()):
+        return {}
+    from porter.api.check import check
+
+    # Progress has told of these bytes already.
+    found = check(out.url, record=True, watch=None if watch is None else replace(watch, progress=None))
+    if found.verdict == "differs":
+        raise DifferenceError(
+            f"{out.url} does not hold what was written",
+            cause="; ".join(f"{file.name}: {file.detail}" for file in found.files if file.detail),
+            hint="the store, or somebody else, has changed it; convert again with --force",
+        )
+    return {file.name: file.sha256 for file in found.files}
 
 
 def _destination(prepared: Prepared, out: str | Path | None) -> Path | BucketAddress:
@@ -245,9 +267,9 @@ def check_before(
     force: bool = False,
     options: RunOptions | None = None,
 ) -> None:
-    """Raises what `run` would refuse without a byte of the source. A bucket is asked when the run begins."""
+    """Raises what `run` would refuse without a byte of the source."""
     from porter.execution.preflight import preflight
-    from porter.execution.publish import source_paths
+    from porter.execution.publish import preflight_bucket, source_paths
 
     checkpoint = prepared.opened.checkpoint
     assert checkpoint.source is not None, "a plan that is run has a source"
@@ -258,6 +280,8 @@ def check_before(
         preflight(
             prepared.plan, destination, root, paths, force=force, inside=checkpoint.single, options=options
         )
+    else:
+        preflight_bucket(destination, checkpoint.source, force=force, options=options)
 
 
 def cluster_driver(on: str, stack: ExitStack) -> Driver:
@@ -352,7 +376,7 @@ def _fingerprint(prepared: Prepared, hashed: bool) -> str | None:
 
 
 def _file_entry(result: Result, name: str) -> dict[str, Any]:
-    """What is known of a file: its sha256, and where it was made in parts its CRC-32 and theirs."""
+    """What is known of a file: size and sha256, and where it was made in parts its CRC-32 and theirs."""
     entry: dict[str, Any] = {"size": result.sizes[name], "sha256": result.digests[name]}
     if name in result.crcs:
         entry["crc32"] = f"{result.crcs[name]:08x}"

@@ -26,15 +26,17 @@ LARGEST = 64 << 20
 
 _SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
 _FINGERPRINT = re.compile(r"porter[0-9]+:[0-9a-f]{64}")
+_CRC32 = re.compile(r"[0-9a-f]{8}")
 _BLANK = "0" * 64
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a receipt says of a file: bytes and `sha256:<hex>`, each None where it does not say."""
+    """What a receipt says of a file: bytes, `sha256:<hex>` and CRC-32, each None where it does not say."""
 
     size: int | None
     sha256: str | None
+    crc32: int | None = None
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,10 @@ def _recorded(name: str, said: object) -> Recorded:
         raise _damaged(f"the size of {name} is {size!r:.80}")
     if digest is not None and not (isinstance(digest, str) and _SHA256.fullmatch(digest)):
         raise _damaged(f"the digest of {name} is {digest!r:.80}")
-    return Recorded(size, digest)
+    crc = said.get("crc32")
+    if crc is not None and not (isinstance(crc, str) and _CRC32.fullmatch(crc)):
+        raise _damaged(f"the CRC-32 of {name} is {crc!r:.80}")
+    return Recorded(size, digest, None if crc is None else int(crc, 16))
 
 
 def _damaged(cause: str) -> MalformedError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +10,9 @@ from porter.cli import output, streams
 
 
 def check(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="A directory that `porter convert` made.")],
+    out: Annotated[
+        str, typer.Argument(metavar="OUT", help="A directory, or a folder at s3://, that `convert` made.")
+    ],
     record: Annotated[
         bool,
         typer.Option(
@@ -32,6 +33,7 @@ def check(
 
     Examples:
       porter check out/
+      porter check s3://bucket/out
       porter check out/ --record    # right after a conversion that shared blocks
     """
     from porter.api.check import check as look
