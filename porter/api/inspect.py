@@ -37,6 +37,10 @@ def inspect(
     holds several, and what it is if it could be two; `key` the state dict to take from a torch file that
     holds several. No weight is read. Raises PorterError: 6 for a malformed file, 5 for a container that is
     not read, 2 if there is nothing at `source`.
+
+    >>> found = porter.inspect("gemma-2b/")
+    >>> found.family, found.dialect, len(found.tensors)
+    ('gemma', 'hf', 29)
     """
     opened = open_source(
         source,

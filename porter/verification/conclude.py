@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from porter.dtypes import dtype_named, dtype_word
 from porter.verification.verdict import (
@@ -13,6 +15,9 @@ from porter.verification.verdict import (
     Verdict,
     WeightsVerdict,
 )
+
+if TYPE_CHECKING:
+    from porter.verification.logits import LogitsComparison
 
 # Mistakes that the one line names; the others are counted.
 _SAID = 2
@@ -54,6 +59,15 @@ def conclude(
         notes=tuple(dict.fromkeys(notes)),
         quick=quick,
     )
+
+
+def with_logits(verdict: Verdict, logits: LogitsComparison) -> Verdict:
+    """The verdict with what the two compute. Where all that is stored is equal and they still part, the port
+    is wrong: the framework makes something else of it. Rounded weights compute something else by nature."""
+    if logits.agree or verdict.outcome != "equal":
+        return replace(verdict, logits=logits)
+    says = f"differs: what is stored is equal, and the two part at {logits.first_parted} when they run"
+    return replace(verdict, logits=logits, outcome="differs", says=says)
 
 
 def _line(
