@@ -73,6 +73,12 @@ def plan(
 
     `source` is a path, a model's name, or a `porter.sources.base.Source`. What to make is said by a
     `PlanOptions`, or by its fields as keywords: `to="litgpt"`. Raises PorterError.
+
+    >>> plan = porter.plan("gemma-2b/", to="litgpt")
+    >>> plan
+    <Plan gemma: hf → litgpt, 29 → 24 tensors, ... bytes>
+    >>> plan.target_by_name["transformer.ln_f.weight"].shape
+    (66,)
     """
     return prepare(source, options, **chosen).plan
 
@@ -166,6 +172,10 @@ def convert(
     told how it goes. With `target_model` the live PyTorch module is asked first (see
     `porter.verification.live`). An existing `out` is replaced only with `force`, and only if porter wrote it.
     Raises PorterError.
+
+    >>> done = porter.convert("gemma-2b/", "out/", to="litgpt")
+    >>> sorted(done.sizes)[:2]
+    ['generation_config.json', 'lit_model.safetensors']
     """
     prepared = prepare(source, options, **chosen)
     if target_model is not None:

@@ -12,7 +12,6 @@ from porter.errors import PorterError, UsageError
 from porter.execution.watch import Watch
 from porter.planning.plan_options import PlanOptions
 from porter.sources.base import Source
-from porter.verification.compare_configs import same_value
 from porter.verification.compare_models import (
     Side,
     compare_values,
@@ -23,6 +22,7 @@ from porter.verification.compare_models import (
 )
 from porter.verification.compare_tokenizers import compare_tokenizers
 from porter.verification.model_diff import FieldDifference, ModelDiff
+from porter.verification.same_value import same_value
 
 # Of the hyperparameters that change nothing in what is computed, those that end a text elsewhere.
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
