@@ -32,6 +32,7 @@ NOT_RUN = {
     "porter inspect demo/": "tests/real runs the demonstration",
     "porter convert demo/": "tests/real runs the demonstration",
     "porter mappings check --against": "tests/peers holds the tables against the installed frameworks",
+    "porter diff ": "test_diff.py; its exit code says that the two differ",
     "porter convert full/final": "`make finetune` makes it",
     "porter convert lora/final": "`make finetune` makes it",
 }
