@@ -2,8 +2,8 @@
 #   make demo    the real Gemma 3 270M, from GGUF to LitGPT to generated text
 #   make test    all checks
 # And: make cluster (buckets and Ray at length), make fuzz (more plans made up at random), make mutants (wrong ports),
-# make drift (the newest of each peer), make finetune (the real model through LitGPT's finetuning), make docs (the pages
-# as a site).
+# make fuzz-bytes (damaged files), make hostile (files made to harm), make finetune (the real model through LitGPT's
+# finetuning), make docs (the pages as a site), make drift (the newest of each peer).
 # Both share one virtual environment, .venv.
 
 PYTHON ?= python3
@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 JOBS ?= 2
 
-.PHONY: cluster mutants families demo test lint check docs finetune fuzz drift clean
+.PHONY: cluster mutants families demo test lint check docs finetune fuzz fuzz-bytes hostile drift clean
 
 demo: $(VENV)/.installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh demo
@@ -43,6 +43,19 @@ PLANS ?= 20000
 
 fuzz: $(VENV)/.tested
 	$(BIN)/python tests/generated/fuzz.py $(PLANS)
+
+# Damaged files through every parser, held against the formats' own readers: SECONDS of each by mutation, and by
+# atheris, which follows the branches and is installed for this alone. What was found is kept in .fuzz.
+SECONDS ?= 60
+
+fuzz-bytes: $(VENV)/.tested
+	$(PIP) install -q -c constraints.txt --group fuzz
+	$(BIN)/python tests/hostile/fuzz.py $(SECONDS)
+	$(BIN)/python tests/hostile/fuzz.py $(SECONDS) --engine atheris
+
+# Files made to harm, through porter and the peers' readers; writes a section of docs/reliability.md.
+hostile: $(VENV)/.tested
+	$(BIN)/python tests/hostile/run.py --docs
 
 # Buckets and Ray at length: two nodes, one of them killed; faults of a store; memory; the example.
 cluster: $(VENV)/.tested
@@ -90,4 +103,4 @@ $(VENV)/.tested: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(DRIFT) demo .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DRIFT) demo .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz

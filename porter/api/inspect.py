@@ -9,12 +9,15 @@ from pathlib import Path
 
 from porter.api.opening import open_source
 from porter.errors import UsageError
+from porter.planning.arguments import as_paths
 from porter.planning.build import build_plan
 from porter.planning.plan import Plan
 from porter.planning.plan_options import PlanOptions
 from porter.reading.net import reading
 from porter.recognition.inspection import Inspection, describe
 from porter.sources.base import Source
+from porter.verification.known_mistakes import known_mistakes
+from porter.verification.published import departures
 
 
 def inspect(
@@ -51,7 +54,11 @@ def inspect(
     if isinstance(opened.reason, UsageError):
         raise opened.reason
     with reading(opened.source):
-        return describe(opened.source, opened.checkpoint, opened.identity, opened.reason, filter)
+        found = describe(opened.source, opened.checkpoint, opened.identity, opened.reason, filter)
+    if opened.identity is None:
+        return found
+    known = known_mistakes(tuple(path for path in as_paths(maps, "maps") if path.is_dir()))
+    return replace(found, notes=(*found.notes, *departures(opened.identity, known)))
 
 
 def inspect_as(

@@ -31,7 +31,9 @@ _SECTION = re.compile(r"\s*\[(\[)?\s*([^\[\],]+?)\s*\]\]?\s*(?:#.*)?$")
 _KEY = re.compile(r"""\s*(?:"([^"]+)"|'([^']+)'|([A-Za-z0-9_.\-]+))\s*=""")
 
 
-_SCHEMAS = {"canonical.toml": CANONICAL, "_mistakes.toml": MISTAKES}
+# Files that are no dialect's, by name.
+MISTAKES_FILE = "_mistakes.toml"
+_SCHEMAS = {"canonical.toml": CANONICAL, MISTAKES_FILE: MISTAKES}
 
 # What stands at the top of a table for something further down.
 SHORT = ("match", "model_type", "architecture")

@@ -52,11 +52,10 @@ def fingerprint(
 
     Weights alone count, not the config or the tokenizer. docs/fingerprint.md says how it is computed.
 
-    \b
     Examples:
-    porter fingerprint gemma-2b
-    porter fingerprint out/                    # a port that moved every value: the same digest
-    porter fingerprint model.gguf --dtype-agnostic
+      porter fingerprint gemma-2b
+      porter fingerprint out/                    # a port that moved every value: the same digest
+      porter fingerprint model.gguf --dtype-agnostic
     """
     from porter.api.fingerprint import fingerprint as take
     from porter.cli.progress import transfer
