@@ -61,7 +61,12 @@ def verify(
     report: ReportOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say whether OUT is a right port of SRC: weights, config and tokenizer. Exit code 3 if not."""
+    """Say whether OUT is a right port of SRC: weights, config and tokenizer. Exit code 3 if not.
+
+    Examples:
+      porter verify gemma-2b out/
+      porter verify gemma-2b out/ --quick    # a thousand elements of each weight
+    """
     from porter.api.verify import verify as compare
     from porter.cli.progress import transfer
     from porter.execution.watch import Watch
