@@ -1,7 +1,8 @@
 # Two commands on a fresh Linux machine with Python 3.11 or newer:
 #   make demo    the real Gemma 3 270M, from GGUF to LitGPT to generated text
 #   make test    all checks
-# And: make fuzz (more plans made up at random), make drift (the newest of each peer).
+# And: make fuzz (more plans made up at random), make faults (one fault at a time, thousands of times), make drift (the
+# newest of each peer).
 # Both share one virtual environment, .venv.
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 JOBS ?= 2
 
-.PHONY: families demo test lint check fuzz drift clean
+.PHONY: faults families demo test lint check fuzz drift clean
 
 demo: $(VENV)/.installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh demo
@@ -31,6 +32,10 @@ PLANS ?= 20000
 
 fuzz: $(VENV)/.tested
 	$(BIN)/python tests/generated/fuzz.py $(PLANS)
+
+# A run with thousands of faults, one at a time; writes the table of docs/reliability.md.
+faults: $(VENV)/.tested
+	$(BIN)/python tests/faults/faults.py
 
 # Every model that LitGPT names, to Hugging Face and back; writes docs/models.md. And every mistake that a family's
 # tables could have and still fit, which the logits must show.
