@@ -1,8 +1,9 @@
 # Two commands on a fresh Linux machine with Python 3.11 or newer:
 #   make demo    the real Gemma 3 270M, from GGUF to LitGPT to generated text
 #   make test    all checks
-# And: make fuzz (more plans made up at random), make faults (one fault at a time, thousands of times), make drift (the
-# newest of each peer).
+# And: make cluster (buckets and Ray at length), make fuzz (more plans made up at random), make mutants (wrong ports),
+# make faults (one fault at a time, thousands of times),
+# make drift (the newest of each peer).
 # Both share one virtual environment, .venv.
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 JOBS ?= 2
 
-.PHONY: faults families demo test lint check fuzz drift clean
+.PHONY: faults cluster mutants families demo test lint check fuzz drift clean
 
 demo: $(VENV)/.installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh demo
@@ -33,6 +34,10 @@ PLANS ?= 20000
 fuzz: $(VENV)/.tested
 	$(BIN)/python tests/generated/fuzz.py $(PLANS)
 
+# Buckets and Ray at length: two nodes, one of them killed; faults of a store; memory; the example.
+cluster: $(VENV)/.tested
+	$(BIN)/python -m pytest -m cluster tests/cluster
+
 # A run with thousands of faults, one at a time; writes the table of docs/reliability.md.
 faults: $(VENV)/.tested
 	$(BIN)/python tests/faults/faults.py
@@ -42,6 +47,10 @@ faults: $(VENV)/.tested
 families: $(VENV)/.tested
 	$(BIN)/python tests/peers/named_models.py
 	$(BIN)/python tests/peers/mutants.py
+
+# Wrong ports of every kind, each of which `porter verify` has to find and name; writes the table in docs/verify.md.
+mutants: $(VENV)/.tested
+	$(BIN)/python tests/verification/port_mutants.py --write
 
 # The peers' own suite on the newest of each peer, in an environment of its own; torch stays as it is pinned.
 DRIFT := .venv-drift

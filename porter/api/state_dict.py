@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from porter.api.convert import prepare
 from porter.api.opening import open_source
-from porter.containers.array_files import exported
+from porter.containers.array_files import overlaid
+from porter.planning.plan import Plan
 from porter.planning.plan_options import PlanOptions
 from porter.sources.base import Source
-from porter.sources.local_files import LocalSource
-from porter.sources.overlay import OverlaySource
 
 if TYPE_CHECKING:
     import torch
+
+    from porter.execution.state_dict import StateDict
 
 
 def load_state_dict(
@@ -51,12 +50,14 @@ def load_state_dict(
     # Sharing costs no memory; but where the framework ties in code, it has no name for the second copy.
     tied = None if ties is not None and ties.has_fixed else "write"
     prepared = prepare(source, wanted, to=as_, tied=tied)
-    found, stack = prepared.opened.checkpoint.source, ExitStack()
-    assert found is not None, "what is planned has a source"
-    if isinstance(found, LocalSource):
-        folder = Path(tempfile.gettempdir()) / f"porter-arrays-{secrets.token_hex(6)}"
-        arrays = stack.enter_context(exported(found.root, prepared.plan.sources, folder))
-        found = OverlaySource(found, arrays) if arrays else found
+    return open_state_dict(prepared.plan, prepared.opened.checkpoint.source, device)
+
+
+def open_state_dict(plan: Plan, source: Source | None, device: str | torch.device = "cpu") -> StateDict:
+    """A plan's tensors. Arrays that are no ranges of a file are written out, until it is closed."""
     from porter.execution.state_dict import StateDict
 
-    return StateDict(prepared.plan, found, device, stack)
+    assert source is not None, "what is planned has a source"
+    stack = ExitStack()
+    source = stack.enter_context(overlaid(source, plan.sources))
+    return StateDict(plan, source, device, stack)

@@ -8,7 +8,9 @@ afterwards. Every other part of porter then deals with plain bytes alone.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,9 @@ from porter.containers.array_names import ARRAY, HDF5
 from porter.containers.base import StoredTensor
 from porter.containers.keras import hdf5_export
 from porter.containers.orbax import orbax_arrays
+from porter.sources.base import Source
+from porter.sources.local_files import LocalSource
+from porter.sources.overlay import OverlaySource
 
 
 @contextmanager
@@ -45,6 +50,19 @@ def exported(root: Path, tensors: Iterable[StoredTensor], folder: Path) -> Itera
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(held)
+
+
+@contextmanager
+def overlaid(source: Source, tensors: Iterable[StoredTensor], folder: Path | None = None) -> Iterator[Source]:
+    """The source, with those arrays of `tensors` that are no range of a file as plain files in `folder`,
+    which is made for them: where none is named, among the system's temporary files.
+    """
+    if not isinstance(source, LocalSource):
+        yield source
+        return
+    folder = folder or Path(tempfile.gettempdir()) / f"porter-arrays-{secrets.token_hex(6)}"
+    with exported(source.root, tensors, folder) as arrays:
+        yield OverlaySource(source, arrays) if arrays else source
 
 
 def _export(root: Path, tensor: StoredTensor, path: Path) -> None:

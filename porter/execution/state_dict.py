@@ -28,6 +28,7 @@ from porter.execution.units import RANGE, copies_by_target, tensor_units
 from porter.layout.copies import coalesce, elements
 from porter.planning.plan import EXTENT, Copy, Plan
 from porter.sources.base import NearFile, Source
+from porter.system import forget
 
 
 class StateDict(Mapping[str, Tensor]):
@@ -45,7 +46,7 @@ class StateDict(Mapping[str, Tensor]):
         self._stack = stack or ExitStack()
         self._files = self._stack.enter_context(OpenFiles(source, plan.source_sizes))
         weakref.finalize(self, self._stack.close)
-        self._maps: dict[str, Tensor] = {}
+        self._maps: dict[str, tuple[mmap.mmap, Tensor]] = {}
         self._made: dict[tuple[Any, ...], Tensor] = {}
         self._copies = copies_by_target(plan)
         run_checks(plan, self._files)
@@ -66,6 +67,16 @@ class StateDict(Mapping[str, Tensor]):
         if key not in self._made:
             self._made[key] = self._tensor(target, copies).to(self._device)
         return self._made[key]
+
+    def release(self) -> None:
+        """Lets go of the tensors that were made, and of the pages that were read through views.
+
+        For whoever walks through a model that does not fit. A tensor that is still held stays valid, and is
+        read again; but what was written to a view of the file is lost.
+        """
+        self._made.clear()
+        for mapped, _ in self._maps.values():
+            forget(mapped, 0, len(mapped))
 
     def close(self) -> None:
         """Lets the files go. Tensors that were made stay valid."""
@@ -115,8 +126,8 @@ class StateDict(Mapping[str, Tensor]):
     def _map(self, name: str, file: NearFile) -> Tensor:
         if name not in self._maps:
             mapped = mmap.mmap(file.fd, file.size, access=mmap.ACCESS_COPY)
-            self._maps[name] = torch.frombuffer(mapped, dtype=torch.uint8)
-        return self._maps[name]
+            self._maps[name] = mapped, torch.frombuffer(mapped, dtype=torch.uint8)
+        return self._maps[name][1]
 
 
 def torch_dtype(tensor: StoredTensor) -> torch.dtype:

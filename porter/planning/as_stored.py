@@ -14,7 +14,7 @@ def as_stored(checkpoint: Checkpoint) -> Plan:
     tensors = tuple(checkpoint.tensors.values())
     copies = []
     for tensor in tensors:
-        loops = _loops(tensor)
+        loops = row_major(tensor)
         kind = copy_class(tensor.dtype, tensor.dtype, loops, ())
         copies.append(Copy(tensor.name, tensor.name, tensor.name, 0, 0, loops, kind))
     whole = [tensor._replace(strides=None) for tensor in tensors]
@@ -38,7 +38,7 @@ def as_stored(checkpoint: Checkpoint) -> Plan:
     )
 
 
-def _loops(tensor: StoredTensor) -> tuple[Loop, ...]:
+def row_major(tensor: StoredTensor) -> tuple[Loop, ...]:
     """From the tensor as it lies to the same one row-major."""
     rows = [1] * len(tensor.shape)
     for axis in reversed(range(len(rows) - 1)):

@@ -16,15 +16,14 @@ from porter.containers.checkpoint import Checkpoint
 from porter.containers.torch import torch_zip
 from porter.dtypes import Dtype
 from porter.errors import UnsupportedError
-from porter.planning.coverage import BlockIndex, Covered, cover
-from porter.planning.join import Join
+from porter.planning.coverage import BlockIndex, cover
 from porter.planning.outputs import place_tensors, side_files
 from porter.planning.plan import Check, Copies, CopyGroup, Plan, SideFile, Zeros, checked
 from porter.planning.plan_options import PlanOptions
 from porter.planning.proof import check_carried_once, check_filled, left_out
 from porter.planning.sharing import residues
 from porter.planning.summary import plan_notes, summarise
-from porter.planning.ties import either, only_ties, shared_storage, tie_checks, ties_in_force, untie
+from porter.planning.ties import join_source, only_ties, shared_storage, tie_checks, ties_in_force, untie
 from porter.recognition.identify import Identity
 from porter.tables.bind import BoundRule, Sizes, bind_rules
 from porter.tables.model import Canonical, Dialect
@@ -36,10 +35,10 @@ def build_plan(
     """Prove and plan a conversion. Raises PorterError with the exit code of what is wrong."""
     options = options or PlanOptions()
     canonical = identity.family.canonical
-    if not target.files.writable or target.files.weights is None:
+    if not target.written:
         raise UnsupportedError(
             f"porter reads {target.title} and does not write it",
-            hint="convert to hf or litgpt",
+            hint=f"convert to {' or '.join(identity.family.written)}",
         )
     source_bound = bind_rules(identity.dialect, canonical, identity.hyperparameters)
     ties = ties_in_force(canonical, identity.hyperparameters)
@@ -54,7 +53,7 @@ def build_plan(
     hyperparameters, untied = untie(identity.hyperparameters, target, ties, options)
     target_ties = {} if untied else ties
     target_bound, omitted = _target_tensors(target, canonical, hyperparameters, target_ties, options)
-    join = _join(covered, Sizes(canonical, hyperparameters), ties, keep_own=untied)
+    join = join_source(covered, Sizes(canonical, hyperparameters), ties, keep_own=untied)
 
     tensors: dict[str, tuple[Dtype, tuple[int, ...]]] = {}
     groups: list[CopyGroup] = []
@@ -144,21 +143,6 @@ def _target_tensors(
         else:
             kept.append(tensor)
     return kept, omitted
-
-
-def _join(covered: Covered, sizes: Sizes, ties: Mapping[str, str], *, keep_own: bool) -> Join:
-    """A tied tensor is read from what it is tied to; when untying, from its own copy where it has one."""
-    held = {block.canonical for rule in covered.held for block in rule.blocks}
-    alias = either(ties, held)
-    if keep_own:
-        alias = {name: other for name, other in alias.items() if name not in held}
-    return Join(
-        index=BlockIndex(covered.held),
-        rules={name: rule.rule for rule in covered.held for name in rule.names},
-        stored=covered.tensors,
-        sizes=sizes,
-        alias=alias,
-    )
 
 
 def _dtype(options: PlanOptions, name: str, sources: Sequence[StoredTensor]) -> Dtype:

@@ -6,10 +6,11 @@ from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 from porter.errors import UnsupportedError
+from porter.planning.coverage import BlockIndex, Covered
 from porter.planning.join import Join
 from porter.planning.plan import Copies, CopyGroup, EqualCheck
 from porter.planning.plan_options import PlanOptions
-from porter.tables.bind import BoundRule
+from porter.tables.bind import BoundRule, Sizes
 from porter.tables.model import Canonical, Dialect
 
 
@@ -20,7 +21,7 @@ def ties_in_force(canonical: Canonical, hyperparameters: Mapping[str, Any]) -> d
 
 
 def only_ties(bound: BoundRule, ties: Mapping[str, str]) -> bool:
-    return bool(ties) and all(block.canonical in ties for block in bound.blocks)
+    return bool(ties and bound.blocks) and all(block.canonical in ties for block in bound.blocks)
 
 
 def untie(
@@ -78,6 +79,21 @@ def either(ties: Mapping[str, str], held: Container[str]) -> dict[str, str]:
         **{name: other for name, other in ties.items() if other in held or name not in held},
         **{other: name for name, other in ties.items() if other not in held and name in held},
     }
+
+
+def join_source(covered: Covered, sizes: Sizes, ties: Mapping[str, str], *, keep_own: bool) -> Join:
+    """A tied tensor is read from what it is tied to; when untying, from its own copy where it has one."""
+    held = {block.canonical for rule in covered.held for block in rule.blocks}
+    alias = either(ties, held)
+    if keep_own:
+        alias = {name: other for name, other in alias.items() if name not in held}
+    return Join(
+        index=BlockIndex(covered.held),
+        rules={name: rule.rule for rule in covered.held for name in rule.names},
+        stored=covered.tensors,
+        sizes=sizes,
+        alias=alias,
+    )
 
 
 def tie_checks(

@@ -353,7 +353,7 @@ def test_what_is_no_hdf5_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(MalformedError, match="regular file"):
         read(tmp_path / "pipe")
-    with pytest.raises(PorterError, match="cannot be read"):
+    with pytest.raises(PorterError, match="is missing"):
         read(tmp_path / "missing")
 
 

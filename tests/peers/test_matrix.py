@@ -132,3 +132,5 @@ def test_every_way_gives_the_same_bytes(ways, name, a, b):
     assert stored(ways(name, a, b, a)) == start
     assert stored(ways(name, a, "hf", b) if "hf" not in (a, b) else ways(name, a, b)) == there
     assert stored(ways(name, "hf", b) if b != "hf" else ways(name, "hf")) == there
+    verdict = porter.verify(ways(name, a), ways(name, a, b))
+    assert (verdict.outcome, verdict.out_dialect, verdict.config.outcome) == ("equal", b, "equal"), verdict

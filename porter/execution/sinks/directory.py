@@ -17,8 +17,10 @@ from typing import Any, Self
 
 from porter.containers.base import OutputFile
 from porter.errors import PorterError
+from porter.execution.cluster.tasks import Record, SharedFile
+from porter.execution.digests import Digest
 from porter.execution.journal import Journal, read_journal
-from porter.execution.run_options import RunOptions
+from porter.execution.run_options import ALWAYS, RunOptions
 from porter.execution.sinks.base import Ranges
 from porter.execution.staging import Stage, publish, staging
 from porter.execution.watch import Watch
@@ -91,6 +93,7 @@ class DirectorySink:
 
     frames = True
     ordered = False
+    unit_bytes: int | None = None
 
     def __init__(
         self,
@@ -187,6 +190,26 @@ class DirectorySink:
         if file.name not in self._writers:
             self._writers[file.name] = FileWriter(self._place(file.name), file.name, file.size)
         return self._writers[file.name]
+
+    def place(self, file: OutputFile) -> SharedFile:
+        self.reserve(self.create(file))
+        return SharedFile(str(self.stage.path / file.name))
+
+    def sent(self, file: OutputFile) -> dict[int, Record]:
+        """What a journal notes is read again before it is believed."""
+        return {}
+
+    def add(self, file: OutputFile, record: Record) -> None:
+        self.note(self.create(file), record.start, record.end, record.crc)
+
+    def end(self, file: OutputFile, *, hashed: bool) -> str | None:
+        writer = self.create(file)
+        try:
+            writer.finish()
+            self.flush()
+            return Digest(writer, [(0, file.size)], ALWAYS).result() if hashed else None
+        finally:
+            self.close(writer)
 
     def scratch(self, name: str, size: int) -> FileWriter:
         """A sparse file that is no part of the output and goes with the run; resumed as output files are."""

@@ -1,0 +1,115 @@
+"""`porter.verify`: is a checkpoint a right port of another, whoever made it, and where not, what is wrong?"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from porter.api.opening import open_source, open_weights
+from porter.containers.array_files import overlaid
+from porter.containers.array_names import ARRAY
+from porter.errors import UnsupportedError
+from porter.execution.open_files import OpenFiles
+from porter.execution.sinks.compare import Differing
+from porter.execution.watch import Watch
+from porter.planning.arguments import as_list, as_paths, unused_patterns
+from porter.planning.port_plan import PortPlan, plan_port
+from porter.planning.summary import operation_notes
+from porter.recognition.port_dialect import recognise_port
+from porter.sources.base import Source
+from porter.verification.compare_configs import compare_configs, name_config_mistakes
+from porter.verification.compare_tokenizers import compare_tokenizers
+from porter.verification.compare_weights import compare_weights, weights_verdict
+from porter.verification.conclude import conclude
+from porter.verification.diagnose import Diagnosis, diagnose, open_sides, sampled_differences
+from porter.verification.known_mistakes import known_mistakes
+from porter.verification.verdict import Verdict
+
+
+def verify(
+    source: str | Path | Source,
+    out: str | Path | Source,
+    *,
+    maps: str | Path | Sequence[str | Path] = (),
+    config: str | Path | None = None,
+    source_dialect: str | None = None,
+    out_dialect: str | None = None,
+    family: str | None = None,
+    key: str | None = None,
+    out_key: str | None = None,
+    allow_unmapped: str | Sequence[str] = (),
+    quick: bool = False,
+    watch: Watch | None = None,
+) -> Verdict:
+    """Compare a port with its original: weights, config and tokenizer, each in any dialect and container.
+
+    What `out` should hold is planned from `source` as a conversion would be; `out`'s own config does not
+    decide what it is. Every element is compared: with the same bits, or, where `out` has another dtype, with
+    the one correct rounding. `out_dialect` says which dialect `out` is in, where names and shapes do not;
+    `config`, `source_dialect`, `family` and `key` tell of `source` what `porter.convert` takes for it, and
+    `allow_unmapped` which of its tensors are not compared. With `quick` a thousand elements of each weight
+    are looked at, which misses a single value or row. Where something differs, known mistakes are tried:
+    those of porter's table, and of a `_mistakes.toml` in a folder of `maps`. Nothing is written.
+
+    Raises PorterError where `source` cannot be read, or `out` is nothing that could be compared with it.
+    """
+    watch = watch or Watch()
+    opened = open_source(source, maps=maps, config=config, dialect=source_dialect, key=key, family=family)
+    identity = opened.identified()
+    name, found = open_weights(out, opened.families, dialect=out_dialect, key=out_key)
+    port = recognise_port(found, identity, out_dialect)
+    patterns = as_list(allow_unmapped, "allow_unmapped")
+    planned = plan_port(opened.checkpoint, identity, found, port, patterns)
+    original, there = opened.checkpoint.source, found.source
+    if original is None or there is None or not (original.near and there.near):
+        raise UnsupportedError("both sides of a comparison have to be on this machine")
+    folders = tuple(path for path in as_paths(maps, "maps") if path.is_dir())
+    known = known_mistakes(folders)
+    diagnosis = Diagnosis((), {}, 0)
+    with ExitStack() as stack:
+        original = stack.enter_context(overlaid(original, planned.covered.tensors.values()))
+        there = stack.enter_context(overlaid(there, found.tensors.values()))
+        ours = stack.enter_context(OpenFiles(original, opened.checkpoint.sizes))
+        theirs = stack.enter_context(OpenFiles(there, found.sizes))
+        differing: Mapping[str, Differing] = {}
+        if not quick:
+            differing = compare_weights(planned, original, found, theirs, watch.progress)
+        if quick or differing or planned.missing or planned.misfits:
+            sides = open_sides(planned, ours, theirs, opened.checkpoint.tensors, found.tensors)
+            stack.callback(sides.close)
+            if quick:
+                differing = sampled_differences(sides)
+            extra = {name: found.tensors[name] for name in planned.extra}
+            diagnosis = diagnose(planned, sides, differing, known, extra, quick=quick)
+        for side, files in ((original, opened.checkpoint.sizes), (there, found.sizes)):
+            side.check(file for file in files if not file.startswith(ARRAY))
+    configs, notes = compare_configs(identity, found, port, _head_stands(planned, differing))
+    configs, config_mistakes = name_config_mistakes(configs, known.configs)
+    unused = unused_patterns(patterns, opened.checkpoint.tensors)
+    if unused:
+        notes += (f"--allow-unmapped fits no tensor: {', '.join(map(repr, unused))}",)
+    return conclude(
+        source=opened.source,
+        out=name,
+        family=identity.family.name,
+        source_dialect=identity.dialect.name,
+        out_dialect=port.dialect.name,
+        weights=weights_verdict(planned, differing, diagnosis, quick),
+        config=configs,
+        tokenizer=compare_tokenizers(opened.checkpoint, found),
+        mistakes=(*diagnosis.mistakes, *config_mistakes),
+        notes=(*planned.notes, *operation_notes(planned.plan.copies), *notes),
+        quick=quick,
+    )
+
+
+def _head_stands(planned: PortPlan, differing: Container[str]) -> bool:
+    """Whether the port stores a head of its own, and it holds what it should."""
+    heads = [
+        name
+        for rule in planned.bound
+        if any(block.canonical == "head" for block in rule.blocks)
+        for name in rule.names
+    ]
+    return bool(heads) and not any(name in differing for name in heads)

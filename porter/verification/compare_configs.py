@@ -1,0 +1,220 @@
+"""Two configs compared by what they mean: both read into canonical hyperparameters, one by one.
+
+Each hyperparameter is read by itself, so that one that cannot be read hides no other. What a dialect has no
+place for is not compared, nor what changes nothing that a model computes (names, the files that it came in).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from porter.config.raw import get, raw_config
+from porter.config.read import ConfigReader, normalised
+from porter.containers.checkpoint import Checkpoint
+from porter.containers.small_tensors import small_values
+from porter.errors import PorterError
+from porter.layout import Expression
+from porter.recognition.identify import Identity, config_section, matches
+from porter.recognition.port_dialect import Port
+from porter.tables.model import Constant, Dialect
+from porter.verification.known_mistakes import ConfigMistake
+from porter.verification.verdict import ConfigDifference, ConfigVerdict, Mistake
+
+# Advisory hyperparameters that are compared where both sides state them: another id ends a text elsewhere.
+_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+# Written constants that change nothing.
+_HARMLESS = ("trainable",)
+
+
+def compare_configs(
+    original: Identity, out: Checkpoint, port: Port, head_stands: bool
+) -> tuple[ConfigVerdict, tuple[str, ...]]:
+    """The verdict, and notes. `head_stands` says that the port's head holds what it should.
+
+    A tie that is not stated is then no mistake: there is a head, and it is the right one.
+    """
+    try:
+        raw, words, file = _config_of(out, original, port)
+    except PorterError as error:
+        name = port.dialect.config.file or "config"
+        return ConfigVerdict("differs", name, (ConfigDifference("config", None, None, _told(error)),)), ()
+    if raw is None or words is None:
+        return ConfigVerdict("not compared", None), (
+            f"no config beside the weights of {out.label}: only its weights are compared",
+        )
+    found: list[ConfigDifference] = []
+    for path, allowed in words.config.match.items():
+        value = get(raw, path)[1]
+        if not matches(raw, {path: allowed}):
+            expected = allowed if isinstance(allowed, Mapping) else _one(list(allowed))
+            found.append(_differs(path, expected, value, file))
+    shapes = {port.names.get(name, name): tensor.shape for name, tensor in out.tensors.items()}
+    try:
+        reader = ConfigReader(
+            words, original.family.canonical, config_section(raw, words), shapes, out.label, None, file
+        )
+    except PorterError as error:
+        found.append(ConfigDifference("config", None, None, _told(error)))
+        return ConfigVerdict("differs", file, tuple(found)), ()
+    stored = {ours: theirs for theirs, ours in port.names.items()}
+    reader.values = lambda name: small_values(out, stored.get(name, name))
+    for path, value, allowed in reader.not_covered():
+        found.append(_differs(path, _one(list(allowed)), value, file))
+    values, errors = _read(reader, original)
+    found += [ConfigDifference(name, None, None, said) for name, said in errors.items()]
+    compared = 0
+    for name in _comparable(original, words):
+        if name in errors:
+            continue
+        expected, value = original.hyperparameters.get(name), values[name]
+        advisory = original.family.canonical.hyperparameters[name].advisory
+        if advisory and (expected is None or value is None):
+            continue
+        compared += 1
+        if name == "tie_embeddings" and expected and not value and head_stands:
+            continue
+        if not same_value(expected, value):
+            found.append(_differs(name, expected, value, file))
+    found += _constants(words, raw, original.hyperparameters, file)
+    return ConfigVerdict("differs" if found else "equal", file, tuple(found), compared), ()
+
+
+def name_config_mistakes(
+    verdict: ConfigVerdict, known: Sequence[ConfigMistake]
+) -> tuple[ConfigVerdict, tuple[Mistake, ...]]:
+    """The verdict with what the table says of its differences, and these as mistakes."""
+    differences, mistakes = [], []
+    for one in verdict.differences:
+        said = next(
+            (
+                entry.says
+                for entry in known
+                if entry.of == one.name
+                and (entry.found is None or same_value(entry.found, one.found))
+                and (entry.expected is None or same_value(entry.expected, one.expected))
+            ),
+            None,
+        )
+        if one.found is None and one.expected is None:
+            differences.append(one)
+            mistakes.append(Mistake(one.says, (), None, part="config"))
+            continue
+        if said is None:
+            differences.append(one)
+            continue
+        differences.append(replace(one, says=f"{one.says}: {said}"))
+        what = f"{one.name} is {_shown(one.found)}, not {_shown(one.expected)}"
+        mistakes.append(Mistake(f"{said} ({what})", (), said, part="config"))
+    return replace(verdict, differences=tuple(differences)), tuple(mistakes)
+
+
+def same_value(one: Any, other: Any) -> bool:
+    """Whether two values of a hyperparameter are one: floats as float32, which some containers keep."""
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(same_value, one, other))
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (one, other))
+    if numbers and (isinstance(one, float) or isinstance(other, float)):
+        try:
+            return struct.pack("<f", one) == struct.pack("<f", other)
+        except OverflowError:
+            return bool(one == other)
+    # A list of one id is that id.
+    for single, several in ((one, other), (other, one)):
+        if isinstance(several, list) and len(several) == 1 and not isinstance(single, list):
+            return same_value(single, several[0])
+    return type(one) is type(other) and one == other
+
+
+def _config_of(
+    out: Checkpoint, original: Identity, port: Port
+) -> tuple[Mapping[str, Any] | None, Dialect | None, str]:
+    """The port's config, the dialect that it is in the words of, and its file."""
+    dialects = original.family.dialects
+    lenders = [dialects[name] for name in port.dialect.config.borrow if name in dialects]
+    # Names may be those of two dialects, of which each has words of its own for the same file.
+    kin = [other for other in dialects.values() if other.config.file == port.dialect.config.file]
+    first: tuple[Mapping[str, Any] | None, Dialect | None, str] = (None, None, "")
+    for words in (port.dialect, *kin, *lenders):
+        if words.config.file is None:
+            continue
+        raw = raw_config(out, words.config.file)
+        own = f"{out.label}'s metadata" if words.config.file == "(metadata)" else words.config.file
+        if raw and matches(raw, words.config.match):
+            return raw, words, own
+        if raw and first[0] is None:
+            first = raw, words, own
+    return first
+
+
+def _comparable(original: Identity, words: Dialect) -> list[str]:
+    """The hyperparameters that both dialects state, or fix."""
+    source = (original.words or original.dialect).config.fields
+    return [
+        name
+        for name, item in original.family.canonical.hyperparameters.items()
+        if (not item.advisory or name in _IDS)
+        and not any(name in fields and fields[name].has_assumed for fields in (source, words.config.fields))
+    ]
+
+
+def _read(reader: ConfigReader, original: Identity) -> tuple[dict[str, Any], dict[str, str]]:
+    """Each hyperparameter by itself, and what is wrong with those that cannot be read, each told once."""
+    values: dict[str, Any] = dict(original.hyperparameters)
+    errors: dict[str, str] = {}
+    for name in original.family.canonical.hyperparameters:
+        try:
+            values[name] = reader.value(name)
+        except PorterError as error:
+            if _told(error) not in errors.values():
+                errors[name] = _told(error)
+    try:
+        return normalised(values, original.family.canonical), errors
+    except PorterError as error:
+        return values, {**errors, "config": _told(error)}
+
+
+def _constants(
+    words: Dialect, raw: Mapping[str, Any], hyperparameters: Mapping[str, Any], file: str
+) -> list[ConfigDifference]:
+    """Switches that the dialect's config always has one way for these hyperparameters."""
+    found = []
+    lookup: Callable[[str], Any] = {"weights_dtype": None, **hyperparameters}.__getitem__
+    for path, (constant, _) in words.config.write.items():
+        there, value = get(raw, path)
+        if not there or path.rpartition(".")[2] in _HARMLESS or path in words.config.known:
+            continue
+        if isinstance(constant, Constant):
+            if not constant.when.evaluate(lookup):
+                continue
+            constant = constant.value
+        elif isinstance(constant, Expression):
+            if "written" in constant.calls:
+                continue
+            constant = constant.evaluate(lookup)
+        if isinstance(constant, bool) and value != constant:
+            found.append(_differs(path, constant, value, file))
+    return found
+
+
+def _differs(name: str, expected: Any, found: Any, file: str) -> ConfigDifference:
+    return ConfigDifference(
+        name, expected, found, f"{file}: {name} is {_shown(found)}, not {_shown(expected)}"
+    )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list) and len(value) > 8:
+        return f"[{', '.join(map(str, value[:6]))}, … {len(value)} in all]"
+    return "none" if value is None else str(value)
+
+
+def _one(values: list[Any]) -> Any:
+    return values[0] if len(values) == 1 else values
+
+
+def _told(error: PorterError) -> str:
+    return error.message + (f" ({error.cause})" if error.cause else "")

@@ -1,0 +1,140 @@
+"""What `porter verify` finds out, as a value: whether a port is right and, where not, how it differs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+# Whether a part of a port is right: as it is; but for one correct rounding; not; or could not be looked at.
+Outcome = Literal["equal", "rounded", "differs", "not compared"]
+
+
+@dataclass(frozen=True)
+class MissingTensor:
+    """A tensor that the port should hold and does not. Shape in elements, outermost first."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class MisshapenTensor:
+    """A tensor of the port whose shape is not `expected`, or whose dtype is none of floats."""
+
+    name: str
+    expected: tuple[int, ...]
+    found: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class DifferingTensor:
+    """A tensor of the port that does not hold what it should.
+
+    `elements` of its `of` elements differ, the first at `first`, an index into its shape. With sampled
+    comparisons both count samples. `says` describes the difference where no known mistake explains it.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    elements: int
+    of: int
+    first: tuple[int, ...]
+    says: str | None = None
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """What was done wrong, in words; `tensors` of the port it explains, `layers` that it was done in.
+
+    `known` is the mistake's own name in the table of mistakes, None for what was found out without one.
+    `proved` says that every element was compared with what the mistake would make of it.
+    """
+
+    says: str
+    tensors: tuple[str, ...]
+    known: str | None = None
+    layers: tuple[int, ...] = ()
+    proved: bool = True
+    part: Literal["weights", "config"] = "weights"
+
+
+@dataclass(frozen=True)
+class WeightsVerdict:
+    """How the weights compare: `tensors` were compared, of which those in `differing` differ.
+
+    `rounded_to` names the dtypes that values were rounded to on the way, each value correctly; `omitted` are
+    tied tensors that the port leaves out. `lost` says what of the original the port has no tensor for.
+    `bytes_read` is what was read of both sides.
+    """
+
+    outcome: Outcome
+    tensors: int
+    elements: int
+    rounded_to: tuple[str, ...] = ()
+    missing: tuple[MissingTensor, ...] = ()
+    extra: tuple[str, ...] = ()
+    misshapen: tuple[MisshapenTensor, ...] = ()
+    differing: tuple[DifferingTensor, ...] = ()
+    omitted: tuple[str, ...] = ()
+    lost: str | None = None
+    bytes_read: int = 0
+
+
+@dataclass(frozen=True)
+class ConfigDifference:
+    """A hyperparameter (`name`, in porter's words) that the port's config states otherwise, or a field of it
+    that cannot be read. `says` names it in words."""
+
+    name: str
+    expected: Any
+    found: Any
+    says: str
+
+
+@dataclass(frozen=True)
+class ConfigVerdict:
+    """How the configs compare. `file` is the port's, None where it has none."""
+
+    outcome: Outcome
+    file: str | None
+    differences: tuple[ConfigDifference, ...] = ()
+    compared: int = 0
+
+
+@dataclass(frozen=True)
+class TokenizerVerdict:
+    """How the tokenizers compare, on a page of text. `says` tells what was compared, or why nothing was."""
+
+    outcome: Outcome
+    says: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether `out` is a right port of `source`. `says` is the verdict in one line.
+
+    `outcome` is `equal` where weights, config and tokenizer say the same, `rounded` where values were
+    rounded to another dtype, each one correctly, and `differs`. `mistakes` say what was done wrong, as far as
+    it is known. With `quick` weights were sampled, and `equal` means that no sample differs.
+    """
+
+    source: str
+    out: str
+    family: str
+    source_dialect: str
+    out_dialect: str
+    outcome: Outcome
+    says: str
+    weights: WeightsVerdict
+    config: ConfigVerdict
+    tokenizer: TokenizerVerdict
+    mistakes: tuple[Mistake, ...] = ()
+    notes: tuple[str, ...] = ()
+    quick: bool = False
+    logits: None = field(default=None)
+
+    @property
+    def right(self) -> bool:
+        return self.outcome != "differs"

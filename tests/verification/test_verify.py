@@ -1,0 +1,230 @@
+"""`porter verify`: sound ports are said to be sound, and each kind of difference is seen and told."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from handmade import CONFIG, LITGPT, hf_weights, litgpt_weights, write
+
+import porter
+from porter.errors import PorterError, UnsupportedError
+
+LAYER = "transformer.h.1."
+
+
+def command(*arguments):
+    ran = subprocess.run(
+        [sys.executable, "-m", "porter", "verify", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "NO_COLOR": "1", "HF_HUB_OFFLINE": "1"},
+    )
+    assert "Traceback" not in ran.stderr, ran.stderr
+    return ran
+
+
+def test_a_port_written_by_hand_is_equal(original, port):
+    verdict = porter.verify(original, port())
+    assert (verdict.outcome, verdict.right) == ("equal", True)
+    assert (verdict.source_dialect, verdict.out_dialect, verdict.family) == ("hf", "litgpt", "gemma")
+    assert verdict.weights.tensors == 3 + 3 * 7
+    assert verdict.weights.differing == verdict.config.differences == ()
+    assert verdict.says == "equal: 24 tensors and config; tokenizer could not be compared"
+
+
+def test_and_its_original_is_a_port_of_it(original, port):
+    """LitGPT holds the head that Hugging Face leaves out: the tie may be read either way."""
+    verdict = porter.verify(port(), original)
+    assert verdict.outcome == "equal", verdict
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_cast_is_a_verdict_of_its_own(original, port, dtype):
+    def cast(weights):
+        weights.update({name: torch.from_numpy(value).to(dtype) for name, value in weights.items()})
+
+    verdict = porter.verify(original, port(cast))
+    assert verdict.outcome == "rounded"
+    assert verdict.says.startswith(f"equal after rounding to {str(dtype).removeprefix('torch.')}: 24 tensors")
+
+
+def test_every_value_is_held_against_the_one_correct_rounding(original, port):
+    """Cutting the lower half of a float32 off is what many scripts do, and it is not rounding."""
+
+    def cut(weights):
+        for name, value in weights.items():
+            upper = (value.view(np.uint32) >> 16).astype(np.uint16).view(np.int16)
+            weights[name] = torch.from_numpy(upper).view(torch.bfloat16)
+
+    verdict = porter.verify(original, port(cut))
+    assert verdict.outcome == "differs"
+    assert len(verdict.weights.differing) == 24
+    found = {tensor.name: tensor.elements / tensor.of for tensor in verdict.weights.differing}
+    assert 0.4 < found["transformer.wte.weight"] < 0.6, "half of all values round up"
+
+
+def test_widened_values_are_equal(tmp_path, original, port):
+    """Every bfloat16 is a float32: nothing is rounded on that way."""
+    narrow = {name: torch.from_numpy(value).bfloat16() for name, value in hf_weights().items()}
+    source = write(tmp_path / "narrow", narrow, CONFIG)
+    wide = {name: value.float().numpy() for name, value in narrow.items()}
+    assert set(litgpt_weights(wide)) == set(litgpt_weights(hf_weights()))
+
+    def widened(weights):
+        weights.update(litgpt_weights(wide))
+
+    assert porter.verify(source, port(widened)).outcome == "equal"
+
+
+def test_one_value_in_one_tensor_is_found(original, port):
+    def change(weights):
+        weights[LAYER + "attn.qkv.weight"][73, 5] += 1e-6
+
+    verdict = porter.verify(original, port(change))
+    assert verdict.outcome == "differs"
+    (tensor,) = verdict.weights.differing
+    assert (tensor.name, tensor.elements, tensor.first) == (LAYER + "attn.qkv.weight", 1, (73, 5))
+
+
+def test_missing_and_extra_tensors_are_named_and_hide_nothing(original, port):
+    """LitGPT's own converter once gave a Gemma 1 the names of a Gemma 2."""
+
+    def rename(weights):
+        for layer in range(3):
+            name = f"transformer.h.{layer}."
+            weights[name + "post_attention_norm.weight"] = weights.pop(name + "norm_2.weight")
+        weights["transformer.ln_f.weight"][7] = 0
+
+    weights = porter.verify(original, port(rename)).weights
+    assert [tensor.name for tensor in weights.missing] == [
+        f"transformer.h.{n}.norm_2.weight" for n in (0, 1, 2)
+    ]
+    assert weights.extra == tuple(f"transformer.h.{n}.post_attention_norm.weight" for n in (0, 1, 2))
+    assert [tensor.name for tensor in weights.differing] == ["transformer.ln_f.weight"]
+
+
+def test_a_tensor_of_another_shape_is_told(original, port):
+    def cut(weights):
+        weights["transformer.wte.weight"] = weights["transformer.wte.weight"][:27]
+
+    (tensor,) = porter.verify(original, port(cut)).weights.misshapen
+    assert (tensor.name, tensor.expected, tensor.found) == ("transformer.wte.weight", (29, 42), (27, 42))
+
+
+def test_a_port_may_leave_a_tied_head_out(original, port):
+    verdict = porter.verify(original, port(lambda weights: weights.pop("lm_head.weight")))
+    assert verdict.outcome == "equal"
+    assert verdict.weights.omitted == ("lm_head.weight",)
+
+
+def test_a_wrong_config_makes_no_port_unreadable(original, port):
+    """It would be another family by its own config, or none at all; and one error hides no other."""
+    out = port(norm_eps=1e-5, parallel_residual=True, rope_base=[1], name="tiny")
+    verdict = porter.verify(original, out)
+    assert (verdict.outcome, verdict.weights.outcome) == ("differs", "equal")
+    found = {difference.name: difference.found for difference in verdict.config.differences}
+    assert found["norm_eps"] == 1e-5 and found["parallel_residual"] is True
+    assert found["norm_offset"] == 0, "LitGPT adds 1 to norms where the model's name says Gemma"
+    assert "rope_theta" in found
+
+
+def test_a_broken_config_is_a_difference_and_no_error(original, port):
+    out = port()
+    (out / "model_config.yaml").write_text("n_layer: [\n", encoding="utf-8")
+    verdict = porter.verify(original, out)
+    assert (verdict.outcome, verdict.weights.outcome) == ("differs", "equal")
+
+
+def test_the_weights_alone_can_be_compared(original, port):
+    out = port()
+    (out / "model_config.yaml").unlink()
+    verdict = porter.verify(original, out)
+    assert (verdict.outcome, verdict.config.outcome) == ("equal", "not compared")
+
+
+def test_floats_are_compared_as_the_containers_keep_them(original, port):
+    """A GGUF's 1e-6 reads as 9.99999997e-07."""
+    assert porter.verify(original, port(norm_eps=float(np.float32(1e-6)))).outcome == "equal"
+    assert porter.verify(original, port(norm_eps=1.0001e-6)).outcome == "differs"
+
+
+def test_another_model_is_no_port(tmp_path, original):
+    other = write(
+        tmp_path / "other", {"conv1.weight": np.zeros((3, 3), np.float32)}, {"model_type": "resnet"}
+    )
+    with pytest.raises(UnsupportedError, match="not those of gemma"):
+        porter.verify(original, other)
+
+
+def test_strided_views_of_a_torch_file_are_read_as_torch_reads_them(tmp_path, original, port):
+    weights = {name: torch.from_numpy(value) for name, value in litgpt_weights(hf_weights()).items()}
+    name = LAYER + "mlp.fc_1.weight"
+    for turned, outcome in (
+        (weights[name].t().contiguous().t(), "equal"),
+        (weights[name].flip(0), "differs"),
+    ):
+        folder = tmp_path / outcome
+        folder.mkdir()
+        (folder / "model_config.yaml").write_text(yaml.safe_dump(LITGPT))
+        torch.save({**weights, name: turned}, folder / "lit_model.pth")
+        assert porter.verify(original, folder).outcome == outcome
+
+
+def test_the_command_tells_it_in_one_line_and_by_its_exit_code(original, port):
+    right = command(original, port())
+    assert (right.returncode, right.stdout.splitlines()[0][:17]) == (0, "equal: 24 tensors")
+    wrong = command(original, port(lambda weights: weights.pop(LAYER + "norm_1.weight")))
+    assert wrong.returncode == 3
+    assert wrong.stdout.splitlines()[0] == "differs: 1 tensor is missing"
+    as_json = command(original, port(norm_eps=1e-5), "--json")
+    assert as_json.returncode == 3
+    told = json.loads(as_json.stdout)
+    assert (told["schema"], told["outcome"], told["right"]) == (1, "differs", False)
+    assert told["config"]["differences"][0]["name"] == "norm_eps"
+
+
+def test_no_torch_where_nothing_is_computed(original, port):
+    program = "import sys, porter; v = porter.verify(*sys.argv[1:]); print(v.outcome, 'torch' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", program, original, port()], capture_output=True, text=True)
+    assert told.stdout.split() == ["equal", "False"], told.stderr
+
+
+def test_tokenizers_are_compared_by_ids(tmp_path, original, port):
+    import sentencepiece
+
+    from porter.verification.compare_tokenizers import PAGE
+
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(PAGE.splitlines()[:5] * 30), encoding="utf-8")
+    for name, size in (("one", 80), ("other", 90)):
+        sentencepiece.SentencePieceTrainer.train(
+            input=str(text),
+            model_prefix=str(tmp_path / name),
+            vocab_size=size,
+            model_type="bpe",
+            character_coverage=1.0,
+            minloglevel=2,
+        )
+    source = tmp_path / "source"
+    shutil.copytree(original, source)
+    outs = [port(), port()]
+    for folder, name in ((source, "one"), (outs[0], "one"), (outs[1], "other")):
+        shutil.copy(tmp_path / f"{name}.model", folder / "tokenizer.model")
+    same, other = (porter.verify(source, out) for out in outs)
+    assert (same.tokenizer.outcome, same.says) == ("equal", "equal: 24 tensors, config and tokenizer")
+    assert (other.tokenizer.outcome, other.outcome) == ("differs", "differs")
+    assert "gives other ids for" in other.tokenizer.says
+
+
+def test_a_source_that_cannot_be_read_is_an_error(tmp_path):
+    with pytest.raises(PorterError):
+        porter.verify(tmp_path, tmp_path)
