@@ -2,6 +2,7 @@
 #   make demo    the real Gemma 3 270M, from GGUF to LitGPT to generated text
 #   make test    all checks
 # And: make cluster (buckets and Ray at length), make fuzz (more plans made up at random), make mutants (wrong ports),
+# make faults (one fault at a time, thousands of times),
 # make fuzz-bytes (damaged files), make hostile (files made to harm), make finetune (the real model through LitGPT's
 # finetuning), make docs (the pages as a site), make drift (the newest of each peer).
 # Both share one virtual environment, .venv.
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 JOBS ?= 2
 
-.PHONY: cluster mutants families demo test lint check docs finetune fuzz fuzz-bytes hostile drift clean
+.PHONY: faults cluster mutants families demo test lint check docs finetune fuzz fuzz-bytes hostile drift clean
 
 demo: $(VENV)/.installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh demo
@@ -60,6 +61,10 @@ hostile: $(VENV)/.tested
 # Buckets and Ray at length: two nodes, one of them killed; faults of a store; memory; the example.
 cluster: $(VENV)/.tested
 	$(BIN)/python -m pytest -m cluster tests/cluster
+
+# A run with thousands of faults, one at a time; writes the table of docs/reliability.md.
+faults: $(VENV)/.tested
+	$(BIN)/python tests/faults/faults.py
 
 # Every model that LitGPT names, to Hugging Face and back; writes docs/models.md. And every mistake that a family's
 # tables could have and still fit, which the logits must show.

@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -63,6 +64,9 @@ class Command:
         os.dup2(stream, 2)
         os.close(stream)
         sys.argv = ["porter", *self.words]
+        if "tqdm.std" in sys.modules:
+            # Its lock is shared among forks, and a child that is killed in it would never give it back.
+            sys.modules["tqdm.std"].tqdm.set_lock(threading.RLock())
 
     def __call__(self) -> int:
         from porter.cli import main

@@ -340,7 +340,7 @@ def journals(bench: Bench, tally: Tally, *, damages: int) -> None:
     for number in range(damages):
         shutil.rmtree(bench.place)
         shutil.copytree(kept, bench.place)
-        what = _damage(next(bench.place.glob(".out.porter-*")), draw)
+        what = _damage(next(bench.place.glob(".out.porter-*/.porter-journal")).parent, draw)
         ended = traced.run(bench.convert(force=False))
         bench.judge(tally, ended, f"damage {number}, {what}", force=False, rerun=False)
         if ended.code != 0:

@@ -32,10 +32,9 @@ def _table(rows: Sequence[Tally]) -> list[str]:
     ]
     for row in rows:
         found = ", ".join(f"{state} {count}" for state, count in row.found.most_common())
-        time = f"{row.seconds:.1f} s" if row.seconds else ""
-        lines.append(
-            f"| {row.title} | {row.faults} | {found} | {len(row.lost)} | {time} | {row.megabytes:.0f} MB |"
-        )
+        time = f"{row.seconds:.1f} s" if row.seconds else "—"
+        memory = f"{row.megabytes:.0f} MB" if row.megabytes else "—"
+        lines.append(f"| {row.title} | {row.faults} | {found} | {len(row.lost)} | {time} | {memory} |")
     faults, lost = sum(row.faults for row in rows), sum(len(row.lost) for row in rows)
     lines.append(f"| **all** | **{faults:,}** | | **{lost}** | | |")
     return lines

@@ -16,11 +16,11 @@ from fault_bench import Bench, Tally
 pytestmark = pytest.mark.skipif(not traced.AVAILABLE, reason="system calls are met on Linux on x86-64 alone")
 
 SAMPLES = {
-    "kills over an output": lambda bench, tally: kinds.kills(bench, tally, force=True, most=14),
-    "kills where nothing was": lambda bench, tally: kinds.kills(bench, tally, force=False, most=8),
+    "kills over an output": lambda bench, tally: kinds.kills(bench, tally, force=True, most=10),
+    "kills where nothing was": lambda bench, tally: kinds.kills(bench, tally, force=False, most=5),
     "kills without exchange": lambda bench, tally: kinds.kills_without_exchange(bench, tally, most=8),
     "Ctrl-C": lambda bench, tally: kinds.interrupts(bench, tally, most=6),
-    "errors": lambda bench, tally: kinds.errors(bench, tally, most=20),
+    "errors": lambda bench, tally: kinds.errors(bench, tally, most=14),
     "half of the work": lambda bench, tally: kinds.shorts(bench, tally, most=6),
     "8 at once": lambda bench, tally: kinds.crowds(bench, tally, rounds=1),
     "changes": lambda bench, tally: kinds.changes(bench, tally, moments=3),

@@ -28,6 +28,9 @@ _TRACEME, _PEEK, _POKE, _GETREGS, _SETREGS, _SYSCALL, _SETOPTIONS = 0, 2, 5, 12,
 _OPTIONS = 0x01 | 0x02 | 0x04 | 0x08 | 0x100000
 _WALL = 0x40000000
 
+# Seconds, after which a child is killed by SIGALRM.
+_LIMIT = 120
+
 # From <asm/unistd_64.h>: what touches files, memory or threads. Calls of other kinds are counted with the
 # rest.
 # fmt: off
@@ -145,6 +148,9 @@ def run(work: Work, before: Callable[[Call], Action] | None = None, limit: float
 
 def _child(work: Work, *, traced: bool) -> None:
     code = 70
+    # Whatever it waits for: the tracer hears of nothing that does not happen.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(_LIMIT)
     try:
         work.ready()
         if traced:
