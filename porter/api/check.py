@@ -13,6 +13,7 @@ from porter.errors import PorterError, UnsupportedError, UsageError
 from porter.execution.leftovers import RECEIPT, lock_output, unlock_output
 from porter.execution.receipts import LARGEST, Receipt, read_receipt, seal
 from porter.execution.watch import Watch
+from porter.reading.regular import open_regular
 from porter.verification.integrity import (
     DIFFERENT,
     FRESH,
@@ -79,7 +80,7 @@ def _receipt(root: Path) -> Receipt:
             cause="porter did not write it, or the receipt was removed",
             hint="`porter verify SRC OUT` compares what any tool has made with its source",
         )
-    with path.open("rb") as stream:
+    with open_regular(path, RECEIPT) as stream:
         return read_receipt(stream.read(LARGEST))
 
 
