@@ -14,6 +14,7 @@ from porter.errors import PorterError, UnsupportedError, UsageError
 from porter.execution.leftovers import RECEIPT, lock_output, unlock_output
 from porter.execution.receipts import LARGEST, Receipt, read_receipt, seal
 from porter.execution.watch import Watch
+from porter.reading.regular import open_regular
 from porter.sources.buckets.bucket_address import BucketAddress, parse_address
 from porter.verification.integrity import (
     DIFFERENT,
@@ -112,7 +113,7 @@ def _receipt(root: Path) -> Receipt:
     path = find_file(root, RECEIPT)
     if path is None:
         raise _no_receipt(str(root))
-    with path.open("rb") as stream:
+    with open_regular(path, RECEIPT) as stream:
         return read_receipt(stream.read(LARGEST))
 
 

@@ -18,6 +18,9 @@ from porter.sources.base import FileInfo
 from porter.sources.paths import locate
 from porter.system import read_into
 
+# Levels of folders in which files are recorded; what lies deeper is recorded when it is first asked for.
+_DEEPEST = 64
+
 
 class FileState(NamedTuple):
     """What a file's content is known by. Times are in nanoseconds."""
@@ -84,7 +87,7 @@ class LocalSource:
         self.label = label or root.name
         self._recorded: dict[str, FileState] = {}
         self._elsewhere = False
-        self._walk(root, "", deep=only is None)
+        self._walk(root, "", _DEEPEST if only is None else 0)
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process, perhaps on a machine to which a shared file system is another device."""
@@ -93,15 +96,15 @@ class LocalSource:
     def _is_recorded(self, recorded: FileState, found: FileState) -> bool:
         return found == (recorded._replace(device=found.device) if self._elsewhere else recorded)
 
-    def _walk(self, directory: Path, prefix: str, *, deep: bool) -> None:
-        """Records what is there now, before anything is read."""
+    def _walk(self, directory: Path, prefix: str, levels: int) -> None:
+        """Records what is there now, before anything is read, in so many levels of folders."""
         with os.scandir(directory) as entries:
             for entry in entries:
                 try:
                     if entry.is_file():
                         self._recorded[prefix + entry.name] = FileState.of(entry.stat())
-                    elif deep and not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
-                        self._walk(Path(entry.path), f"{prefix}{entry.name}/", deep=True)
+                    elif levels and not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
+                        self._walk(Path(entry.path), f"{prefix}{entry.name}/", levels - 1)
                 except OSError:
                     # What cannot be looked at is refused when it is opened.
                     continue

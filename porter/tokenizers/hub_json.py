@@ -13,7 +13,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from porter.errors import UnsupportedError
 from porter.tokenizers.vocabulary import BLANK, Kind, Vocabulary
+
+# Gemma has two merges a piece, Llama too. Without a bound, long pieces of one letter make gigabytes.
+_FREE_MERGES, _MERGES_EACH = 10_000, 16
 
 
 def texts(vocabulary: Vocabulary) -> list[str]:
@@ -31,11 +35,17 @@ def merges(vocabulary: Vocabulary) -> list[tuple[str, str]]:
     # Python's sort keeps the order of ids among equal scores.
     ranked = sorted(range(len(pieces)), key=lambda index: -_rank(vocabulary, index))
     found: list[tuple[float, int, int, str, str]] = []
+    most = _FREE_MERGES + _MERGES_EACH * len(pieces)
     for index in ranked:
         piece, score = pieces[index], _rank(vocabulary, index)
         for cut in range(len(piece) - 1, 0, -1):
             left, right = piece[:cut], piece[cut:]
             if left in known and right in known:
+                if len(found) >= most:
+                    raise UnsupportedError(
+                        "the GGUF's vocabulary has far more merges than pieces",
+                        cause=f"expected at most {most:,} for {len(pieces):,} pieces, found more",
+                    )
                 found.append((-score, -len(left), -len(right), left, right))
     if not vocabulary.gemma:
         # Pieces may share a score; sides are compared across them, as transformers does.

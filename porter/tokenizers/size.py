@@ -12,6 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from porter.errors import MalformedError
+from porter.untrusted import quoted
+
+# Of an id that is written as a text.
+_DIGITS = 20
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,8 @@ def span(
     listed = config.get("added_tokens_decoder") or {}
     for index, token in _items(listed, "tokenizer_config.json: added_tokens_decoder"):
         text = token.get("content") if isinstance(token, Mapping) else token
-        extra[_id(int(index) if index.isdecimal() else index, "tokenizer_config.json")] = str(text)
+        number = int(index) if index.isdecimal() and len(index) <= _DIGITS else index
+        extra[_id(number, "tokenizer_config.json")] = str(text)
     for text, index in _items(added, "added_tokens.json"):
         extra[_id(index, "added_tokens.json")] = text
     if tokenizer is None:
@@ -92,6 +97,6 @@ def _listed(value: object) -> list[Mapping[str, Any]]:
 def _id(value: object, where: str) -> int:
     if type(value) is not int or value < 0:
         raise MalformedError(
-            f"{where} holds a token without an id", cause=f"expected a number, found {value!r}"
+            f"{where} holds a token without an id", cause=f"expected a number, found {quoted(value)}"
         )
     return value

@@ -21,6 +21,7 @@ _BPE = 2
 
 # Bytes. The largest published models, of 256,000 pieces, have 5 MB.
 _LARGEST = 8 << 20
+_MOST_PIECES = 700_000
 
 
 def model_bytes(vocabulary: Vocabulary) -> bytes:
@@ -78,6 +79,9 @@ def model_facts(path: Path, name: str) -> ModelFacts:
 
     model = _empty()
     content = read_regular(path, name, _LARGEST)
+    if content.count(b"\x0a") > 2 * _MOST_PIECES:
+        # The byte that begins a piece, and the text in it.
+        raise MalformedError(f"{name} holds too many pieces", cause=f"expected at most {_MOST_PIECES:,}")
     try:
         model.ParseFromString(content)
     except DecodeError as error:

@@ -21,8 +21,8 @@ from porter.errors import MalformedError, UnsupportedError
 
 BLANK = "▁"
 
-# The longest real piece has below 100 characters; merges are found in quadratic time.
-MAX_PIECE = 4096
+# The longest real piece has below 100 characters; merges are found in time that grows with a piece's square.
+MAX_PIECE = 512
 
 
 class Kind(IntEnum):

@@ -67,12 +67,6 @@ def _sentencepiece(folder: Path) -> None:
     sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
 
 
-def _tokenizers(folder: Path) -> None:
-    from tokenizers import Tokenizer
-
-    Tokenizer.from_file(str(folder / "tokenizer.json"))
-
-
 # Each peer: its package, the parser whose inputs it gets, the seed that they are made from, and what it does.
 PEERS: dict[str, tuple[str, str, str, Callable[[Path], None]]] = {
     "safetensors `safe_open`": ("safetensors", "safetensors", "hf", _safetensors),
@@ -82,7 +76,6 @@ PEERS: dict[str, tuple[str, str, str, Callable[[Path], None]]] = {
     "transformers `AutoConfig`": ("transformers", "config (JSON)", "hf", _transformers_config),
     "LitGPT `Config.from_file`": ("litgpt", "config (YAML)", "litgpt", _litgpt_config),
     "sentencepiece": ("sentencepiece", "SentencePiece", "litgpt", _sentencepiece),
-    "tokenizers": ("tokenizers", "tokenizer (JSON)", "hf", _tokenizers),
 }
 
 

@@ -40,7 +40,9 @@ def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(" ".join(text.split()), 118, break_long_words=False, break_on_hyphens=False)
 
 
-def section(porter: Sequence[dict[str, Any]], peers: Sequence[dict[str, Any]]) -> str:
+def section(
+    porter: Sequence[dict[str, Any]], peers: Sequence[dict[str, Any]], whole: str | None = None
+) -> str:
     """The section's text. A result holds `parser`, `outcomes` by command and `faults`; a peer's `peer`."""
     parsers = list(dict.fromkeys(one["parser"] for one in porter))
     rows = [_row(name, [one for one in porter if one["parser"] == name]) for name in parsers]
@@ -51,6 +53,7 @@ def section(porter: Sequence[dict[str, Any]], peers: Sequence[dict[str, Any]]) -
         HEADING,
         "",
         *_wrapped(f"{len(porter):,} {_METHOD}"),
+        *([] if whole is None else ["", *_wrapped(whole)]),
         "",
         "| parser | inputs | refused | accepted | at fault | slowest refusal | largest refusal |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",

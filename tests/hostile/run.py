@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,16 @@ class Result:
         }
 
 
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[str]:
+    """A folder that goes afterwards, whatever is in it."""
+    folder = tempfile.mkdtemp(prefix="porter-hostile-")
+    try:
+        yield folder
+    finally:
+        sweep(Path(folder))
+
+
 def make_seeds(folder: Path) -> dict[str, Path]:
     """The sound checkpoints. What making them imports stays in a process of its own."""
     outcome = runner.in_child(lambda outcome: seeds.make_all(folder / "seeds"), [], folder, hooked=False)
@@ -105,16 +115,22 @@ def warm(made: dict[str, Path], folder: Path) -> None:
     gc.freeze()
 
 
+def sweep(scratch: Path) -> None:
+    """Remove a folder, however deep."""
+    subprocess.run(["rm", "-rf", "--", scratch], check=True)
+
+
 def run_one(one: inputs.Input, made: dict[str, Path], scratch: Path) -> Result:
     """Make the input and run the commands on it."""
     source, beside = scratch / "checkpoint", scratch / "out"
-    shutil.rmtree(scratch, ignore_errors=True)
+    sweep(scratch)
     scratch.mkdir(parents=True)
     shutil.copytree(made[one.seed], source)
     beside.mkdir()
     one.make(source)
     outcomes = {}
-    held = sum(path.stat().st_blocks * 512 for path in source.rglob("*") if path.is_file())
+    told = subprocess.run(["du", "-sk", "--", source], capture_output=True, text=True, check=False).stdout
+    held = 1024 * int(told.split()[0])
     for name, template in (TABLE_COMMANDS if one.own else COMMANDS).items():
         arguments = [part.format(source=source, out=beside / "made") for part in template]
         outcomes[name] = runner.run_command(arguments, [source, beside], beside)
@@ -149,7 +165,7 @@ def run_peers(made: dict[str, Path], scratch: Path, file: Path | None) -> int:
         for one in inputs.every():
             if one.parser != parser or one.seed != seed:
                 continue
-            shutil.rmtree(scratch, ignore_errors=True)
+            sweep(scratch)
             shutil.copytree(made[seed], scratch)
             one.make(scratch)
             canary.unlink(missing_ok=True)
@@ -181,7 +197,12 @@ def _all_and_docs() -> int:
 def _write(files: Sequence[Path]) -> int:
     results = report.read(files)
     own = [one for one in results if "peer" not in one]
-    report.write(report.section(own, [one for one in results if "peer" in one]))
+    there = len(inputs.every())
+    part = (
+        f"This table is of a part: {there - len(own):,} of the {there:,} inputs that there are were not run."
+    )
+    told = None if len(own) >= there else part
+    report.write(report.section(own, [one for one in results if "peer" in one], told))
     return 1 if any(one["faults"] for one in own) else 0
 
 
@@ -193,6 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--peers", action="store_true", help="the peers' readers in porter's place")
     parser.add_argument("--docs", action="store_true", help="porter, then the peers; write the page")
     parser.add_argument("--write", type=Path, nargs="*", help="write the page from results, and run nothing")
+    parser.add_argument("--skip", type=Path, nargs="*", default=[], help="results of inputs not to run again")
     parser.add_argument("--results", type=Path, help="a file to add the results to, a JSON object a line")
     asked = parser.parse_args(arguments)
     part, parts = map(int, asked.part.split("/"))
@@ -201,12 +223,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.docs:
         return _all_and_docs()
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="porter-hostile-") as folder:
+    with scratch_folder() as folder:
         made = make_seeds(Path(folder))
         if asked.peers:
             return run_peers(made, Path(folder) / "scratch", asked.results)
         warm(made, Path(folder))
-        chosen = [one for one in inputs.every() if asked.only in str(one)][:: asked.every][part::parts]
+        chosen = [one for one in inputs.every() if asked.only in str(one)][:: asked.every]
+        done = {(one["parser"], one["name"]) for one in report.read(asked.skip) if not one["faults"]}
+        chosen = [one for one in chosen if (one.parser, one.name) not in done][part::parts]
         results = run_all(chosen, made, Path(folder) / "scratch", asked.results)
     wrong = [result for result in results if result.faults()]
     print(f"{len(results)} inputs, {len(wrong)} at fault, {time.monotonic() - began:.0f} s")

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 import porter
 
-D, F, H, K, HEAD, VOCAB, LAYERS = 12, 7, 4, 2, 5, 40, 2
+D, F, H, K, HEAD, VOCAB, LAYERS = 12, 7, 4, 2, 8, 40, 2
 
 CONFIG = {
     "model_type": "gemma",

@@ -13,8 +13,10 @@ from porter.containers.gguf.gguf_header import read_header as read_gguf
 from porter.containers.safetensors.safetensors_header import parse_header
 from porter.containers.torch.torch_pickle import FREE_STEPS, STEPS_EACH, unpickle
 from porter.containers.torch.torch_state import unwrapped
-from porter.errors import MalformedError
+from porter.errors import MalformedError, UnsupportedError
+from porter.tokenizers.hub_json import merges
 from porter.tokenizers.spm_model import model_facts
+from porter.tokenizers.vocabulary import vocabulary as make_vocabulary
 
 
 def header(text: bytes):
@@ -116,6 +118,28 @@ def test_a_gguf_that_is_cut_short_while_it_is_read_is_an_error(tmp_path, monkeyp
     monkeypatch.setattr(gguf_bytes.os, "pread", cut)
     with pytest.raises(MalformedError, match="cut short while it was read"):
         read_gguf(path, "m.gguf")
+
+
+def test_merges_that_outgrow_their_vocabulary_are_refused():
+    """1,550 pieces of one letter (1.2 MB) made 4.8 GB of merges."""
+    pieces = ["a" * (n + 1) for n in range(512)]
+
+    def vocabulary(pieces):
+        metadata = {
+            "tokenizer.ggml.model": "llama",
+            "general.architecture": "gemma",
+            "tokenizer.ggml.tokens": pieces,
+            "tokenizer.ggml.token_type": [1] * len(pieces),
+        }
+        return make_vocabulary(metadata)
+
+    began = time.process_time()
+    with pytest.raises(UnsupportedError, match="far more merges than pieces"):
+        merges(vocabulary(pieces))
+    with pytest.raises(MalformedError, match="token 512"):
+        vocabulary([*pieces, "a" * 513])
+    assert time.process_time() - began < 1
+    assert len(merges(vocabulary(pieces[:100]))) == sum(range(100))
 
 
 def test_a_sentencepiece_model_of_bad_text_or_of_too_many_bytes(tmp_path):

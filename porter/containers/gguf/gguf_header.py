@@ -30,7 +30,7 @@ DEFAULT_ALIGNMENT = 32
 # thousand tensors; ggml itself stops at 4 dims and the specification at 65,535 bytes for a key.
 MAX_HEADER = 64 * 2**20
 MAX_KEYS = 2**16
-MAX_TENSORS = 2**20
+MAX_TENSORS = 2**16
 MAX_DIMS = 4
 MAX_NAME = 2**16 - 1
 MAX_ELEMENTS = 2**63 - 1

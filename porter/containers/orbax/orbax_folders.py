@@ -17,6 +17,9 @@ from porter.sources.paths import locate
 
 TREE, DATABASE = "_METADATA", "manifest.ocdbt"
 
+# Levels of folders. A step's item has two, a name with slashes a few more.
+_DEEPEST = 64
+
 # What is said of a long list: the first and the last few.
 _SHOWN = 12
 
@@ -80,6 +83,11 @@ def check_links(root: Path, folder: str) -> dict[str, Path]:
     base = locate(root, folder) if folder else root
     found = {}
     for here, folders, files in os.walk(base):
+        if len(Path(here).relative_to(base).parts) > _DEEPEST:
+            raise MalformedError(
+                f"{base.name} holds folders in folders without end",
+                cause=f"expected at most {_DEEPEST} levels",
+            )
         for name in folders:
             if Path(here, name).is_symlink():
                 raise MalformedError(
@@ -92,6 +100,9 @@ def check_links(root: Path, folder: str) -> dict[str, Path]:
             key = path.relative_to(base).as_posix()
             if path.is_symlink():
                 locate(root, f"{folder}/{key}" if folder else key)
+            if not path.is_file():
+                # tensorstore would wait for a pipe.
+                raise MalformedError(f"{key} is no regular file", cause="expected a file or a folder")
             found[key] = path
     return found
 

@@ -23,7 +23,7 @@ from porter.containers.array_names import ARRAY
 from porter.containers.base import Header, StoredTensor
 from porter.containers.orbax.orbax_folders import DATABASE, TREE, find_folder, stored_keys
 from porter.containers.orbax.orbax_folders import holds_orbax as holds_orbax
-from porter.containers.orbax.zarr_chunks import chunk_key, missing_chunks
+from porter.containers.orbax.zarr_chunks import chunk_bytes, chunk_key, missing_chunks
 from porter.containers.safetensors.safetensors_header import check_name
 from porter.dtypes import DTYPES, Dtype
 from porter.errors import MalformedError, UnsupportedError
@@ -87,6 +87,7 @@ def read_directory(root: Path) -> tuple[Header, ...]:
     meant = not stores_every_chunk(root, folder)
     prefix = f"{folder}/" if folder else ""
     headers: dict[str, Header] = {}
+    largest = _largest_files(keys)
     for key in sorted(keys):
         param, _, kind = key.rpartition("/")
         if kind not in (_ZARR, _ZARR3) or not param:
@@ -95,6 +96,8 @@ def read_directory(root: Path) -> tuple[Header, ...]:
         tensor = _tensor(root, prefix, param, stated, kind, database)
         if tensor.name in headers:
             raise MalformedError(f"{root.name}: two arrays are called {tensor.name!r}")
+        if not database:
+            _check_size(largest.get(param, 0), chunk_bytes(stated, param, tensor.dtype.itemsize), param)
         absent = missing_chunks(stated, param, keys)
         if absent and not meant:
             raise MalformedError(
@@ -111,6 +114,31 @@ def read_directory(root: Path) -> tuple[Header, ...]:
     if not headers:
         raise MalformedError(f"{base} holds no arrays", cause="expected zarr metadata, found none")
     return tuple(headers.values())
+
+
+# What a codec may add to a chunk of bytes that do not compress.
+_CODEC = 1 << 20
+
+
+def _largest_files(keys: Mapping[str, Path | bytes]) -> dict[str, int]:
+    """By each folder's path the bytes of the largest file in it."""
+    largest: dict[str, int] = {}
+    for key, place in keys.items():
+        size = place.stat().st_size if isinstance(place, Path) else 0
+        folder = key.rpartition("/")[0]
+        while folder:
+            largest[folder] = max(size, largest.get(folder, 0))
+            folder = folder.rpartition("/")[0]
+    return largest
+
+
+def _check_size(size: int, nbytes: int, param: str) -> None:
+    """Raises MalformedError for a file that no chunk fills: tensorstore would read it into memory whole."""
+    if size > 2 * nbytes + _CODEC:
+        raise MalformedError(
+            f"{param} has a file that is no chunk of it",
+            cause=f"expected some {nbytes:,} bytes at most, found {size:,}",
+        )
 
 
 def stores_every_chunk(root: Path, folder: str) -> bool:

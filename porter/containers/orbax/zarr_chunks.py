@@ -33,6 +33,11 @@ def missing_chunks(stated: Mapping[str, Any], param: str, keys: Container[str]) 
     return []
 
 
+def chunk_bytes(stated: Mapping[str, Any], param: str, itemsize: int) -> int:
+    """The bytes of one chunk before it is compressed."""
+    return math.prod(_grid(stated, param)[0]) * itemsize
+
+
 def _grid(stated: Mapping[str, Any], param: str) -> tuple[list[int], str, str]:
     """The chunks' shape, what separates the numbers in their keys, and what stands before these."""
     shape = stated["shape"]

@@ -224,6 +224,8 @@ class _Machine:
     def name(self, module: Any, name: Any) -> None:
         if type(module) is not str or type(name) is not str or len(module) + len(name) > _MAX_GLOBAL:
             self.refuse(f"expected the name of a class or function, found {kind_of(module)}, {kind_of(name)}")
+        # Looked at closely; the pickler writes each name once.
+        self.spend(3)
         full = f"{module}.{name}"
         if not is_known(full):
             self.foreign[full] = None
