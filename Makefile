@@ -1,7 +1,8 @@
 # Two commands on a fresh Linux machine with Python 3.11 or newer:
 #   make demo    the real Gemma 3 270M, from GGUF to LitGPT to generated text
 #   make test    all checks
-# And: make fuzz (more plans made up at random), make mutants (wrong ports), make drift (the newest of each peer).
+# And: make cluster (buckets and Ray at length), make fuzz (more plans made up at random), make mutants (wrong ports),
+# make drift (the newest of each peer).
 # Both share one virtual environment, .venv.
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 JOBS ?= 2
 
-.PHONY: mutants families demo test lint check fuzz drift clean
+.PHONY: cluster mutants families demo test lint check fuzz drift clean
 
 demo: $(VENV)/.installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh demo
@@ -31,6 +32,10 @@ PLANS ?= 20000
 
 fuzz: $(VENV)/.tested
 	$(BIN)/python tests/generated/fuzz.py $(PLANS)
+
+# Buckets and Ray at length: two nodes, one of them killed; faults of a store; memory; the example.
+cluster: $(VENV)/.tested
+	$(BIN)/python -m pytest -m cluster tests/cluster
 
 # Every model that LitGPT names, to Hugging Face and back; writes docs/models.md. And every mistake that a family's
 # tables could have and still fit, which the logits must show.

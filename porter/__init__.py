@@ -6,6 +6,8 @@
     porter.plan("gemma-2b/", to="litgpt")                  # the proof, nothing written
     porter.convert("gemma-2b/", "out/", to="litgpt")       # the bytes
     porter.verify("gemma-2b/", "out/")                     # is it a right port, by whatever tool?
+    porter.check("out/")                                   # is it still what was written
+    porter.fingerprint("gemma-2b/").fingerprint            # one digest, the same in every dialect
     porter.load_state_dict("gemma-2b/", as_="litgpt")      # no file written (this one loads torch)
     porter.compare_logits("gemma-2b/", "out/")             # do both compute the same? (and this one)
 
@@ -20,13 +22,16 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from porter.api.check import check
     from porter.api.compare_logits import compare_logits
     from porter.api.convert import Conversion, convert, plan
     from porter.api.doctor import Health, doctor
     from porter.api.download import download
     from porter.api.downloaded import Download
+    from porter.api.fingerprint import fingerprint
     from porter.api.inspect import inspect
     from porter.api.state_dict import load_state_dict
+    from porter.api.supported import Support, list_models
     from porter.api.verify import verify
     from porter.errors import PorterError
     from porter.execution.run_options import RunOptions
@@ -34,27 +39,35 @@ if TYPE_CHECKING:
     from porter.planning.plan import Plan
     from porter.planning.plan_options import PlanOptions
     from porter.recognition.inspection import Inspection
+    from porter.verification.fingerprints import Fingerprint
+    from porter.verification.integrity import OutputCheck
     from porter.verification.logits import LogitsComparison
     from porter.verification.verdict import Verdict
 
 __all__ = [
     "Conversion",
     "Download",
+    "Fingerprint",
     "Health",
     "Inspection",
     "LogitsComparison",
+    "OutputCheck",
     "Plan",
     "PlanOptions",
     "PorterError",
     "RunOptions",
+    "Support",
     "Verdict",
     "Watch",
     "__version__",
+    "check",
     "compare_logits",
     "convert",
     "doctor",
     "download",
+    "fingerprint",
     "inspect",
+    "list_models",
     "load_state_dict",
     "plan",
     "verify",
@@ -66,6 +79,10 @@ _HOMES = {
     "Conversion": "porter.api.convert",
     "convert": "porter.api.convert",
     "plan": "porter.api.convert",
+    "OutputCheck": "porter.verification.integrity",
+    "check": "porter.api.check",
+    "Fingerprint": "porter.verification.fingerprints",
+    "fingerprint": "porter.api.fingerprint",
     "Download": "porter.api.downloaded",
     "download": "porter.api.download",
     "Health": "porter.api.doctor",
@@ -73,6 +90,8 @@ _HOMES = {
     "Inspection": "porter.recognition.inspection",
     "inspect": "porter.api.inspect",
     "load_state_dict": "porter.api.state_dict",
+    "Support": "porter.api.supported",
+    "list_models": "porter.api.supported",
     "Plan": "porter.planning.plan",
     "PlanOptions": "porter.planning.plan_options",
     "RunOptions": "porter.execution.run_options",
@@ -84,8 +103,14 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'porter' has no attribute {name!r}")
     from importlib import import_module
 
+    if name == "models":
+        return import_module("porter.models")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'porter' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "models"])

@@ -118,6 +118,27 @@ DTYPES: dict[str, Dtype] = {dtype.name: dtype for dtype in _PLAIN} | {
 # Whole numbers, each row with a factor of its own that lies in a tensor beside them.
 SCALED_I8 = Dtype("I8_SCALED", 1, 1, "quantised", "int8")
 
+# Bits of exponent and of fraction. A float is a value of every float that has at least as many of both.
+_FLOATS = {
+    "F8_E4M3": (4, 3),
+    "F8_E5M2": (5, 2),
+    "F16": (5, 10),
+    "BF16": (8, 7),
+    "F32": (8, 23),
+    "F64": (11, 52),
+}
+
+
+def casts_exactly(source: Dtype, target: Dtype) -> bool:
+    """Whether every value of `source` is one of `target`. What is quantised has values of float32."""
+    narrow = "F32" if source.quantised else source.name
+    if narrow == target.name:
+        return True
+    if narrow not in _FLOATS or target.name not in _FLOATS:
+        return False
+    return all(a <= b for a, b in zip(_FLOATS[narrow], _FLOATS[target.name], strict=True))
+
+
 # The words a user may say for `--dtype`: torch's names and the common short forms.
 _SPOKEN = {
     "bfloat16": "BF16",

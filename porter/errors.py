@@ -7,6 +7,10 @@ and exits with `exit_code`; nothing else decides an exit code.
 
 from __future__ import annotations
 
+import errno
+
+from porter.untrusted import shortened_lines
+
 
 class PorterError(Exception):
     """Base of all errors; on its own: the work failed (exit code 1)."""
@@ -14,10 +18,11 @@ class PorterError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, *, cause: str | None = None, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.cause = cause
-        self.hint = hint
+        # Errors quote names and values out of files, which may have megabytes.
+        super().__init__(shortened_lines(message))
+        self.message = shortened_lines(message)
+        self.cause = cause and shortened_lines(cause)
+        self.hint = hint and shortened_lines(hint)
 
     def __str__(self) -> str:
         lines = [self.message]
@@ -62,5 +67,36 @@ class MalformedError(PorterError):
     exit_code = 6
 
 
+class UnforeseenError(MalformedError):
+    """Input that made Python raise an error of its own; to be reported (see `porter.reading.net`)."""
+
+
 class ChangedError(MalformedError):
     """A source is not what it was when it was planned for."""
+
+
+# What the operating system's refusals mean, and what to do next.
+_REFUSALS = {
+    errno.ENOSPC: ("the disk is full", "free some space, or choose another disk with -o"),
+    errno.EDQUOT: ("your quota on that disk is used up", "free some space, or choose another disk with -o"),
+    errno.EROFS: ("that file system can only be read", "choose another directory with -o"),
+    errno.EACCES: ("you have no permission", "look at the owner and the mode of that path"),
+    errno.EPERM: ("you have no permission", "look at the owner and the mode of that path"),
+    errno.ENOENT: ("there is no such file or directory", "look whether it has gone meanwhile"),
+    errno.ENOTDIR: ("a file stands where a directory belongs", "choose another path"),
+    errno.ENAMETOOLONG: ("a name is too long for that file system", "choose a shorter one"),
+    errno.EMFILE: ("too many files are open", "raise the limit with `ulimit -n 4096`, then run it again"),
+    errno.EIO: ("the disk has failed to read or write", "look after the disk, then run it again"),
+    errno.EFBIG: ("the file is too large for that file system", "choose another disk with -o"),
+    errno.ESTALE: ("a network file system has lost the file", "mount it again, then run it again"),
+}
+
+
+def refused(message: str, error: OSError, path: object = None) -> PorterError:
+    """An error of the operating system, in words: what it means, of which path, and what to do next.
+
+    `path` stands in for the one that the system names, which may be none that the user has chosen.
+    """
+    words, hint = _REFUSALS.get(error.errno or 0, (error.strerror or str(error), None))
+    name = path if path is not None else error.filename
+    return PorterError(message, cause=f"{words}: {name}" if name else words, hint=hint)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import secrets
 import subprocess
 import sys
 from collections import Counter
@@ -32,6 +33,7 @@ def _load(path: Path) -> ModuleType:
 
 
 hub_server = _load(Path(__file__).parent / "sources" / "hub_server.py")
+s3_server = _load(Path(__file__).parent / "sources" / "s3_server.py")
 
 _PROLOGUE = """
 import json, sys
@@ -76,11 +78,11 @@ class Hub:
         assert "Traceback" not in ran.stderr, ran.stderr
         return json.loads(ran.stdout.splitlines()[-1])
 
-    def start(self, code: str, *args: str) -> subprocess.Popen[str]:
+    def start(self, code: str, *args: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         """Start Python in a process of its own and do not wait for it."""
         return subprocess.Popen(
             [sys.executable, "-c", _PROLOGUE + code, *args],
-            env=dict(self.env),
+            env={**self.env, **(env or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -118,6 +120,88 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
     }
     yield Hub(server, env, home)
     server.close()
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket of its own for each test, on the loopback; `env` is what a process needs to reach it."""
+
+    server: Any
+    name: str
+    env: Mapping[str, str]
+
+    @property
+    def url(self) -> str:
+        return f"s3://{self.name}"
+
+    @property
+    def client(self) -> Any:
+        from porter.execution.sinks.multipart import s3_client
+
+        return s3_client()
+
+    def fill(self, folder: Path, to: str) -> str:
+        """The files below a directory as objects; the address of their folder."""
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                key = f"{to}/{path.relative_to(folder).as_posix()}"
+                self.client.put_object(Bucket=self.name, Key=key, Body=path.read_bytes())
+        return f"{self.url}/{to}"
+
+    def names(self, folder: str = "") -> list[str]:
+        found = self.client.list_objects_v2(Bucket=self.name, Prefix=folder).get("Contents", [])
+        return [item["Key"] for item in found]
+
+    def read(self, key: str) -> bytes:
+        found: bytes = self.client.get_object(Bucket=self.name, Key=key)["Body"].read()
+        return found
+
+    def uploads(self) -> list[str]:
+        found = self.client.list_multipart_uploads(Bucket=self.name).get("Uploads", [])
+        return [item["Key"] for item in found]
+
+    def porter(self, *words: object, **env: str) -> subprocess.CompletedProcess[str]:
+        """The command itself."""
+        command = [sys.executable, "-m", "porter", *map(str, words)]
+        ran = subprocess.run(command, env={**self.env, **env}, capture_output=True, text=True, timeout=120)
+        assert "Traceback" not in ran.stderr, ran.stderr
+        return ran
+
+
+@pytest.fixture(scope="session")
+def s3_here() -> Iterator[Any]:
+    server = s3_server.S3Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def bucket(s3_here: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Bucket]:
+    """An empty bucket, for porter in this process and in others."""
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "HF_HUB_OFFLINE"))}
+    settings = {
+        "AWS_ACCESS_KEY_ID": "somebody",
+        "AWS_SECRET_ACCESS_KEY": "a secret that nobody may see",
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": s3_here.endpoint,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "NO_PROXY": "127.0.0.1,127.0.0.2",
+    }
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    s3_here.forget()
+    found = Bucket(
+        s3_here,
+        f"models-{os.getpid()}-{secrets.token_hex(6)}",
+        {**env, **settings, "PYTHONPATH": str(Path(__file__).parent.parent)},
+    )
+    found.client.create_bucket(Bucket=found.name)
+    yield found
+    s3_here.forget()
 
 
 @pytest.fixture(scope="session")

@@ -17,9 +17,9 @@ ROOT = Path(porter.__file__).parent
 
 # Each imports only from those before it.
 ORDER = [
-    *("errors", "system", "dtypes", "layout", "values", "sources", "containers", "tables", "config"),
-    *("tokenizers", "recognition", "planning", "execution", "models", "verification", "reporting"),
-    *("api", "cli"),
+    *("untrusted", "errors", "reading", "system", "dtypes", "layout", "values", "sources", "containers"),
+    *("tables", "config", "tokenizers", "recognition", "planning", "execution", "models"),
+    *("verification", "reporting", "api", "cli"),
 ]
 # The front doors: they only open what lies behind.
 DOORS = {"__init__", "__main__"}

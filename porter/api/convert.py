@@ -2,46 +2,53 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from porter.api.opening import Opened, open_source
-from porter.errors import UnsupportedError, UsageError
+from porter.errors import PorterError, UnsupportedError, UsageError
+from porter.execution.leftovers import RECEIPT
+from porter.execution.receipts import seal, tensors_digest
 from porter.execution.run_options import RunOptions
 from porter.execution.watch import Watch
 from porter.planning.arguments import unused_patterns
 from porter.planning.build import build_plan
+from porter.planning.fidelity import grade, sentence
 from porter.planning.plan import Plan
 from porter.planning.plan_options import PlanOptions
-from porter.planning.summary import grade
+from porter.reading.net import reading
+from porter.recognition.identify import Identity
 from porter.sources.base import Source
+from porter.sources.buckets.bucket_address import BucketAddress, parse_address
 from porter.sources.weight_files import DOCUMENTS, fits, some
 from porter.tables.catalogue import load_user_table
 from porter.tables.model import Dialect
 
 if TYPE_CHECKING:
+    from porter.execution.cluster.predict import Prediction
+    from porter.execution.driver import Driver
     from porter.execution.executor import Result
-
-RECEIPT = "porter-receipt.json"
 
 
 @dataclass(frozen=True)
 class Conversion:
     """A finished conversion: its plan, the published directory, each file's bytes and sha256 (or None).
 
-    `shared` is how many bytes of each weight file share their blocks with the source's.
+    `out` is text for a folder in a bucket. `crcs` are CRC-32 of files that were sent in parts. `shared` is
+    how many bytes of each weight file share their blocks with the source's.
     """
 
     plan: Plan
     source: str
-    out: Path
+    out: Path | str
     sizes: Mapping[str, int]
     digests: Mapping[str, str | None]
     shared: Mapping[str, int] = field(default_factory=dict)
+    crcs: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,6 @@ def prepare(
 ) -> Prepared:
     """As `plan`, with the opened source and the target's table."""
     options = replace(options, **chosen) if options is not None else PlanOptions(**chosen)
-    name = _target_name(options)
     # A state dict needs the files themselves; all else can be planned, and moved, from afar.
     remote = None if options.weights_only else "bytes"
     opened = open_source(
@@ -82,9 +88,10 @@ def prepare(
         family=options.family,
     )
     identity = opened.identified()
-    target = identity.family.dialect(name)
+    target = _target(options, opened, identity)
     _check_container(options.container, target)
-    made = build_plan(opened.checkpoint, identity, target, options)
+    with reading(opened.source):
+        made = build_plan(opened.checkpoint, identity, target, options)
     if unused := unused_patterns(options.allow_unmapped, opened.checkpoint.tensors):
         note = f"--allow-unmapped fits no tensor: {', '.join(map(repr, unused))}"
         made = replace(made, notes=(*made.notes, note))
@@ -147,7 +154,7 @@ def convert(
     watch: Watch | None = None,
     **chosen: Any,
 ) -> Conversion:
-    """Convert a checkpoint into the directory `out`, all or nothing.
+    """Convert a checkpoint into the directory `out`, or the folder `s3://…` in a bucket, all or nothing.
 
     What to make is said by a `PlanOptions`, or by its fields as keywords; how, by `run_options`. `watch` is
     told how it goes. With `target_model` the live PyTorch module is asked first (see
@@ -183,25 +190,76 @@ def run(
 
     checkpoint = prepared.opened.checkpoint
     assert checkpoint.source is not None, "a plan that is run has a source"
-    destination = Path(out).expanduser() if out is not None else default_out(prepared)
-    result = publish_plan(
-        prepared.plan,
-        checkpoint.source,
-        destination,
-        force=force,
-        inside=checkpoint.single,
-        options=options,
-        watch=watch,
-        receipt=lambda made: receipt(prepared, made),
-    )
+    destination = _destination(prepared, out)
+    with ExitStack() as stack:
+        result = publish_plan(
+            prepared.plan,
+            checkpoint.source,
+            destination,
+            force=force,
+            inside=checkpoint.single,
+            options=options,
+            watch=watch,
+            receipt=lambda made: receipt(prepared, made),
+            driver=cluster_driver(options.on, stack) if options is not None and options.on else None,
+        )
     return Conversion(
         prepared.plan,
         prepared.opened.source,
-        destination,
+        destination if isinstance(destination, Path) else destination.url,
         dict(result.sizes),
         dict(result.digests),
         dict(result.shared),
+        dict(result.crcs),
     )
+
+
+def _destination(prepared: Prepared, out: str | Path | None) -> Path | BucketAddress:
+    if out is None:
+        return default_out(prepared)
+    address = parse_address(out) if isinstance(out, str) else None
+    return Path(out).expanduser() if address is None else address
+
+
+def check_before(
+    prepared: Prepared,
+    out: str | Path | None = None,
+    *,
+    force: bool = False,
+    options: RunOptions | None = None,
+) -> None:
+    """Raises what `run` would refuse without a byte of the source. A bucket is asked when the run begins."""
+    from porter.execution.preflight import preflight
+    from porter.execution.publish import source_paths
+
+    checkpoint = prepared.opened.checkpoint
+    assert checkpoint.source is not None, "a plan that is run has a source"
+    root: Path | None = getattr(checkpoint.source, "root", None)
+    destination = _destination(prepared, out)
+    if isinstance(destination, Path):
+        paths = source_paths(checkpoint.source, prepared.plan)
+        preflight(
+            prepared.plan, destination, root, paths, force=force, inside=checkpoint.single, options=options
+        )
+
+
+def cluster_driver(on: str, stack: ExitStack) -> Driver:
+    """What runs a plan on the cluster that `RunOptions.on` names, until the stack ends."""
+    from porter.execution.cluster.cluster_driver import ClusterDriver
+    from porter.execution.cluster.ray_pool import RayPool
+
+    return ClusterDriver(stack.enter_context(RayPool(on.partition("=")[2] or None)))
+
+
+def predict(prepared: Prepared, assume: str = "") -> Prediction:
+    """What a prepared plan is on a cluster: tasks, their bytes, and the time by a stated model.
+
+    `assume` says what the workers can, as `workers=8,read=200MB,write=100MB,task=0.5`, or some of that.
+    """
+    from porter.execution.cluster.predict import assumed_spoken
+    from porter.execution.cluster.predict import predict as by_model
+
+    return by_model(prepared.plan, assumed_spoken(assume))
 
 
 def default_out(prepared: Prepared) -> Path:
@@ -223,9 +281,9 @@ def receipt(prepared: Prepared, result: Result) -> bytes:
     published = source.files() if source is not None else {}
     known = {name: published[name].digest for name in result.verified}
     content: dict[str, Any] = {
-        "schema": 1,
         "plan": made.hash,
         "grade": grade(made),
+        "cause": sentence(made),
         "family": made.family,
         "from": made.source_dialect,
         "to": made.target_dialect,
@@ -238,16 +296,56 @@ def receipt(prepared: Prepared, result: Result) -> bytes:
                 for name, size in made.source_sizes.items()
             },
         },
-        "files": {name: {"sha256": digest} for name, digest in result.digests.items()},
+        "files": {name: _file_entry(result, name) for name in result.digests},
+        "tensors": tensors_digest(made.targets()),
         "notes": list(made.notes),
     }
-    return (json.dumps(content, indent=2) + "\n").encode()
+    return seal(content)
 
 
-def _target_name(options: PlanOptions) -> str:
+def _file_entry(result: Result, name: str) -> dict[str, Any]:
+    """What is known of a file: its sha256, and where it was made in parts its CRC-32 and theirs."""
+    entry: dict[str, Any] = {"size": result.sizes[name], "sha256": result.digests[name]}
+    if name in result.crcs:
+        entry["crc32"] = f"{result.crcs[name]:08x}"
+    if name in result.parts:
+        entry["parts"] = [
+            {
+                "start": part.start,
+                "end": part.end,
+                "crc32": f"{part.crc:08x}",
+                "sha256": f"sha256:{part.digest}" if part.digest else None,
+            }
+            for part in result.parts[name]
+        ]
+    return entry
+
+
+def _target(options: PlanOptions, opened: Opened, identity: Identity) -> Dialect:
+    """The dialect to make. Raises UsageError that says where this source can go, if none was named."""
     if options.to is not None:
-        return options.to
+        return identity.family.dialect(options.to, identity.family.written)
     tables = [path for path in options.maps if not path.is_dir()]
     if tables:
-        return load_user_table(tables[-1]).name
-    raise UsageError("no target was named", hint="--to litgpt or --to hf")
+        return identity.family.dialect(load_user_table(tables[-1]).name)
+    raise UsageError(
+        "no target was named",
+        cause=f"{opened.checkpoint.label} is {identity.family.name}, in the dialect {identity.dialect.name}",
+        hint="say what to make:\n" + "\n".join(_ways(options, opened, identity)),
+    )
+
+
+def _ways(options: PlanOptions, opened: Opened, identity: Identity) -> list[str]:
+    """`--to litgpt  LitGPT` for each dialect that this source can be planned into."""
+    lines = []
+    quantised = any(tensor.dtype.quantised for tensor in opened.checkpoint.tensors.values())
+    dtype = "bfloat16" if quantised and options.dtype == "keep" else options.dtype
+    for name in identity.family.written:
+        target = identity.family.dialects[name]
+        try:
+            build_plan(opened.checkpoint, identity, target, replace(options, to=name, dtype=dtype))
+        except PorterError:
+            continue
+        own = ", to cast, shard or rename it" if name == identity.dialect.name else ""
+        lines.append(f"--to {name:<14} {target.title}{own}")
+    return lines or [f"nothing that porter writes can express it: {', '.join(identity.family.written)}"]

@@ -9,13 +9,13 @@ import os
 import platform
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from porter.api.leftovers import LeftBehind, left_behind
+from porter.execution.preflight import shares_blocks
 
 _DISTRIBUTION = "weight-porter"
 _PACKAGES = (
@@ -84,10 +84,6 @@ def doctor(path: str | Path = ".") -> Health:
     )
 
 
-# Bytes: the largest block of a file system that shares them.
-_BLOCK = 64 << 10
-
-
 def _version(package: str) -> str | None:
     try:
         return version(package)
@@ -120,23 +116,6 @@ def _file_system(path: Path) -> FileSystem:
         path=there,
         free=shutil.disk_usage(there).free,
         block=os.statvfs(there).f_bsize,
-        shares_blocks=writable and _shares_blocks(there),
+        shares_blocks=writable and shares_blocks(there),
         writable=writable,
     )
-
-
-def _shares_blocks(directory: Path) -> bool:
-    """Try it on two small files that are gone again at once."""
-    from porter import system
-
-    try:
-        with (
-            tempfile.TemporaryFile(dir=directory) as source,
-            tempfile.TemporaryFile(dir=directory) as target,
-        ):
-            # As long as any file system's block.
-            source.write(b"\0" * _BLOCK)
-            source.flush()
-            return system.clone_range(source.fileno(), 0, target.fileno(), 0, _BLOCK) is None
-    except OSError:
-        return False

@@ -51,8 +51,9 @@ def download(
     preset of it. Of a repository that means its Keras weights. There `bars` lets the client draw progress.
 
     `include` and `exclude` are shell patterns on paths; without `include` the config, the tokenizer and one
-    kind of weights are fetched. `progress` is told a file's name and how many bytes of it have just arrived.
-    With `offline` nothing is asked of the network. `token` overrides HF_TOKEN.
+    kind of weights are fetched. `progress` is told a file's name and how many bytes of it have just arrived,
+    or had been left by a run that was stopped. With `offline` nothing is asked of the network. `token`
+    overrides HF_TOKEN.
 
     Raises AccessError where a licence or a login is needed, UsageError for what does not exist, would
     overwrite a file that is not the Hub's, or is not cached offline, DifferenceError for a wrong digest,
@@ -88,10 +89,10 @@ def download(
         hub.check_access(listing, ref, missing[0].name, token)
     if dry_run:
         return _result(ref, place, chosen, missing, left, dry_run=True)
-    check_disk(place.root, sum(file.size for file in (missing if directory is None else absent)))
+    wanted = missing if directory is None else absent
+    check_disk(place.root, sum(file.size - place.begun(file) for file in wanted))
     unproved = [file for file in chosen if file in absent or place.mark(file).is_file()]
-    # One after the other: the client splits large files among connections itself, and an interrupt in the
-    # main thread ends a file at once, where a worker would go on to its next ten megabytes.
+    # One after the other: a large file takes several connections by itself.
     for file in unproved:
         fetch(place, file, ref, token=token, tick=progress)
     if directory is None:

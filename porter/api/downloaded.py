@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,8 @@ def check_disk(root: Path, needed: int) -> None:
 def copy_file(source: Path, target: Path) -> None:
     """Copy a file so that the target's name never holds a part of it."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    staged = target.with_name(f".{target.name}.porter-part")
+    # Of its own name, since others may be copying the same.
+    staged = target.with_name(f".{target.name}.porter-part-{secrets.token_hex(6)}")
     try:
         shutil.copyfile(source, staged)
         staged.replace(target)

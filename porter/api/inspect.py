@@ -8,9 +8,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from porter.api.opening import open_source
+from porter.errors import UsageError
 from porter.planning.build import build_plan
 from porter.planning.plan import Plan
 from porter.planning.plan_options import PlanOptions
+from porter.reading.net import reading
 from porter.recognition.inspection import Inspection, describe
 from porter.sources.base import Source
 
@@ -42,7 +44,10 @@ def inspect(
         key=key,
         family=family,
     )
-    return describe(opened.source, opened.checkpoint, opened.identity, opened.reason, filter)
+    if isinstance(opened.reason, UsageError):
+        raise opened.reason
+    with reading(opened.source):
+        return describe(opened.source, opened.checkpoint, opened.identity, opened.reason, filter)
 
 
 def inspect_as(
@@ -72,7 +77,10 @@ def inspect_as(
     identity = opened.identified()
     quantised = any(tensor.dtype.quantised for tensor in opened.checkpoint.tensors.values())
     options = PlanOptions(dtype="float32" if quantised else "keep", weights_only=True)
-    plan = build_plan(opened.checkpoint, identity, identity.family.dialect(dialect), options)
+    with reading(opened.source):
+        plan = build_plan(
+            opened.checkpoint, identity, identity.family.dialect(dialect, identity.family.written), options
+        )
     if filter is None:
         return plan
     files = tuple(

@@ -54,7 +54,7 @@ def list_tables(maps: Sequence[Path] = ()) -> list[TableInfo]:
             family.name,
             dialect.name,
             dialect.title,
-            "read, write" if dialect.files.writable and dialect.files.weights else "read",
+            "read, write" if dialect.written else "read",
             len(dialect.rules),
             family.canonical.version,
             dialect.path,
@@ -75,9 +75,7 @@ def show(
 ) -> list[RuleRow]:
     """One family between two dialects, a row per canonical tensor and pair of rules."""
     families = load_families(maps)
-    if family not in families:
-        raise UsageError(f"unknown family {family!r}", hint=f"one of {', '.join(sorted(families))}")
-    found = families[family]
+    found = families.named(family)
     one, two = found.dialect(source), found.dialect(target)
     settled_one, settled_two = settled(one, found.canonical), settled(two, found.canonical)
     shapes_one = _shapes(found, one, hyperparameters)
@@ -142,19 +140,14 @@ def new_family(base: str, name: str, root: Path) -> Path:
 # What differs from the base is all that a table says.
 _SKELETON = """\
 # {name}: like {base}, but …
-extends = "{base}/hf"
-
-[config.match]
-model_type = ["{name}"]
+extends      = "{base}/hf"
+model_type   = "{name}"
+architecture = "…ForCausalLM"
 
 # Where another field holds a hyperparameter, or its default is another, or code fixes it:
 # [config.fields]
 # n_kv_head = {{ field = "num_key_value_heads", default = 8 }}
 # qk_norm   = {{ fixed = "'head'" }}
-
-[config.write]
-architectures = ["…ForCausalLM"]
-model_type    = "{name}"
 
 # Parts of names that are spelled in another way than in {base}:
 # [names]
@@ -168,7 +161,7 @@ model_type    = "{name}"
 
 def hyperparameters_of(config: Path, family: str, dialect: str, maps: Sequence[Path] = ()) -> dict[str, Any]:
     """The canonical hyperparameters that a config file states, read in one dialect's words."""
-    found = load_families(maps)[family]
+    found = load_families(maps).named(family)
     reader = ConfigReader(found.dialect(dialect), found.canonical, load_mapping(config), {}, config.stem)
     return reader.read()
 

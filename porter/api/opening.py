@@ -6,21 +6,25 @@ import atexit
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from porter.api.folders import checkpoint_inside
 from porter.containers.checkpoint import Checkpoint, open_checkpoint
 from porter.containers.orbax import orbax_tree as orbax
 from porter.errors import PorterError, UsageError
 from porter.planning.arguments import as_path, as_paths
+from porter.reading.net import reading
 from porter.recognition.identify import Identity, identify
 from porter.sources.base import Source
+from porter.sources.buckets.bucket_address import parse_address
 from porter.sources.choose_weights import Wanted
 from porter.sources.kaggle import kaggle_models as kaggle
-from porter.sources.local import Location, locate
+from porter.sources.local import Location, locate, near_names
 from porter.sources.names import HubReference, find_source
 from porter.sources.weight_files import ADAPTERS, fits, weight_sets
 from porter.tables.catalogue import Family, load_families
+from porter.tables.dialect_names import dialect_named, unknown_dialect
 
 
 @dataclass(frozen=True)
@@ -62,9 +66,12 @@ def open_source(
     override = None if config is None else as_path(config, "config")
     if override is not None and not override.is_file():
         raise UsageError(f"there is no config at {override}")
+    wanted = _wanted(families, dialect)
+    dialect = wanted.dialect if wanted else None
     name, checkpoint = open_weights(source, families, dialect=dialect, remote=remote, key=key)
     try:
-        identity = identify(checkpoint, families, config=override, dialect=dialect, family=family)
+        with reading(name):
+            identity = identify(checkpoint, families, config=override, dialect=dialect, family=family)
         if override is not None:
             _check_used(override, identity)
     except PorterError as error:
@@ -83,10 +90,11 @@ def open_weights(
     """What a source is called, and its checkpoint, as `open_source` opens them; its config is not asked."""
     where = default_source() if source is None else source
     wanted = _wanted(families, dialect)
-    if isinstance(where, str | Path):
-        return str(where), _open(where, remote, wanted, key)
-    checkpoint = _open_own(where, wanted, key)
-    return checkpoint.label, checkpoint
+    with reading(getattr(where, "label", where)):
+        if isinstance(where, str | Path):
+            return str(where), _open(where, remote, wanted, key)
+        checkpoint = _open_own(where, wanted, key)
+        return checkpoint.label, checkpoint
 
 
 def _check_used(config: Path, identity: Identity) -> None:
@@ -105,14 +113,13 @@ def _wanted(families: Mapping[str, Family], dialect: str | None) -> Wanted | Non
     """What a dialect may be stored in, by the tables. Raises UsageError for a word that none of them has."""
     if dialect is None:
         return None
+    known = {name for family in families.values() for name in family.dialects}
+    said, dialect = dialect, dialect_named(dialect, known)
+    if dialect is None:
+        unknown = unknown_dialect(said, known)
+        unknown.hint = f"{unknown.hint}; to choose among the files of a folder, name the file itself"
+        raise unknown
     named = [family.dialects[dialect] for family in families.values() if dialect in family.dialects]
-    if not named:
-        known = sorted({name for family in families.values() for name in family.dialects})
-        raise UsageError(
-            f"there is no dialect called {dialect!r}",
-            cause=f"porter reads {', '.join(known)}",
-            hint="to choose among the files of a folder, name the file itself",
-        )
     files = [table.files for table in named]
     return Wanted(
         dialect,
@@ -134,6 +141,18 @@ def _open_own(source: Source, wanted: Wanted | None, key: str | None) -> Checkpo
 
 
 def _open(source: str | Path, remote: str | None, wanted: Wanted | None, key: str | None) -> Checkpoint:
+    try:
+        return _open_named(source, remote, wanted, key)
+    except PorterError as error:
+        # `folder/nmae` reads as a repository's name where there is no such path.
+        if isinstance(find_source(source), HubReference) and (near := near_names(Path(source))):
+            error.hint = f"did you mean the path {' or '.join(near)}?" + (
+                f" Or {error.hint}" if error.hint else ""
+            )
+        raise
+
+
+def _open_named(source: str | Path, remote: str | None, wanted: Wanted | None, key: str | None) -> Checkpoint:
     if isinstance(source, str) and (there := kaggle.parse(source)) is not None:
         if (copy := kaggle.cached(there)) is not None:
             return open_checkpoint(locate(copy[1]), wanted, key)
@@ -142,9 +161,15 @@ def _open(source: str | Path, remote: str | None, wanted: Wanted | None, key: st
             cause=f"{there.label} is not, or not completely, in {kaggle.cache_root()}",
             hint=f"porter download {source}",
         )
+    if isinstance(source, str) and (address := parse_address(source)) is not None:
+        from porter.sources.buckets.bucket_listing import open_bucket
+
+        return _open_own(open_bucket(address), wanted, key)
     found = find_source(source)
     if not isinstance(found, HubReference):
-        return open_checkpoint(locate(found), wanted, key)
+        location, remarks = checkpoint_inside(locate(found))
+        opened = open_checkpoint(location, wanted, key)
+        return replace(opened, remarks=(*remarks, *opened.remarks)) if remarks else opened
     from porter.sources.hub.repository import cached_snapshot, is_offline
 
     snapshot = cached_snapshot(found)
@@ -160,7 +185,8 @@ def _open(source: str | Path, remote: str | None, wanted: Wanted | None, key: st
         except PorterError as error:
             if type(error) is PorterError:
                 # The network, not the request: say how to be independent of it.
-                error.hint = f"{error.hint}; or `porter download {source}` while the Hub can be reached"
+                near = f"`porter download {source}` while the Hub can be reached"
+                error.hint = f"{error.hint}; or {near}" if error.hint else near
             raise
     raise UsageError(
         f"{source} has not been downloaded",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from porter.api.convert import prepare
 from porter.api.opening import open_source
-from porter.containers.array_files import with_arrays
+from porter.containers.array_files import overlaid
 from porter.planning.plan import Plan
 from porter.planning.plan_options import PlanOptions
 from porter.sources.base import Source
@@ -60,5 +59,5 @@ def open_state_dict(plan: Plan, source: Source | None, device: str | torch.devic
 
     assert source is not None, "what is planned has a source"
     stack = ExitStack()
-    source = stack.enter_context(with_arrays(source, plan.sources, Path(tempfile.gettempdir())))
+    source = stack.enter_context(overlaid(source, plan.sources))
     return StateDict(plan, source, device, stack)

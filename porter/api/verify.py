@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Container, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -11,7 +10,7 @@ from typing import Literal
 
 from porter.api.compare_logits import compare_logits
 from porter.api.opening import open_source, open_weights
-from porter.containers.array_files import with_arrays
+from porter.containers.array_files import overlaid
 from porter.containers.array_names import ARRAY
 from porter.errors import PorterError, UnsupportedError
 from porter.execution.open_files import OpenFiles
@@ -75,9 +74,8 @@ def verify(
     known = known_mistakes(folders)
     diagnosis = Diagnosis((), {}, 0)
     with ExitStack() as stack:
-        beside = Path(tempfile.gettempdir())
-        original = stack.enter_context(with_arrays(original, planned.covered.tensors.values(), beside))
-        there = stack.enter_context(with_arrays(there, found.tensors.values(), beside))
+        original = stack.enter_context(overlaid(original, planned.covered.tensors.values()))
+        there = stack.enter_context(overlaid(there, found.tensors.values()))
         ours = stack.enter_context(OpenFiles(original, opened.checkpoint.sizes))
         theirs = stack.enter_context(OpenFiles(there, found.sizes))
         differing: Mapping[str, Differing] = {}

@@ -1,26 +1,26 @@
-"""The Typer application: commands are registered here and written in `porter.cli.commands`."""
+"""The application: every command is registered here, under the heading of its kind, and written in
+`porter.cli.commands`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
+from porter.cli.commands.check import check
 from porter.cli.commands.convert import convert
 from porter.cli.commands.doctor import doctor
 from porter.cli.commands.download import download
+from porter.cli.commands.fingerprint import fingerprint
 from porter.cli.commands.inspect import inspect
 from porter.cli.commands.mappings import mappings
+from porter.cli.commands.models import models
 from porter.cli.commands.verify import verify
-from porter.cli.common import command
+from porter.cli.common import Color, ColorOption, DebugOption, OfflineOption, QuietOption, command, set_before
+from porter.cli.parsing import App, show_help
 
-app = typer.Typer(
-    name="porter",
-    help="Port model weights between frameworks: proved from headers, moved as bytes, all or nothing.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = App(name="porter")
 
 
 def _version(wanted: bool) -> None:
@@ -32,17 +32,36 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def _main(
+def main(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
     ] = False,
+    quiet: QuietOption = False,
+    color: ColorOption = Color.auto,
+    offline: OfflineOption = False,
+    debug: DebugOption = False,
 ) -> None:
-    pass
+    """Port model weights between frameworks: proved from headers, moved as bytes, all or nothing.
+
+    Examples:
+      porter inspect gemma-2b                       # what it holds; a few kilobytes from the Hub
+      porter convert gemma-2b --to litgpt -o out/   # plan, proof, bytes
+    """
+    set_before(quiet=quiet, color=color, offline=offline, debug=debug)
+    show_help(context)
 
 
-app.command()(command(download))
-app.command()(command(inspect))
-app.command()(command(convert))
-app.command()(command(verify))
-app.add_typer(mappings, name="mappings")
-app.command()(command(doctor))
+PORT = "Port a model"
+PROVE = "Prove a port"
+KNOW = "Find out more"
+
+_HEADINGS: tuple[tuple[str, tuple[Callable[..., None], ...]], ...] = (
+    (PORT, (download, inspect, convert)),
+    (PROVE, (verify, check, fingerprint)),
+    (KNOW, (models, doctor)),
+)
+for heading, functions in _HEADINGS:
+    for function in functions:
+        app.command(rich_help_panel=heading)(command(function))
+app.add_typer(mappings, name="mappings", rich_help_panel=KNOW)

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from porter.cli import output, streams
-from porter.errors import PorterError
+from porter.errors import PorterError, refused
 
 # 128 + SIGINT, as shells report it.
 _INTERRUPTED = 130
@@ -28,31 +28,33 @@ class Color(StrEnum):
     never = "never"
 
 
+_PANEL = "Everywhere"
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress and no notes.", rich_help_panel=_PANEL)
+]
+ColorOption = Annotated[
+    Color,
+    typer.Option("--color", metavar="WHEN", help="Colours: auto, always, never.", rich_help_panel=_PANEL),
+]
+OfflineOption = Annotated[
+    bool, typer.Option("--offline", help="Never use the network.", rich_help_panel=_PANEL)
+]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel=_PANEL)]
+
 _SHARED: dict[str, tuple[Any, Any]] = {
-    "quiet": (
-        Annotated[
-            bool,
-            typer.Option("--quiet", "-q", help="No progress and no notes.", rich_help_panel="Everywhere"),
-        ],
-        False,
-    ),
-    "color": (
-        Annotated[
-            Color, typer.Option("--color", help="Colours: auto, always, never.", rich_help_panel="Everywhere")
-        ],
-        Color.auto,
-    ),
-    "offline": (
-        Annotated[
-            bool, typer.Option("--offline", help="Never use the network.", rich_help_panel="Everywhere")
-        ],
-        False,
-    ),
-    "debug": (
-        Annotated[bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel="Everywhere")],
-        False,
-    ),
+    "quiet": (QuietOption, False),
+    "color": (ColorOption, Color.auto),
+    "offline": (OfflineOption, False),
+    "debug": (DebugOption, False),
 }
+# What of them stood before the command's name: `porter --quiet convert …`.
+_before: dict[str, Any] = {}
+
+
+def set_before(**given: Any) -> None:
+    """Note the shared options that stand before the command's name; those behind it go before them."""
+    _before.clear()
+    _before.update(given)
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
@@ -60,8 +62,9 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def run(**arguments: Any) -> None:
-        for name in _SHARED:
-            setattr(output.settings, name, arguments.pop(name))
+        for name, (_, default) in _SHARED.items():
+            said = arguments.pop(name)
+            setattr(output.settings, name, said if said != default else _before.get(name, default))
         output.settings.color = str(output.settings.color)
         if output.settings.offline:
             os.environ["HF_HUB_OFFLINE"] = "1"
@@ -81,7 +84,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         except OSError as problem:
             if output.settings.debug:
                 raise
-            output.error(PorterError("the operating system refused", cause=str(problem)))
+            output.error(refused("the operating system refused", problem))
             raise SystemExit(1) from None
 
     signature = inspect.signature(function, eval_str=True)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from porter.cli import streams
 from porter.errors import PorterError
-from porter.reporting.text import printable
+from porter.reporting.fitting import fit, headed, stack
+from porter.untrusted import escape, printable, printable_lines
 
 # Version of the JSON that `--json` prints; it changes when a field changes its meaning or goes.
 SCHEMA = 1
@@ -34,7 +36,33 @@ settings = Settings()
 def data(lines: Iterable[str] | str) -> None:
     """Print data: this is what a pipe gets."""
     text = lines if isinstance(lines, str) else "\n".join(lines)
-    streams.write(text + "\n")
+    streams.write(printable_lines(text) + "\n")
+
+
+def width() -> int | None:
+    """How many columns a table may take: those of the terminal, any number in a pipe."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def table(
+    rows: Sequence[Sequence[str]],
+    *,
+    right: Sequence[int] = (),
+    drop: Sequence[int] = (),
+    under: Sequence[int] = (),
+) -> None:
+    """Print a table that fits the terminal, its header bold: columns of `drop` go where there is no room, in
+    that order, or those of `under` stand below each row."""
+    if under:
+        lines = stack(rows, width(), right=right, under=under)
+    else:
+        lines = fit(rows, width(), right=right, drop=drop)
+    data(headed(lines, heading))
+
+
+def heading(text: str) -> str:
+    """A table's header, bold where stdout shows it."""
+    return paint(text, "1", sys.stdout)
 
 
 def report(text: str) -> None:
@@ -56,7 +84,7 @@ def note(text: str, kind: str = "note") -> None:
 def say(text: str) -> None:
     """Print a line of progress or of a summary to stderr, unless quiet."""
     if not settings.quiet:
-        sys.stderr.write(text + "\n")
+        sys.stderr.write(printable_lines(text) + "\n")
 
 
 def error(problem: PorterError) -> None:
@@ -86,7 +114,10 @@ def colored(stream: Any) -> bool:
 def as_json(value: Any, **extra: Any) -> None:
     """Print a dataclass or mapping as JSON, with the schema's version first."""
     plain = to_plain(value)
-    data(json.dumps({"schema": SCHEMA, **plain, **extra}, indent=2, ensure_ascii=not streams.is_unicode()))
+    document = json.dumps(
+        {"schema": SCHEMA, **plain, **extra}, indent=2, ensure_ascii=not streams.is_unicode()
+    )
+    data(escape(document, "json"))
 
 
 def to_plain(value: Any) -> Any:

@@ -11,11 +11,17 @@ from typing import Annotated, Any
 import typer
 
 from porter.cli import output
+from porter.cli.options import OUTPUT
 from porter.errors import PorterError, UsageError
 
 ReportOption = Annotated[
     Path | None,
-    typer.Option("--report", metavar="FILE.html", help="Write all of it as one HTML page, to keep or send."),
+    typer.Option(
+        "--report",
+        metavar="FILE.html",
+        help="Write all of it as one HTML page, to keep or send.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 
 # A receipt lists files and digests: kilobytes.

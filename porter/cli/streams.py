@@ -13,7 +13,7 @@ import sys
 from typing import Any, TextIO, cast
 
 # How our own signs are written where the encoding lacks them.
-_PLAIN = {"·": "-", "→": "->", "×": "x", "…": "...", "−": "-", "–": "-", "—": "-", "━": "="}
+_PLAIN = {"·": "-", "→": "->", "⇄": "<>", "×": "x", "…": "...", "−": "-", "–": "-", "—": "-", "━": "="}
 
 
 class ReaderGone(Exception):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,9 +9,10 @@ from typing import Any
 
 from porter.containers.checkpoint import Checkpoint
 from porter.errors import MalformedError
-
-# Far above any config (they hold kilobytes); it bounds what a parser may be fed.
-_LARGEST = 16 * 1024 * 1024
+from porter.reading.json_text import CONFIG, KERAS_CONFIG, parse_json
+from porter.reading.net import reading
+from porter.reading.regular import read_regular
+from porter.reading.yaml_text import MAX_BYTES, parse_yaml
 
 # A shortened decimal may lie beyond it.
 _FLOAT32_MAX = struct.unpack("<f", b"\xff\xff\x7f\x7f")[0]
@@ -22,21 +22,12 @@ GENERATION = "generation_config"
 
 def load_mapping(path: Path) -> dict[str, Any]:
     """A JSON or YAML file that must hold one mapping. Raises MalformedError."""
-    try:
-        if path.stat().st_size > _LARGEST:
-            raise MalformedError(f"{path.name} is larger than {_LARGEST >> 20} MiB", hint="is it a config?")
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise MalformedError(f"cannot read {path}", cause=str(error)) from None
-    try:
-        if path.suffix in (".yaml", ".yml"):
-            import yaml
-
-            data = yaml.safe_load(text)
-        else:
-            data = json.loads(text)
-    except Exception as error:
-        raise MalformedError(f"{path.name} cannot be parsed", cause=str(error).split("\n")[0]) from None
+    yaml = path.suffix in (".yaml", ".yml")
+    # KerasHub's task.json embeds a tokenizer.
+    limit = KERAS_CONFIG if path.name == "task.json" else CONFIG
+    text = read_regular(path, path.name, MAX_BYTES if yaml else limit.nbytes, hint="is it a config?")
+    with reading(path):
+        data = parse_yaml(text, path.name) if yaml else parse_json(text, path.name, limit, surrogates=False)
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise MalformedError(f"{path.name} holds no mapping", cause=f"found {type(data).__name__}")
     return data

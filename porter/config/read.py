@@ -11,11 +11,12 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NoReturn
 
 from porter.config.merge import merge_dict
 from porter.config.raw import GENERATION, get, shortest_float32
 from porter.config.rope_factors import llama3_factor
+from porter.config.shares import cut_share, rotated_share
 from porter.errors import MalformedError, PorterError, UnsupportedError
 from porter.layout import Expression
 from porter.tables.model import Canonical, Dialect, FieldEntry, Hyperparameter
@@ -143,11 +144,11 @@ class ConfigReader:
                 return self._translate(entry, path, value)
             if entry.null_is is not None:
                 return entry.null_is
-            if entry.default is True:
-                # Python takes null for false where it takes it at all, and the default says true.
+            if entry.default is True or entry.nullable is False:
+                # Python takes null for false where it takes it at all, and the default may say true.
+                meaning = f", and leaving {self._place(path)} out means true" if entry.default is True else ""
                 raise MalformedError(
-                    f"{self._file}: {self._place(path)} must be true or false",
-                    cause=f"found null, and leaving {self._place(path)} out means true",
+                    f"{self._file}: {self._place(path)} must be true or false", cause=f"found null{meaning}"
                 )
         if entry.has_default:
             return self._derived(entry, entry.default)
@@ -200,8 +201,24 @@ class ConfigReader:
                 raise MalformedError(f"the checkpoint has no tensor {tensor!r}")
             return self.shapes[tensor][dim]
 
+        def refuse(why: str) -> NoReturn:
+            raise UnsupportedError(
+                f"{self._file}: {why}", hint="convert the model from its Hugging Face form"
+            )
+
+        def stated(share: float | None, what: str) -> float:
+            if share is None:
+                refuse(f"{what} in a way that porter does not know")
+            return share
+
         return {
             "llama3_factor": self._llama3_factor,
+            "rotated_share": lambda tensor: stated(
+                rotated_share(self._numbers(tensor)), f"{tensor} scales RoPE's frequencies"
+            ),
+            "cut_share": lambda deviations: stated(cut_share(deviations), f"{deviations} cuts gates off"),
+            "numbers": self._numbers,
+            "refuse": refuse,
             "field": lambda path: get(self._merged, Pattern(path).filled(extra or {}))[1],
             "given": lambda path: get(self._merged, path)[0],
             "is_list": lambda value: isinstance(value, Sequence) and not isinstance(value, str),
@@ -212,6 +229,12 @@ class ConfigReader:
             "count": lambda pattern: sum(Pattern(pattern).match(name) is not None for name in self.shapes),
             "length": len,
         }
+
+    def _numbers(self, tensor: str) -> list[float]:
+        """The values of a small tensor."""
+        if self.values is None:
+            raise UnsupportedError(f"the values of {tensor} are not to be had here")
+        return [shortest_float32(value) for value in self.values(tensor)]
 
     def _llama3_factor(
         self,
@@ -225,9 +248,7 @@ class ConfigReader:
         further: bool,
     ) -> float:
         """The factor of Llama 3's scaling whose divisors, one for two `dims`, a tensor holds."""
-        if self.values is None:
-            raise UnsupportedError(f"the values of {tensor} are not to be had here")
-        divisors = self.values(tensor)
+        divisors = self._numbers(tensor)
         found = llama3_factor(divisors, theta, factors, low, high, context)
         if found is None or further or 2 * len(divisors) != dims:
             known = " or ".join(f"{factor:g}" for factor in factors)

@@ -22,6 +22,7 @@ from porter.containers.torch.torch_state import unwrapped
 from porter.containers.torch.torch_zip import STORED_NAMES
 from porter.containers.ungathered import adapter_left_out, refuse_adapter, refuse_ungathered
 from porter.errors import MalformedError, PorterError, UnsupportedError, UsageError
+from porter.reading.net import reading
 from porter.sources.base import Source
 from porter.sources.choose_weights import Wanted, check_whole, choose
 from porter.sources.local import Location
@@ -170,7 +171,7 @@ def _headers(
             found = next(item for item in weight_sets([location.file, *names]) if item.index == location.file)
             return _read(root, found, key)
         headers, remarks = _read(root, _named(location.file, names), key)
-        return headers, (*remarks, *adapter_left_out(names))
+        return headers, (*remarks, *adapter_left_out(names), *_one_of_several(location.file, names))
     sets = weight_sets(names)
     if orbax.holds_orbax(root):
         sets = (*sets, WeightSet("_METADATA", orbax.CONTAINER, ()))
@@ -196,11 +197,22 @@ def _named(file: str, names: list[str]) -> WeightSet:
     return WeightSet(file, container_by_suffix(file) or "", (file,))
 
 
+def _one_of_several(file: str, names: list[str]) -> tuple[str, ...]:
+    """That a shard was named, and what to name for the whole."""
+    shards = numbered_set(file, names)
+    total = len(shards.files) + len(shards.missing)
+    if total < 2 or file.endswith(".gguf"):
+        return ()
+    return (f"{file} is one shard of {total}; for the whole model name its directory",)
+
+
 def _read(root: Path, chosen: WeightSet, key: str | None) -> tuple[tuple[Header, ...], tuple[str, ...]]:
     if chosen.container == orbax.CONTAINER:
-        return orbax.read_directory(root), ()
+        with reading(root):
+            return orbax.read_directory(root), ()
     if chosen.index == KERAS_INDEX or chosen.name == keras.WEIGHTS:
-        return keras.read_directory(root), ()
+        with reading(chosen.index or chosen.name):
+            return keras.read_directory(root), ()
     if chosen.index is None:
         check_whole(chosen, root.name)
         try:
@@ -244,8 +256,9 @@ def _read_files(root: Path, files: Sequence[str], key: str | None) -> tuple[Head
                 f"the shards in {root.name} are files of different kinds",
                 cause=f"{files[0]} is {first.name}, {file} is {container.name}",
             )
-    headers = first.read(root, files, key)
-    holders_of(headers)
+    with reading(some(files)):
+        headers = first.read(root, files, key)
+        holders_of(headers)
     return headers
 
 

@@ -7,7 +7,6 @@ weight file at all but stands in the place of one (a Git LFS pointer, a web page
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,7 +17,8 @@ from porter.containers.keras import hdf5, hdf5_writer, keras_files
 from porter.containers.orbax import orbax_tree, orbax_writer
 from porter.containers.safetensors import safetensors_header, safetensors_writer, shards
 from porter.containers.torch import torch_zip, torch_zip_writer
-from porter.errors import MalformedError, PorterError, UnsupportedError, UsageError
+from porter.errors import MalformedError, UnsupportedError, UsageError
+from porter.reading.regular import open_regular, refused
 from porter.sources.paths import locate
 from porter.sources.weight_files import container_by_suffix, learn_suffixes
 
@@ -217,14 +217,11 @@ def container_shown(start: bytes, file: str) -> Container:
 
 
 def first_bytes(path: Path, file: str) -> bytes:
-    try:
-        # A pipe would block before anything can be said about it.
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise MalformedError(f"{file} is malformed", cause="expected a regular file")
-        with path.open("rb") as stream:
+    with open_regular(path, file) as stream:
+        try:
             return stream.read(START)
-    except OSError as error:
-        raise PorterError(f"{file} cannot be read", cause=f"{error.strerror}: {path}") from error
+        except OSError as error:
+            raise refused(error, file) from error
 
 
 def refuse_placeholder(start: bytes, file: str) -> None:

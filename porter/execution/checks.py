@@ -12,6 +12,7 @@ from porter.errors import DifferenceError
 from porter.layout.copies import coalesce, elements, runs
 from porter.planning.plan import EqualCheck, Plan, ZeroCheck
 from porter.sources.base import SourceFile
+from porter.sources.read_ahead import read_ahead
 
 # Bytes read from each side at a time.
 BUFFER = 1 << 20
@@ -47,12 +48,13 @@ def check_zeros(check: ZeroCheck, tensor: StoredTensor, sources: Sources) -> Non
     for run in runs(check.loops, check.offset, check.offset):
         start, left = tensor.offset + run.source * size, run.length * size
         buffer = memoryview(bytearray(min(BUFFER, left)))
-        while left:
-            piece = buffer[: min(left, len(buffer))]
-            sources[tensor.file].read([piece], start)
-            if any(bytes(piece)):
-                raise not_zeros(check)
-            start, left = start + len(piece), left - len(piece)
+        with read_ahead(sources[tensor.file], start, start + left) as file:
+            while left:
+                piece = buffer[: min(left, len(buffer))]
+                file.read([piece], start)
+                if any(bytes(piece)):
+                    raise not_zeros(check)
+                start, left = start + len(piece), left - len(piece)
 
 
 def by_bytes(check: EqualCheck, kept: StoredTensor, dropped: StoredTensor) -> bool:
@@ -87,12 +89,16 @@ def difference(check: EqualCheck, cause: str) -> DifferenceError:
 
 def _compare_bytes(check: EqualCheck, kept: StoredTensor, dropped: StoredTensor, sources: Sources) -> None:
     ours, theirs = (memoryview(bytearray(min(BUFFER, kept.nbytes))) for _ in range(2))
-    for start in range(0, kept.nbytes, BUFFER):
-        count = min(BUFFER, kept.nbytes - start)
-        sources[kept.file].read([ours[:count]], kept.offset + start)
-        sources[dropped.file].read([theirs[:count]], dropped.offset + start)
-        # bytes compare as memory; memoryviews compare item by item.
-        first, second = bytes(ours[:count]), bytes(theirs[:count])
-        if first != second:
-            at = next(index for index in range(count) if first[index] != second[index])
-            raise difference(check, f"their bytes differ from byte {start + at} of {kept.nbytes} on")
+    with (
+        read_ahead(sources[kept.file], kept.offset, kept.offset + kept.nbytes) as one,
+        read_ahead(sources[dropped.file], dropped.offset, dropped.offset + dropped.nbytes) as other,
+    ):
+        for start in range(0, kept.nbytes, BUFFER):
+            count = min(BUFFER, kept.nbytes - start)
+            one.read([ours[:count]], kept.offset + start)
+            other.read([theirs[:count]], dropped.offset + start)
+            # bytes compare as memory; memoryviews compare item by item.
+            first, second = bytes(ours[:count]), bytes(theirs[:count])
+            if first != second:
+                at = next(index for index in range(count) if first[index] != second[index])
+                raise difference(check, f"their bytes differ from byte {start + at} of {kept.nbytes} on")

@@ -12,17 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from porter.containers.array_names import ARRAY, HDF5
 from porter.errors import PorterError, UsageError
 from porter.execution.checks import run_checks
+from porter.execution.driver import Driver, PartSum, Written
 from porter.execution.file_run import FileRun
+from porter.execution.leftovers import RECEIPT
 from porter.execution.open_files import OpenFiles
 from porter.execution.run_options import ALWAYS, RunOptions
-from porter.execution.sinks.base import Sink
+from porter.execution.sinks.base import PartSink, Range, Ranges, Sink
 from porter.execution.streaming import StreamSink, stream
 from porter.execution.units import copies_by_target, file_units
 from porter.execution.watch import Watch
@@ -30,8 +32,6 @@ from porter.execution.writers import Tally
 from porter.planning.plan import Plan, SideFile
 from porter.sources.base import Source
 from porter.sources.paths import unsafe_path
-
-RECEIPT = "porter-receipt.json"
 
 # Bytes of a side file read at a time.
 _SIDE_BUFFER = 1 << 20
@@ -41,7 +41,8 @@ _SIDE_BUFFER = 1 << 20
 class Result:
     """What a run has made: each file's bytes, its `sha256:<hex>` where known, and how many bytes of each
     weight file share their blocks with a source. `verified` are source files whose published digest was
-    found to be right, `out` the directory that was published, if there is one.
+    found to be right, `out` the directory that was published, if there is one. `crcs` are the CRC-32 of
+    weight files that were made in parts, `parts` those parts where machines have made them.
     """
 
     sizes: Mapping[str, int]
@@ -49,6 +50,8 @@ class Result:
     shared: Mapping[str, int] = field(default_factory=dict)
     verified: tuple[str, ...] = ()
     out: Path | None = None
+    crcs: Mapping[str, int] = field(default_factory=dict)
+    parts: Mapping[str, tuple[PartSum, ...]] = field(default_factory=dict)
 
     @property
     def bytes_written(self) -> int:
@@ -62,12 +65,11 @@ def execute(
     options: RunOptions | None = None,
     watch: Watch | None = None,
     receipt: Callable[[Result], bytes] | None = None,
-    unit_bytes: int | None = None,
+    driver: Driver | None = None,
 ) -> Result:
-    """Runs `plan` on the files of `source` into `sink`, all or nothing.
+    """Runs `plan` on the files of `source` into `sink`, all or nothing; a `driver` runs it on a cluster.
 
-    `receipt` is given what was made and returns the bytes of one file more. `unit_bytes` bounds what a sink
-    that cannot be read again has gathered for it, a unit a thread. Raises MalformedError for
+    `receipt` is given what was made and returns the bytes of one file more. Raises MalformedError for
     sources that are not as planned and ChangedError for those that changed on the way, DifferenceError for a
     failed check, UnsupportedError for what cannot be computed, PorterError when the system refuses to read
     or write. After an error the sink has published nothing.
@@ -86,43 +88,75 @@ def execute(
             # What is missing, or another one by now, ends the run before it has begun.
             for name in sizes:
                 files[name]
-            run_checks(plan, files)
-        stack.enter_context(sink)
-        kept = sink.begin({"plan": plan.hash, "sources": _versions(source, sizes)})
-        copies = copies_by_target(plan)
-        units = {file.name: list(file_units(plan, file, copies, unit_bytes)) for file in plan.files}
-        tallies = {file.name: Tally(file.name, file.size, watch.progress) for file in plan.files}
-        finished: dict[str, dict[tuple[int, int], int | None]] = {file.name: {} for file in plan.files}
-        verified: tuple[str, ...] = ()
-        digests: dict[str, str | None] = {}
-        sizes_made: dict[str, int] = {}
-        shared: dict[str, int] = {}
-        with ExitStack() as passes:
-            if not source.near and isinstance(sink, StreamSink):
-                passed = passes.enter_context(
-                    stream(plan, files, sink, units, tallies, kept, options=options, watch=watch)
-                )
-                files, finished, verified = passed.files, passed.finished, passed.verified
-            if not source.near:
+            if driver is None:
                 run_checks(plan, files)
-            for file in plan.files:
-                writer = sink.create(file)
-                parts = (file, units[file.name], files, sink, writer, tallies[file.name], options, watch)
-                try:
-                    written = FileRun(*parts, finished[file.name]).run(kept.get(file.name, {}))
-                finally:
-                    # The journal's thread must not touch a file that is closed.
-                    sink.close(writer)
-                digests[file.name], shared[file.name] = written.digest, written.shared
-                sizes_made[file.name] = file.size
+        stack.enter_context(sink)
+        key = {"plan": plan.hash, "sources": _versions(source, sizes), **(driver.key if driver else {})}
+        kept = sink.begin(key)
+        written: Mapping[str, Written]
+        verified: tuple[str, ...] = ()
+        if driver is not None:
+            driver.check(plan, source, watch)
+            written = driver.run(plan, source, sink, kept, options, watch)
+        else:
+            written, verified = _run_files(plan, files, sink, kept, options, watch)
+        made = Result(
+            {file.name: file.size for file in plan.files},
+            {name: file.digest for name, file in written.items()},
+            {name: file.shared for name, file in written.items()},
+            verified,
+            crcs={name: file.crc for name, file in written.items() if file.crc is not None},
+            parts={name: file.parts for name, file in written.items() if file.parts},
+        )
         for side in plan.side_files:
-            digests[side.name], sizes_made[side.name] = sink.put(side.name, _content(side, source))
+            made = _added(made, side.name, *sink.put(side.name, _content(side, source)))
         if receipt is not None:
-            made = Result(dict(sizes_made), dict(digests), shared, verified)
-            digests[RECEIPT], sizes_made[RECEIPT] = sink.put(RECEIPT, [receipt(made)])
+            made = _added(made, RECEIPT, *sink.put(RECEIPT, [receipt(made)]))
         source.check(touched(plan, source))
         sink.commit()
-    return Result(sizes_made, digests, shared, verified)
+    return made
+
+
+def _added(made: Result, name: str, digest: str, size: int) -> Result:
+    """With one small file more."""
+    return replace(made, sizes={**made.sizes, name: size}, digests={**made.digests, name: digest})
+
+
+def _run_files(
+    plan: Plan,
+    files: OpenFiles,
+    sink: Sink,
+    kept: Mapping[str, Ranges],
+    options: RunOptions,
+    watch: Watch,
+) -> tuple[dict[str, Written], tuple[str, ...]]:
+    """Makes every output file, in this process; the source files whose digest was verified on the way."""
+    near = files.source.near
+    copies = copies_by_target(plan)
+    units = {file.name: list(file_units(plan, file, copies, sink.unit_bytes)) for file in plan.files}
+    tallies = {file.name: Tally(file.name, file.size, watch.progress) for file in plan.files}
+    finished: dict[str, dict[Range, int | None]] = {file.name: {} for file in plan.files}
+    if isinstance(sink, PartSink):
+        finished = {name: sink.finished(name, own) for name, own in units.items()}
+    verified: tuple[str, ...] = ()
+    made: dict[str, Written] = {}
+    with ExitStack() as passes:
+        if not near and isinstance(sink, StreamSink):
+            passed = passes.enter_context(
+                stream(plan, files, sink, units, tallies, kept, options=options, watch=watch)
+            )
+            files, finished, verified = passed.files, passed.finished, passed.verified
+        if not near:
+            run_checks(plan, files)
+        for file in plan.files:
+            writer = sink.create(file)
+            parts = (file, units[file.name], files, sink, writer, tallies[file.name], options, watch)
+            try:
+                made[file.name] = FileRun(*parts, finished[file.name]).run(kept.get(file.name, {}))
+            finally:
+                # The journal's thread must not touch a file that is closed.
+                sink.close(writer)
+    return made, verified
 
 
 def _read(plan: Plan, name: str) -> bool:

@@ -11,16 +11,19 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from typing import Any
 
-from porter.containers.base import OutputFile
+from porter.containers.base import OutputFile, StoredTensor
 from porter.execution.buffers import Buffers
 from porter.execution.crc import joined
 from porter.execution.digests import LAG, Digest
+from porter.execution.driver import Written
 from porter.execution.frames import frame, frame_bytes, wants_sums
 from porter.execution.run_options import ALWAYS, NEVER, RunOptions
 from porter.execution.run_unit import run_unit
 from porter.execution.shared import share
-from porter.execution.sinks.base import Range, Ranges, Sink
+from porter.execution.sinks.base import PartSink, Range, Ranges, Sink, SummedWriter
+from porter.execution.sinks.tensors import TensorWriter
 from porter.execution.units import Unit
 from porter.execution.watch import Watch
 from porter.execution.writers import Tally, Writer, range_crc
@@ -33,12 +36,11 @@ _MOST_WORKERS = 4
 _WRITERS = 2
 
 
-@dataclass(frozen=True)
-class Written:
-    """A finished file's `sha256:<hex>` where known, and how many of its bytes share blocks with a source."""
+class _Nowhere(TensorWriter):
+    """Takes everything and keeps nothing."""
 
-    digest: str | None
-    shared: int
+    def take(self, tensor: StoredTensor, start: int, data: memoryview) -> None:
+        pass
 
 
 @dataclass
@@ -58,6 +60,8 @@ class FileRun:
     def run(self, kept: Ranges) -> Written:
         """Does all that is left and makes the file durable. `kept` are ranges that an earlier run noted."""
         data = [unit for unit in self.units if unit.tensor is not None]
+        if isinstance(self.sink, PartSink):
+            return self._send(data)
         before = set(self.finished)
         shared = share(
             [unit for unit in data if (unit.start, unit.end) not in before],
@@ -79,7 +83,7 @@ class FileRun:
             left = self._left(data, kept, before, digest)
             self._run_all(left, digest)
             if late:
-                sums = self._tensor_sums(data, before) if wants_sums(self.file) else None
+                sums = self._tensor_sums(data, self.finished, before) if wants_sums(self.file) else None
                 self._frame(None, sums)
             self.tally.finish()
             self.writer.finish()
@@ -89,6 +93,35 @@ class FileRun:
             return Written(digest.result(), shared.nbytes)
         finally:
             digest.stop()
+
+    def _send(self, data: Sequence[Unit]) -> Written:
+        """A file that goes away in parts, front to back. Sums that its frame holds are made beforehand."""
+        writer: Any = self.writer
+        sums = self._sums_beforehand(data) if wants_sums(self.file) else None
+        pieces, buffers = frame(self.file, sums), Buffers(self.options.max_memory)
+        for unit in self.units:
+            if unit.tensor is None:
+                writer.write(unit.start, frame_bytes(pieces, unit.start, unit.end, self.file.name))
+            elif (unit.start, unit.end) not in self.finished:
+                self.watch.moving(unit.tensor)
+                run_unit(unit, self.sources, writer, buffers, count=self.tally.add)
+                continue
+            self.tally.add(unit.nbytes)
+        self.tally.finish()
+        writer.finish()
+        self.sink.flush()
+        sent: SummedWriter = writer
+        return Written(sent.digest, 0, sent.crc)
+
+    def _sums_beforehand(self, data: Sequence[Unit]) -> dict[str, int]:
+        """The CRC-32 of each tensor, made by a run that writes nothing: what is read is read twice."""
+        buffers = Buffers(self.options.max_memory)
+        found: dict[Range, int | None] = {}
+        nowhere = _Nowhere(self.file)
+        for unit in data:
+            done = run_unit(unit, self.sources, nowhere, buffers, summed=True)
+            found[done.start, done.end] = done.crc
+        return self._tensor_sums(data, found, set())
 
     def _digest(self, data: Sequence[Unit], late: bool) -> Digest:
         # Where the work takes every processor, a hash takes from the work.
@@ -171,12 +204,12 @@ class FileRun:
             self.sink.note(self.writer, done.start, done.end, done.crc)
         digest.finished(done.start, done.end)
 
-    def _tensor_sums(self, data: Iterable[Unit], before: set[Range]) -> dict[str, int]:
+    def _tensor_sums(self, data: Iterable[Unit], crcs: Ranges, before: set[Range]) -> dict[str, int]:
         """The CRC-32 of each tensor all of whose bytes have passed by; shared blocks have not."""
         found: dict[str, tuple[int, int]] = {}
         for unit in data:
             range_ = (unit.start, unit.end)
-            crc = self.finished.get(range_)
+            crc = crcs.get(range_)
             if crc is None and range_ in before:
                 crc = range_crc(self.writer, *range_)
             if crc is not None:

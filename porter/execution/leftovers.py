@@ -26,13 +26,14 @@ RECEIPT = "porter-receipt.json"
 # Hexadecimal digits of a plan's hash, or of chance.
 DIGITS = 12
 
-Kind = Literal["stage", "new", "old", "gone", "lock"]
+Kind = Literal["stage", "new", "old", "gone", "arrays", "lock"]
 
 # A plan's digits alone: the directory in which it is run. `new`: a finished output about to take its place
 # and, from the exchange on, what has stood there. `old`: what has stood there, where nothing can be
-# exchanged. `gone`: what is being removed. `lock`: the file that one run at a time locks.
+# exchanged. `gone`: what is being removed. `arrays`: what a library has written out to be read, locked by the
+# run that reads it. `lock`: the file that one run at a time locks.
 _NAME = re.compile(
-    rf"\.(?P<out>.+)\.porter-(?:(?:(?P<kind>new|old|gone)-)?[0-9a-f]{{{DIGITS}}}|(?P<lock>lock))"
+    rf"\.(?P<out>.+)\.porter-(?:(?:(?P<kind>new|old|gone|arrays)-)?[0-9a-f]{{{DIGITS}}}|(?P<lock>lock))"
 )
 
 
@@ -44,7 +45,7 @@ def lock_name(out: Path) -> Path:
     return out.parent / f".{out.name}.porter-lock"
 
 
-def fresh_name(out: Path, kind: Literal["new", "old", "gone"]) -> Path:
+def fresh_name(out: Path, kind: Literal["new", "old", "gone", "arrays"]) -> Path:
     """A name that nothing has."""
     return out.parent / f".{out.name}.porter-{kind}-{secrets.token_hex(DIGITS // 2)}"
 
@@ -66,6 +67,8 @@ class Leftover:
             return (
                 "an unfinished conversion" if (self.path / journal.NAME).exists() else "an unfinished output"
             )
+        if self.kind == "arrays":
+            return "arrays that were to be read"
         if self.kind == "gone" or self.whole:
             return "an output that was replaced"
         return "a directory that porter did not write"
@@ -108,7 +111,7 @@ def settle(out: Path, stage: Path | None, notice: Callable[[str], None]) -> None
     left = [
         leftover
         for leftover in find_leftovers(out.parent, out)
-        if leftover.kind != "lock" and is_ours(leftover.path.lstat(), out.parent)
+        if leftover.kind != "lock" and is_ours(leftover.path.lstat(), fresh_name(out, "gone"))
     ]
     for leftover in left:
         if leftover.kind == "old" and not os.path.lexists(out):
@@ -124,11 +127,15 @@ def settle(out: Path, stage: Path | None, notice: Callable[[str], None]) -> None
                 "it is left to you to move it back"
             )
             continue
+        if leftover.kind == "arrays" and _is_held(leftover.path):
+            continue
         resumable = leftover.kind == "stage" and (leftover.path / journal.NAME).exists()
         if discard(leftover.path, out, notice):
             if resumable:
                 by = " by another plan" if stage else ""
                 notice(f"an unfinished conversion to {out}{by} is removed")
+            elif leftover.kind == "arrays":
+                notice(f"arrays that were to be read for {out} are removed")
             elif leftover.kind != "stage":
                 notice(f"an output that stood at {out} and had been replaced is removed")
 
@@ -185,8 +192,13 @@ def lock_output(out: Path) -> int:
 
 def is_locked(out: Path) -> bool:
     """Whether a run holds the lock now; nothing is changed."""
+    return _is_held(lock_name(out))
+
+
+def _is_held(path: Path) -> bool:
+    """Whether another run has locked a file, or a directory."""
     try:
-        fd = os.open(lock_name(out), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return False
     try:

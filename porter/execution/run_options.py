@@ -21,18 +21,22 @@ class RunOptions:
     """`reflink` shares blocks with the source, `digest` hashes weight files on the way: auto|always|never.
 
     `resume` keeps a journal and goes on where an earlier run was stopped. `max_memory` is in bytes, for
-    all buffers together. Raises UsageError for other words and for too little memory.
+    all buffers together. `on` is the cluster that runs it: `ray`, or `ray=ADDRESS` for one that runs.
+    Raises UsageError for other words and for too little memory.
     """
 
     reflink: str = AUTO
     digest: str = AUTO
     resume: bool = True
     max_memory: int = MAX_MEMORY
+    on: str | None = None
 
     def __post_init__(self) -> None:
         for option, word in (("--reflink", self.reflink), ("--digest", self.digest)):
             if word not in (AUTO, ALWAYS, NEVER):
                 raise UsageError(f"{option} must be auto, always or never, not {word!r}")
+        if self.on is not None and self.on.partition("=")[0] != "ray":
+            raise UsageError(f"--on must be ray or ray=ADDRESS, not {self.on!r}")
         if self.max_memory < LEAST_MEMORY:
             raise UsageError(
                 f"--max-memory of {self.max_memory} bytes is too little",

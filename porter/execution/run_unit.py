@@ -10,9 +10,10 @@ from porter.execution.buffers import Buffers
 from porter.execution.classes import run_move
 from porter.execution.kernels.move import Move
 from porter.execution.kernels.zeros import move_zeros
-from porter.execution.units import Unit
+from porter.execution.units import Unit, source_range
 from porter.execution.writers import RangeWriter, Writer
 from porter.sources.base import SourceFile
+from porter.sources.read_ahead import read_ahead
 
 
 class Done(NamedTuple):
@@ -47,6 +48,6 @@ def run_unit(
             move_zeros(part.target, part.box, into)
             continue
         factors = None if part.scales is None else (part.scales, sources[part.scales.file])
-        reader = sources[part.source.file]
-        run_move(Move(part.copy, part.source, part.target, reader, into, buffers, part.box, factors))
+        with read_ahead(sources[part.source.file], *source_range(part)) as reader:
+            run_move(Move(part.copy, part.source, part.target, reader, into, buffers, part.box, factors))
     return Done(unit.file, unit.start, unit.end, into.finish())

@@ -155,7 +155,7 @@ def staging(
         try:
             path.mkdir(PRIVATE)
         except FileExistsError:
-            refuse_foreign(path)
+            refuse_foreign(path, fresh_name(out, "gone"))
             path.chmod(PRIVATE)
         made = path.lstat()
         stage = Stage(path, notice=notice)

@@ -31,6 +31,16 @@ class Part(NamedTuple):
     scales: StoredTensor | None = None
 
 
+def source_range(part: Part) -> tuple[int, int]:
+    """Bytes of the source's file from the first to the last one that a part reads, in whole blocks."""
+    source, box = part.source, part.box
+    if source is None or not box.elements:
+        return 0, 0
+    block = source.dtype.block
+    low, high = box.source // block * block, -(-(box.source + box.source_span) // block) * block
+    return source.offset + source.dtype.nbytes(low), source.offset + source.dtype.nbytes(high)
+
+
 @dataclass(frozen=True)
 class Unit:
     """Bytes `start` to `end` of `file`. `tensor` is None for a frame, which has no parts."""
@@ -73,8 +83,13 @@ def copies_by_target(plan: Plan) -> dict[str, list[Copy]]:
 
 
 def file_units(
-    plan: Plan, file: OutputFile, copies: dict[str, list[Copy]], limit: int | None = None
+    plan: Plan,
+    file: OutputFile,
+    copies: dict[str, list[Copy]],
+    limit: int | None = None,
+    transposed: int | None = None,
 ) -> Iterator[Unit]:
+    """`transposed` is the limit for tensors that are transposed, where it is another one."""
     limit = RANGE if limit is None else limit
     at = 0
     for tensor in sorted(file.tensors, key=lambda tensor: (tensor.offset, -tensor.nbytes)):
@@ -83,7 +98,9 @@ def file_units(
         if not tensor.nbytes or end <= at or not copies.get(tensor.name):
             continue
         yield from _frames(file, at, tensor.offset, limit)
-        yield from tensor_units(plan, tensor, copies[tensor.name], limit)
+        own = copies[tensor.name]
+        turned = transposed is not None and any(copy.copy_class == TILE for copy in own)
+        yield from tensor_units(plan, tensor, own, transposed if turned and transposed else limit)
         at = end
     yield from _frames(file, at, file.size, limit)
 

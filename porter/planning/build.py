@@ -35,10 +35,10 @@ def build_plan(
     """Prove and plan a conversion. Raises PorterError with the exit code of what is wrong."""
     options = options or PlanOptions()
     canonical = identity.family.canonical
-    if not target.files.writable or target.files.weights is None:
+    if not target.written:
         raise UnsupportedError(
             f"porter reads {target.title} and does not write it",
-            hint="convert to hf or litgpt",
+            hint=f"convert to {' or '.join(identity.family.written)}",
         )
     source_bound = bind_rules(identity.dialect, canonical, identity.hyperparameters)
     ties = ties_in_force(canonical, identity.hyperparameters)

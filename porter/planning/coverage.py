@@ -30,7 +30,8 @@ class Covered:
     """The source tensors by the table's names, those left aside, and where each canonical tensor lies.
 
     `beyond` are tensors of parts that the family has no words for, left out because that was asked for;
-    `state` is a trainer's own, left out unasked and said. `held` are the rules with those of their tensors
+    `state` is a trainer's own, and `passed_over` what the framework does not load either: both are left out
+    unasked and said. `held` are the rules with those of their tensors
     that are there.
     """
 
@@ -39,6 +40,7 @@ class Covered:
     dropped: tuple[str, ...]
     beyond: tuple[str, ...] = ()
     state: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()
     held: tuple[BoundRule, ...] = ()
 
 
@@ -62,13 +64,13 @@ def cover(
     factors = {t.scales: t.name for rule in scaled_rules for t in rule.tensors() if t.scales is not None}
     present: dict[str, StoredTensor] = {}
     scales: dict[str, StoredTensor] = {}
-    ignored, dropped, unmapped, beyond, state = [], [], [], [], []
+    ignored, dropped, unmapped, beyond, state, passed_over = [], [], [], [], [], []
     matcher = NameMatcher(identity.dialect, identity.wrapper)
     spellings = identity.names
     for name, tensor in checkpoint.tensors.items():
         spelled = spellings.get(name)
         if spelled in expected:
-            present[spelled] = tensor
+            present[spelled] = _as_counted(tensor, expected[spelled].shape, checkpoint)
         elif spelled in factors:
             scales[factors[spelled]] = tensor
         elif any(fnmatchcase(matcher.bare(name), glob) for glob in identity.dialect.beyond):
@@ -79,6 +81,8 @@ def cover(
             state.append(name)
         elif any(fnmatchcase(name, glob) for glob in allow_unmapped):
             dropped.append(name)
+        elif any(fnmatchcase(matcher.bare(name), glob) for glob in identity.dialect.passed_over):
+            passed_over.append(name)
         else:
             unmapped.append(name)
     if beyond and not text_only:
@@ -102,7 +106,23 @@ def cover(
             hint="is the checkpoint complete?",
         )
     whole = {**present, **{name: scale_rows(present.get(name), tensor) for name, tensor in scales.items()}}
-    return Covered(whole, tuple(ignored), tuple(dropped), tuple(beyond), tuple(state), held)
+    return Covered(
+        whole, tuple(ignored), tuple(dropped), tuple(beyond), tuple(state), tuple(passed_over), held
+    )
+
+
+def _as_counted(tensor: StoredTensor, shape: tuple[int, ...], checkpoint: Checkpoint) -> StoredTensor:
+    """ggml has four dims in every tensor: how many of those that are 1 are counted says nothing."""
+    if checkpoint.container != "gguf" or tensor.shape == shape:
+        return tensor
+    same = _without_ones(tensor.shape) == _without_ones(shape)
+    return tensor._replace(shape=shape) if same else tensor
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The dims from the outermost on that is not 1."""
+    first = next((at for at, size in enumerate(shape) if size != 1), len(shape))
+    return shape[first:]
 
 
 def _check_factors(present: Mapping[str, StoredTensor], dropped: list[str], checkpoint: Checkpoint) -> None:
@@ -252,7 +272,7 @@ def _check_missing(missing: set[str], expected: Mapping[str, BoundRule], checkpo
         cause=listed(
             f"{name} {list(expected[name].shape)} ({expected[name].rule.where})" for name in ordered
         ),
-        hint="is the checkpoint complete, and is its config the right one?",
+        hint="; ".join((*checkpoint.remarks, "is the checkpoint complete, and is its config the right one?")),
     )
 
 

@@ -45,6 +45,8 @@ class Join:
     def _whole(self, target: BoundRule, dtype_of: DtypeOf) -> tuple[CopyGroup, Dtype] | None:
         """All tensors of a rule at once, where both sides' rules number the same things, as most do."""
         found = []
+        if not target.blocks:
+            return None
         for block in target.blocks:
             canonical = self.alias.get(block.canonical, block.canonical)
             if self.index.variables(canonical) != [target.variables]:
@@ -76,7 +78,9 @@ class Join:
 
     def _one(self, target: BoundTensor, dtype_of: DtypeOf) -> tuple[CopyGroup, Dtype]:
         pieces = [piece for block in target.blocks for piece in self._pieces(target, block)]
-        dtype = dtype_of(target.name, [self.stored[piece.name] for piece in pieces])
+        # What holds no weight is stored as the checkpoint's first tensor is.
+        stored = [self.stored[piece.name] for piece in pieces] or [next(iter(self.stored.values()))]
+        dtype = dtype_of(target.name, stored)
         parts = tuple(self._part(target, dtype, piece) for piece in pieces)
         return CopyGroup((target.name,), parts, str(target.rule.where)), dtype
 

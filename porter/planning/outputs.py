@@ -58,7 +58,7 @@ def place_tensors(
         raise UnsupportedError(f"{target.title} {has}; --max-shard-size does not apply")
     wish = Placement(
         file=name,
-        max_shard_size=(max_shard_size or DEFAULT_SHARD) if sharded else None,
+        max_shard_size=(DEFAULT_SHARD if max_shard_size is None else max_shard_size) if sharded else None,
         ties=(ties or {}) if torch else {},
         residues=residues or {},
         wrap=files.wrap if torch else None,
@@ -87,7 +87,7 @@ def side_files(
         hyperparameters,
         shapes=shapes,
         weights_dtype=dtype_word(most) if most else None,
-        kept=identity.raw if identity.keeps_words(target) else {},
+        kept=identity.raw if identity.keeps_words(target) else identity.stated_nulls(target),
     )
     sides = []
     if target.config.file is not None:

@@ -8,7 +8,8 @@ from itertools import chain
 
 from porter.containers.checkpoint import Checkpoint
 from porter.planning.coverage import Covered, count, parts
-from porter.planning.plan import COMPUTE, Copies, Copy, Plan, Summary, groups_of
+from porter.planning.fidelity import formula
+from porter.planning.plan import Copies, Copy, Summary, groups_of
 from porter.recognition.identify import Identity
 from porter.tables.model import Dialect
 from porter.values.operations import Operation
@@ -52,7 +53,9 @@ def summarise(
         split=len(split),
         ties_written=len(tied),
         ties_dropped=omitted if stored_ties else 0,
-        dropped=len(covered.dropped) + len(covered.ignored) + len(covered.beyond) + len(covered.state),
+        dropped=sum(
+            map(len, (covered.dropped, covered.ignored, covered.beyond, covered.state, covered.passed_over))
+        ),
         unmapped=len(covered.dropped),
     )
 
@@ -68,6 +71,11 @@ def plan_notes(identity: Identity, target: Dialect, copies: Sequence[Copy], cove
         )
     if covered.beyond:
         notes.append(f"text only: left out are {parts(covered.beyond)}")
+    if covered.passed_over:
+        notes.append(
+            f"left out: {count(len(covered.passed_over), 'tensor')} such as {covered.passed_over[0]}, which "
+            f"{identity.dialect.title} does not load either"
+        )
     if covered.state:
         notes.append(f"a trainer's own, not weights, and left out: {parts(covered.state)}")
     if covered.dropped:
@@ -84,29 +92,9 @@ def operation_notes(copies: Sequence[Copy]) -> list[str]:
                 found.setdefault(part.operations, []).extend(group.targets)
     notes = []
     for operations, targets in found.items():
-        words, names = "w", list(dict.fromkeys(targets))
-        for operation in operations:
-            words = operation.words(words)
+        names = list(dict.fromkeys(targets))
         notes.append(
             f"{count(len(names), 'tensor')}{' such as' if len(names) > 1 else ':'} {names[0]}: "
-            f"{words}, in float32"
+            f"{formula(operations)}, in float32"
         )
     return notes
-
-
-def grade(plan: Plan) -> str:
-    """How faithful the conversion is: `exact`, `exact when checked`, or `lossy` (rounded, or operated on)."""
-    wider = {("BF16", "F32"), ("F16", "F32"), ("BF16", "F64"), ("F16", "F64"), ("F32", "F64")}
-    # Tensors of a group have one dtype on either side.
-    for group in groups_of(plan.copies):
-        for part in group.parts:
-            if part.copy_class != COMPUTE:
-                continue
-            source = plan.source_by_name[part.sources[0]].dtype
-            target = plan.target_by_name[group.targets[0]].dtype
-            widened = (source.name, target.name) in wider or (
-                source.quantised and target.name in ("F32", "F64")
-            )
-            if part.operations or not (widened or source == target):
-                return "lossy"
-    return "exact when checked" if plan.checks else "exact"

@@ -21,7 +21,7 @@ def ties_in_force(canonical: Canonical, hyperparameters: Mapping[str, Any]) -> d
 
 
 def only_ties(bound: BoundRule, ties: Mapping[str, str]) -> bool:
-    return bool(ties) and all(block.canonical in ties for block in bound.blocks)
+    return bool(ties and bound.blocks) and all(block.canonical in ties for block in bound.blocks)
 
 
 def untie(

@@ -47,6 +47,25 @@ class Identity:
         """Whether fields that the table does not speak of stay: where `target` is the same dialect."""
         return target.name == self.dialect.name and self.words is None
 
+    def stated_nulls(self, target: Dialect) -> dict[str, None]:
+        """Advisory fields that a section of a config states as null, for a target of the same words.
+
+        There null says that there is none, where leaving the field out says what the framework's class does.
+        """
+        if self.dialect.config.section is None or self.dialect.config.file != target.config.file:
+            return {}
+        inner = config_section(self.raw, self.dialect)
+        entries = [
+            target.config.fields[name]
+            for name, item in self.family.canonical.hyperparameters.items()
+            if item.advisory and name in target.config.fields
+        ]
+        return {
+            entry.write_to: None
+            for entry in entries
+            if entry.write_to is not None and get(inner, entry.write_to) == (True, None)
+        }
+
 
 def identify(
     checkpoint: Checkpoint,
@@ -61,8 +80,8 @@ def identify(
     `config` is used in place of the checkpoint's own config file; `dialect` and `family` limit the search,
     and a family that was named need not be the one that the config names.
     """
-    if family is not None and family not in families:
-        raise UsageError(f"unknown family {family!r}", hint=f"one of {', '.join(sorted(families))}")
+    if family is not None:
+        families.named(family)
     meant = families if family is None else families.only(family)
     if adapter := lone_adapter(checkpoint.tensors):
         raise UnsupportedError(

@@ -104,13 +104,30 @@ def describe(
         parameters=sum(tensor.elements for tensor in stored),
         nbytes=sum(tensor.nbytes for tensor in stored),
         dtypes=_shares(stored),
-        ties=_ties(identity) if identity else {},
+        ties={
+            name: other
+            for name, other in (_ties(identity) if identity else {}).items()
+            if filter is None or fnmatchcase(name, filter)
+        },
         memory=_memory(identity, list(checkpoint.tensors.values())) if identity else None,
         hyperparameters=identity.hyperparameters if identity else {},
         stored=tuple(stored),
-        notes=identity.notes if identity else checkpoint.remarks,
+        notes=(
+            *(identity.notes if identity else checkpoint.remarks),
+            *_fits_nothing(filter, stored, checkpoint),
+        ),
         hint=reason.hint if reason else None,
     )
+
+
+def _fits_nothing(
+    filter: str | None, stored: Sequence[StoredTensor], checkpoint: Checkpoint
+) -> tuple[str, ...]:
+    if filter is None or stored:
+        return ()
+    inside = next((name for name in checkpoint.tensors if filter in name), None)
+    hint = f"; '*{filter}*' fits {inside}" if inside else ""
+    return (f"no tensor's whole name fits {filter!r}{hint}",)
 
 
 def _shares(tensors: Sequence[StoredTensor]) -> tuple[DtypeShare, ...]:

@@ -121,9 +121,8 @@ def _beginning(
 ) -> str:
     """The table to start from: the nearest family's, and the stored names that it has no rule for."""
     lines = [
-        f'  extends = "{nearest}/hf"',
-        "  [config.match]",
-        f'  model_type = ["{raw.get("model_type", "…")}"]',
+        f'  extends    = "{nearest}/hf"',
+        f'  model_type = "{raw.get("model_type", "…")}"',
     ]
     known = known_names(checkpoint, families[nearest].dialects["hf"])[1] if nearest in families else {}
     others: dict[str, str] = {}

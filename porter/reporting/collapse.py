@@ -1,19 +1,22 @@
 """Collapsing a shape table: tensors that differ only in numbers between dots become one row.
 
 `model.layers.0.mlp.up_proj.weight` … `model.layers.17.mlp.up_proj.weight` of one shape and dtype are shown
-as `model.layers.{0..17}.mlp.up_proj.weight`, with how many there are.
+as `model.layers.{0..17}.mlp.up_proj.weight`, with how many there are. So are the folders of a path, which
+Keras and Flax number: `layer_{0..17}/w`, and where the first has no number `decoder_block{,_1.._17}/vars/0`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from porter.containers.base import StoredTensor
 
 # A whole component of the name, between dots or slashes, that is a number (`norm_1` is a name).
 _NUMBER = re.compile(r"(?<![^./\n])([0-9]{1,18})(?![^./\n])")
+# And what counts folders of a path, or nothing where one of their kind bears no number.
+_COUNTED = re.compile(_NUMBER.pattern + r"|_([0-9]{1,18})(?=/)|(?<![0-9/\n])(?=/)")
 
 
 @dataclass(frozen=True)
@@ -43,9 +46,32 @@ def collapse(tensors: Iterable[StoredTensor]) -> list[Row]:
     groups: dict[tuple[str, tuple[int, ...], str], list[StoredTensor]] = {}
     for tensor, text in zip(every, _texts([tensor.name for tensor in every]), strict=True):
         groups.setdefault((text, tensor.shape, tensor.dtype.name), []).append(tensor)
-    return [
-        Row(_joined(key[0], [tensor.name for tensor in group]), tuple(group)) for key, group in groups.items()
+    rows = [part for key, group in groups.items() for part in _layers(key[0], group)]
+    return [Row(_joined(text, [tensor.name for tensor in group]), tuple(group)) for text, group in rows]
+
+
+def _layers(text: str, group: list[StoredTensor]) -> Iterator[tuple[str, list[StoredTensor]]]:
+    """A group, in as many as there are tensors of different meaning in it.
+
+    Keras numbers what is repeated and what only bears the same name (`gating_ffw`, `gating_ffw_2`): of the
+    counted folders the outermost that differs counts layers, if its numbers have no gap.
+    """
+    if "/" not in text or len(group) == 1:
+        yield text, group
+        return
+    rows = [_COUNTED.findall(tensor.name) for tensor in group]
+    differing = [
+        at for at, slot in enumerate(zip(*rows, strict=True)) if len({count for _, count in slot}) > 1
     ]
+    for at in differing[:1]:
+        counts = sorted({int(row[at][1] or 0) for row in rows})
+        if counts == list(range(counts[0], counts[0] + len(counts))):
+            differing = differing[1:]
+    parts: dict[tuple[str, ...], list[StoredTensor]] = {}
+    for tensor, row in zip(group, rows, strict=True):
+        parts.setdefault(tuple(row[at][1] for at in differing), []).append(tensor)
+    for part in parts.values():
+        yield text, part
 
 
 def collapsed_name(names: Sequence[str]) -> str:
@@ -56,16 +82,38 @@ def collapsed_name(names: Sequence[str]) -> str:
 
 def _texts(names: Sequence[str]) -> list[str]:
     """The names with a mark in the place of each number; all at once, which takes a fifth of the time."""
-    return _NUMBER.sub("\0", "\n".join(names)).split("\n") if names else []
+    joined = "\n".join(names)
+    return _pattern(joined).sub("\0", joined).split("\n") if names else []
+
+
+def _pattern(joined: str) -> re.Pattern[str]:
+    return _COUNTED if "/" in joined else _NUMBER
 
 
 def _joined(text: str, names: Sequence[str]) -> str:
     """One name for several that differ from each other in their numbers alone."""
     if len(names) == 1:
         return names[0]
-    numbers, count = _NUMBER.findall("\n".join(names)), text.count("\0")
-    spans = [_range(sorted(set(map(int, set(numbers[at::count]))))) for at in range(count)]
+    joined, count = "\n".join(names), text.count("\0")
+    numbers = _pattern(joined).findall(joined)
+    spans = [_span(set(numbers[at::count])) for at in range(count)]
     return "".join(part + span for part, span in zip(text.split("\0"), [*spans, ""], strict=True))
+
+
+def _span(found: set[str] | set[tuple[str, str]]) -> str:
+    """What stands in the place of a number: of a whole component, or of a folder's count."""
+    whole = {item if isinstance(item, str) else item[0] for item in found} - {""}
+    if whole:
+        return _range(sorted(map(int, whole)))
+    counts = sorted(int(item[1]) for item in found if item[1])
+    if len(counts) == len(found):
+        return "_" + _range(counts)
+    if not counts:
+        return ""
+    first, last = counts[0], counts[-1]
+    if len(counts) > 2 and last - first + 1 == len(counts):
+        return f"{{,_{first}.._{last}}}"
+    return "{" + ",".join(["", *(f"_{number}" for number in counts)]) + "}"
 
 
 def _range(numbers: list[int]) -> str:

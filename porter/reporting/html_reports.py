@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from porter.planning.fidelity import grade, sentence
 from porter.planning.plan import Plan, ZeroCheck
-from porter.planning.summary import grade
 from porter.recognition.inspection import Inspection
 from porter.reporting import html_config, html_tensors
 from porter.reporting.html_page import items, page, paragraph, table
 from porter.reporting.plans import summary
-from porter.reporting.shape_table import title
+from porter.reporting.shape_table import title_parts
 from porter.reporting.text import quantity, size
 from porter.tables.model import Dialect
 
@@ -20,7 +20,7 @@ Section = tuple[str, str, str]
 
 def inspection_report(found: Inspection, receipt: Mapping[str, Any] | None = None) -> str:
     """`porter inspect --report`. `receipt` is that of the checkpoint, where porter made it."""
-    lead = [paragraph(title(found), "dim")]
+    lead = [paragraph(" · ".join(title_parts(found)), "dim")]
     if found.reason is not None:
         lead.append(paragraph(found.reason + (f"; {found.hint}" if found.hint else ""), "bad"))
     sections: list[Section] = [("tensors", "Tensors", html_tensors.shapes(found.stored, "shapes"))]
@@ -59,6 +59,7 @@ def plan_report(
     lead = [
         paragraph(f"{plan.family}: {plan.source_dialect} → {plan.target_dialect} · {grade(plan)}", "verdict"),
         paragraph(summary(plan), "dim"),
+        paragraph(sentence(plan)),
     ]
     sections: list[Section] = [("flow", "From source to target", html_tensors.flow(plan, "moves"))]
     if plan.checks:

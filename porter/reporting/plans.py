@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from porter.planning.plan import COPY_CLASSES, Plan, ZeroCheck, groups_of
-from porter.planning.summary import grade
+from collections.abc import Sequence
+
+from porter.planning.fidelity import sentence, short_words
+from porter.planning.plan import TILE, Plan, ZeroCheck, groups_of
 from porter.reporting.collapse import collapse, collapsed_name
 from porter.reporting.collapse import full as every
-from porter.reporting.text import plural, printable, size, table
+from porter.reporting.fitting import Heading, fit, folded, headed, stack, wrapped
+from porter.reporting.text import plural, printable, size
 
 
 def summary(plan: Plan) -> str:
-    """`164 → 129 tensors · 110 renamed · 18 fused · 1 tie written · 0 dropped · 0 unmapped · all extents`."""
+    """`164 → 129 tensors · 110 renamed · 18 fused · 1 tie written · every value moved as it is`."""
     counts = plan.summary
     parts = [f"{counts.source_tensors} → {counts.target_tensors} tensors"]
     for number, word in (
         (counts.renamed, "renamed"),
         (counts.fused, "fused"),
         (counts.split, "split"),
+        (plan.classes.get(TILE, 0), "transposed"),
     ):
         if number:
             parts.append(f"{number} {word}")
@@ -24,23 +28,11 @@ def summary(plan: Plan) -> str:
         parts.append(f"{plural(counts.ties_written, 'tie')} written")
     if counts.ties_dropped:
         parts.append(f"{plural(counts.ties_dropped, 'tie')} dropped")
-    parts += [f"{counts.dropped} dropped", f"{counts.unmapped} unmapped", classes(plan)]
-    return " · ".join(parts)
-
-
-def classes(plan: Plan) -> str:
-    """`all extents`, or how many copies of each class."""
-    found = {name: number for name, number in plan.classes.items() if number}
-    if len(found) == 1:
-        name = next(iter(found))
-        return {"extent": "all extents", "runs": "all runs", "tile": "all tiles", "compute": "all computed"}[
-            name
-        ]
-    words = dict(zip(COPY_CLASSES, ("extent", "run copy", "tile", "computed"), strict=True))
-    return ", ".join(
-        f"{number} computed" if name == "compute" else plural(number, words[name])
-        for name, number in found.items()
-    )
+    if counts.dropped:
+        parts.append(
+            f"{counts.dropped} dropped" + (f", {counts.unmapped} on request" if counts.unmapped else "")
+        )
+    return " · ".join([*parts, short_words(plan)])
 
 
 RIGHT = (3,)
@@ -78,21 +70,39 @@ def sources_by_target(plan: Plan) -> dict[str, tuple[str, ...]]:
     return sources
 
 
-def render(plan: Plan) -> list[str]:
-    """The lines of `convert --dry-run`."""
+# Target, Shape, Dtype and × stand beside each other; where there is no room, the rest is below them.
+UNDER = (4, 5, 6)
+
+
+def render(
+    plan: Plan,
+    config: Sequence[tuple[str, str]] = (),
+    *,
+    width: int | None = None,
+    full: bool = False,
+    heading: Heading = str,
+) -> list[str]:
+    """The lines of `convert --dry-run`. `config` pairs both configs' fields; `width` is the terminal's."""
+    first, *parts = summary(plan).split(" · ")
     lines = [
-        f"plan     {plan.family}: {plan.source_dialect} → {plan.target_dialect} · {grade(plan)}",
-        f"         {summary(plan)}",
+        f"plan     {plan.family}: {plan.source_dialect} → {plan.target_dialect}",
+        *folded([f"         {first}", *parts], width, indent=9),
         f"         {plan.hash}",
         "",
     ]
-    lines += table(cells(plan), right=RIGHT)
+    lines += headed(stack(cells(plan, full=full), width, right=RIGHT, under=UNDER), heading)
     lines.append("")
     for check in plan.checks:
         if isinstance(check, ZeroCheck):
             lines.append(f"check    {check.what} of {check.tensor} are zeros")
         else:
             lines.append(f"check    {check.dropped} equals {check.kept} ({check.reason})")
+    if config:
+        rows = [
+            [plan.source_dialect, "", plan.target_dialect],
+            *([left, "→", right] for left, right in config),
+        ]
+        lines += [*headed(fit(rows, width), heading), ""]
     files = [["File", "Size", ""]]
     files += [[file.name, size(file.size), plural(len(file.tensors), "tensor")] for file in plan.files]
     for side in plan.side_files:
@@ -103,5 +113,5 @@ def render(plan: Plan) -> list[str]:
                 "written" if side.content is not None else f"copied from {side.copied_from}",
             ]
         )
-    lines += table(files, right=(1,))
-    return lines
+    lines += headed(fit(files, width, right=(1,), drop=(2,)), heading)
+    return [*lines, "", *wrapped(sentence(plan), width)]

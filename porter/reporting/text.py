@@ -5,8 +5,10 @@ Tables keep their natural width, so that piped output is never cut.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
+
+from porter.untrusted import escape, shortened
+from porter.untrusted import printable as printable
 
 
 def quantity(number: float, digits: int = 2) -> str:
@@ -32,22 +34,14 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun[:-1]}ies" if noun.endswith("py") else f"{number:,} {noun}s"
 
 
-def printable(text: str) -> str:
-    """A name from a file as it may be shown: what is not printable appears as an escape."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(
-        character
-        if character.isprintable() and unicodedata.category(character) not in ("Cf", "Zl", "Zp")
-        else character.encode("unicode_escape").decode()
-        for character in text
-    )
-
-
 def table(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> list[str]:
-    """Rows (the first is the header) as aligned lines; `right` lists the columns set flush right."""
+    """Rows (the first is the header) as aligned lines; `right` lists the columns set flush right.
+
+    What is too long for a column is cut, or one name would widen all lines.
+    """
     if not rows:
         return []
+    rows = [[shortened(printable(cell)) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:
@@ -65,12 +59,12 @@ def csv_lines(rows: Sequence[Sequence[str]]) -> list[str]:
     import io
 
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    csv.writer(buffer, lineterminator="\n").writerows([escape(cell, "csv") for cell in row] for row in rows)
     return buffer.getvalue().splitlines()
 
 
 def markdown_lines(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> list[str]:
     """Rows (the first is the header) as a Markdown table."""
-    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    escaped = [[escape(cell, "markdown") for cell in row] for row in rows]
     rule = ["---:" if column in right else "---" for column in range(len(rows[0]))]
     return [f"| {' | '.join(row)} |" for row in [escaped[0], rule, *escaped[1:]]]

@@ -51,6 +51,13 @@ class NearFile(SourceFile, Protocol):
 
 
 @runtime_checkable
+class FarFile(SourceFile, Protocol):
+    """A file each read of which is a request: `request` is how many bytes one had better ask for."""
+
+    request: int
+
+
+@runtime_checkable
 class Source(Protocol):
     """See the module's docstring. `version` is what the whole is known by, for those who keep notes of it."""
 

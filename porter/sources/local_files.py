@@ -8,12 +8,12 @@ within the clock's tick of the record (a few milliseconds) and keeps the size ca
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from porter.errors import ChangedError, MalformedError
+from porter.reading.regular import open_descriptor
 from porter.sources.base import FileInfo
 from porter.sources.paths import locate
 from porter.system import read_into
@@ -42,15 +42,8 @@ class LocalFile:
 
     def __init__(self, path: Path, name: str) -> None:
         self.name = name
-        try:
-            # O_NONBLOCK so that a pipe in the place of a file is refused, not waited for.
-            self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except FileNotFoundError:
-            raise MalformedError(f"{name} is missing", cause=f"expected a file at {path}") from None
+        self.fd = open_descriptor(path, name)
         found = os.fstat(self.fd)
-        if not stat.S_ISREG(found.st_mode):
-            os.close(self.fd)
-            raise MalformedError(f"{name} is no regular file", cause=f"found {stat.filemode(found.st_mode)}")
         self.state = FileState.of(found)
         self.size = found.st_size
 
@@ -90,7 +83,15 @@ class LocalSource:
         self.root = root
         self.label = label or root.name
         self._recorded: dict[str, FileState] = {}
+        self._elsewhere = False
         self._walk(root, "", deep=only is None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, perhaps on a machine to which a shared file system is another device."""
+        return {**vars(self), "root": self.root.absolute(), "_elsewhere": True}
+
+    def _is_recorded(self, recorded: FileState, found: FileState) -> bool:
+        return found == (recorded._replace(device=found.device) if self._elsewhere else recorded)
 
     def _walk(self, directory: Path, prefix: str, *, deep: bool) -> None:
         """Records what is there now, before anything is read."""
@@ -128,7 +129,7 @@ class LocalSource:
     def open(self, file: str) -> LocalFile:
         recorded = self.state(file)
         opened = LocalFile(self.path(file), file)
-        if opened.state != recorded:
+        if not self._is_recorded(recorded, opened.state):
             opened.close()
             raise _changed(file, recorded, opened.state)
         return opened
@@ -144,7 +145,7 @@ class LocalSource:
                     cause="nothing was published",
                     hint="run it again when the source is at rest",
                 ) from None
-            if found != recorded:
+            if not self._is_recorded(recorded, found):
                 raise _changed(file, recorded, found)
 
 

@@ -12,6 +12,8 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from porter.errors import UsageError
+from porter.sources.hub_addresses import repository_at
+from porter.sources.local import near_names
 
 _SCHEME = "hf://"
 _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
@@ -89,11 +91,33 @@ def find_source(source: str | Path) -> Path | HubReference:
     return resolve(source) or path
 
 
-def resolve(source: str) -> HubReference | None:
-    """`hf://org/name[@revision]`, `org/name[@revision]` or `alias[@revision]`; None for what reads as a path.
+def at_revision(source: str | None, revision: str | None) -> str | None:
+    """A source's text with a revision; UsageError where there can be none."""
+    if source is None or revision is None:
+        if revision is not None:
+            raise UsageError("--revision is of a model on the Hub, and none was named", hint="name the model")
+        return source
+    found = None if source.startswith("kaggle://") else find_source(source)
+    if not isinstance(found, HubReference):
+        raise UsageError(
+            f"--revision is of a model on the Hub, and {source} is none",
+            hint="a version on Kaggle is the last part of its address" if found is None else "leave it out",
+        )
+    if found.revision is not None:
+        raise UsageError(
+            f"{source} names a revision, and --revision another way to say it", hint="say one of the two"
+        )
+    return f"{found.repo}@{revision}"
 
-    Raises UsageError for an alias that does not exist and for a malformed `hf://` address.
+
+def resolve(source: str) -> HubReference | None:
+    """`hf://org/name[@revision]`, `org/name[@revision]`, `alias[@revision]` or the address of a model's page
+    on the Hub; None for what reads as a path.
+
+    Raises UsageError for an alias that does not exist and for a malformed address.
     """
+    if (page := repository_at(source)) is not None:
+        source = _SCHEME + page
     explicit = source.startswith(_SCHEME)
     name, at, revision = source.removeprefix(_SCHEME).partition("@")
     if not explicit and ("://" in source or not name or _PATHLIKE.match(name) or name.count("/") > 1):
@@ -119,9 +143,11 @@ def resolve(source: str) -> HubReference | None:
 
 
 def _unknown(name: str) -> UsageError:
-    near = get_close_matches(name.lower(), ALIASES, n=3, cutoff=0.6)
+    near = near_names(Path(name)) or get_close_matches(name.lower(), ALIASES, n=3, cutoff=0.6)
     return UsageError(
         f"there is no checkpoint called {name!r}",
         cause="it is neither a path that exists nor the short name of a model",
-        hint=f"did you mean {' or '.join(near)}?" if near else "give a path, or a Hub repository as org/name",
+        hint=f"did you mean {' or '.join(near)}?"
+        if near
+        else "give a path, or a Hub repository as org/name; `porter download --list` lists short names",
     )

@@ -8,8 +8,9 @@ dialects, frameworks that are one model with switches, are dialects of all of th
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 from porter.errors import PorterError, UnsupportedError, UsageError
 from porter.tables.check import settled
 from porter.tables.config_entries import recognition
+from porter.tables.dialect_names import dialect_named, unknown_dialect
 from porter.tables.load import files_of, load_canonical, load_dialect
 from porter.tables.model import Canonical, Dialect
 from porter.tables.toml_source import read_source, read_with_ancestors
@@ -52,16 +54,33 @@ class Family:
     def name(self) -> str:
         return self.canonical.family
 
-    def dialect(self, name: str) -> Dialect:
-        if name not in self.dialects:
+    def dialect(self, name: str, offered: Collection[str] | None = None) -> Dialect:
+        """A dialect by its name, or by what people call it. UsageError for a word that no table has.
+
+        Errors offer all dialects, or those of `offered`.
+        """
+        offered = self.dialects if offered is None else offered
+        named = dialect_named(name, self.dialects)
+        if named is None:
+            everywhere = {*self.dialects, *shipped_dialects()}
+            name = dialect_named(name, everywhere) or name
+            if self.dialects and name not in everywhere:
+                raise unknown_dialect(name, offered)
             raise UnsupportedError(
                 f"there is no table for {self.name} in the dialect {name!r}",
                 cause=self.refusal(name) or self.missing,
-                hint=f"there are: {', '.join(sorted(self.dialects))}; add your own with --map FILE.toml"
+                hint=f"there are: {', '.join(sorted(offered))}; add your own with --map FILE.toml"
                 if self.dialects
                 else "mend the table; `porter mappings check FILE.toml` says what is wrong with it",
             )
-        return self.dialects[name]
+        return self.dialects[named]
+
+    @property
+    def written(self) -> list[str]:
+        """The dialects that can be written, the most used first."""
+        order = ("hf", "litgpt", "keras", "flax")
+        names = [name for name, dialect in self.dialects.items() if dialect.written]
+        return sorted(names, key=lambda name: (order.index(name) if name in order else len(order), name))
 
     def refusal(self, dialect: str) -> str | None:
         """Why there cannot be a dialect of that name, where the family's table says so."""
@@ -71,6 +90,12 @@ class Family:
 def family_names() -> list[str]:
     """The families that porter ships tables for."""
     return _families_in(mappings_root())
+
+
+@cache
+def shipped_dialects() -> frozenset[str]:
+    """The dialects that porter ships tables for, of whatever family."""
+    return frozenset(path.stem for path in mappings_root().glob("*/*.toml") if path.name != _CANONICAL)
 
 
 def _families_in(root: Path) -> list[str]:
@@ -140,6 +165,16 @@ class Families(Mapping[str, Family]):
 
     def __len__(self) -> int:
         return len(self._loaders)
+
+    def named(self, name: str) -> Family:
+        """The family of that name. Raises UsageError where there is none."""
+        if name not in self._loaders:
+            near = get_close_matches(name.lower(), self._loaders, n=3)
+            raise UsageError(
+                f"unknown family {name!r}",
+                hint=f"did you mean {' or '.join(near)}?" if near else f"one of {', '.join(sorted(self))}",
+            )
+        return self[name]
 
     def only(self, name: str) -> Families:
         """One of the families, alone."""

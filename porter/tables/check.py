@@ -30,7 +30,10 @@ from porter.tables.patterns import Pattern
 
 # What an expression may call. Conditions, sizes and fixed values call nothing: both directions compute them.
 READING = frozenset(
-    {"field", "given", "has", "shape", "label", "count", "length", "is_list", "floor", "llama3_factor"}
+    {
+        *("field", "given", "has", "shape", "label", "count", "length", "is_list", "floor", "refuse"),
+        *("numbers", "llama3_factor", "rotated_share", "cut_share"),
+    }
 )
 WRITING = frozenset({"written"})
 VALUES = frozenset({"sqrt"})
@@ -129,8 +132,9 @@ def _check_rule(rule: Rule, canonical: Canonical, known: set[str]) -> None:
             f"the layout `{rule.layout}` has {len(leaves)} blocks, `ours` names {len(rule.ours)} tensors",
             hint="blocks, depth-first, belong to the tensors of `ours` in order",
         )
-    if not rule.weights:
-        raise TableError(rule.where, "a stored tensor without a weight", hint="list its name in `ignore`")
+    if not rule.weights and rule.when is None:
+        hint = "list its name in `ignore`, or say `when` it holds none"
+        raise TableError(rule.where, "a stored tensor without a weight", hint=hint)
     for name, leaf in zip(rule.ours, leaves, strict=True):
         if name in FILLERS:
             for axis in leaf:

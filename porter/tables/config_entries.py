@@ -177,7 +177,7 @@ def _entry(name: str, raw: Any, where: Where) -> FieldEntry:
         default=_literal_or_expression(spec.get("default"), where),
         has_default="default" in spec,
         each_layer=bool(spec.get("each_layer", False)),
-        nullable=bool(spec.get("nullable", False)),
+        nullable=spec.get("nullable"),
         none_is=spec.get("none_is"),
         null_is=spec.get("null_is"),
         read=expression_at(spec["read"], where) if "read" in spec else None,

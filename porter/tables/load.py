@@ -33,7 +33,7 @@ from porter.tables.table_parts import (
     text_of,
     texts_of,
 )
-from porter.tables.toml_source import TableSource, read_with_ancestors
+from porter.tables.toml_source import SHORT, TableSource, read_with_ancestors
 
 _CANONICAL_KEYS = {
     "extends",
@@ -52,6 +52,7 @@ _DIALECT_KEYS = {
     "family",
     "dialect",
     "title",
+    "models",
     "remove",
     "ignore",
     "prefixes",
@@ -62,9 +63,11 @@ _DIALECT_KEYS = {
     "files",
     "targets",
     "beyond",
+    "passed_over",
     "axes",
     "shared",
     "after",
+    *SHORT,
     "no_dialect",
     "example",
 }
@@ -145,6 +148,7 @@ def load_dialect(
         family=canonical.family,
         name=(name := text_of(own, "dialect", path.stem)),
         title=next((str(s.data["title"]) for s in chain[::-1] if "title" in s.data), name),
+        models=text_of(own, "models", ""),
         rules=read_rules(chain, canonical),
         ignore=tuple(pattern_at(text, where) for text, where in renamed_names(chain, "ignore")),
         prefixes=tuple(
@@ -159,6 +163,7 @@ def load_dialect(
         },
         path=path,
         digest=hashlib.sha256("".join(source.text for source in chain).encode()).hexdigest(),
+        passed_over=tuple(texts_of(own, "passed_over")),
         beyond=tuple(text for source in chain for text in texts_of(source, "beyond")),
         shared=bool(own.data.get("shared", False)),
         after=tuple(texts_of(own, "after")),

@@ -142,11 +142,11 @@ class FieldEntry:
 
     `fields` are dotted paths, tried in order; `write_to` is the one written. `values` pairs theirs with
     ours, item by item for lists. `default` stands in when no field is there (and for null, unless
-    `nullable`); `null_is` is what null means where it means another value. `none_is` is what is written in
-    the place of no value, where leaving the field out would mean something; for each layer where the field
-    has an item each. `read` computes the value instead, and `write` what is written. `fixed` is a value that
-    the dialect sets in code. `assumed` is what a dialect without a place for it is taken to mean: the value
-    is read as that, and lost in writing.
+    `nullable`, or refused where that is false); `null_is` is what null means where it means another
+    value. `none_is` is what is written in the place of no value, where leaving the field out would mean
+    something; for each layer where the field has an item each. `read` computes the value instead, and
+    `write` what is written. `fixed` is a value that the dialect sets in code. `assumed` is what a dialect
+    without a place for it is taken to mean: the value is read as that, and lost in writing.
     """
 
     name: str
@@ -157,7 +157,7 @@ class FieldEntry:
     default: Any = None
     has_default: bool = False
     each_layer: bool = False
-    nullable: bool = False
+    nullable: bool | None = None
     none_is: Any = None
     null_is: Any = None
     read: Expression | None = None
@@ -271,12 +271,14 @@ _READABLE = {
 
 @dataclass(frozen=True)
 class Dialect:
-    """One dialect of one family. `beyond` are shell patterns of tensors that the family has no words for.
+    """One dialect of one family. `beyond` are shell patterns of tensors that the family has no words for;
+    `passed_over` of those that its framework passes over when it loads a model.
 
     A `shared` one is a dialect of every family with these canonical tensors. Where several families could
     express a checkpoint, those that a table names under `after` come before it. `example` gives sizes.
     `no_dialect` says of frameworks that have no model of this family why the family is not in their dialects.
     `known` are hyperparameters that all models of the family share, whatever this dialect could say.
+    `models` are the family's releases, as people call them; said in its table for Hugging Face.
     `axes` are sizes of axes that only blocks of zeros run over: what this dialect stores behind a weight.
     """
 
@@ -291,6 +293,7 @@ class Dialect:
     targets: Mapping[str, str] = field(default_factory=dict)
     path: Path = Path()
     digest: str = ""
+    passed_over: tuple[str, ...] = ()
     beyond: tuple[str, ...] = ()
     shared: bool = False
     after: tuple[str, ...] = ()
@@ -298,3 +301,9 @@ class Dialect:
     known: Mapping[str, Any] = field(default_factory=dict)
     example: Mapping[str, Any] = field(default_factory=dict)
     axes: Mapping[str, Expression] = field(default_factory=dict)
+    models: str = ""
+
+    @property
+    def written(self) -> bool:
+        """Whether porter writes this dialect, and not only reads it."""
+        return self.files.writable and self.files.weights is not None

@@ -42,9 +42,14 @@ def read_rules(chain: list[TableSource], canonical: Canonical) -> tuple[Rule, ..
             kept = _renamed(kept, renaming, source)
         for text in texts_of(source, "remove"):
             _remove(kept, text, source, source.where("remove"))
-        for name, raws in _own_rules(kept, source):
-            kept.pop(name, None)
-            kept[name] = raws
+        own = dict(_own_rules(kept, source))
+        made = {name for raws in own.values() for raw, _ in raws if "when" not in raw for name in _makes(raw)}
+        inherited = {
+            name: raws
+            for name, raws in kept.items()
+            if name not in own and not all(_makes(raw) <= made for raw, _ in raws)
+        }
+        kept = inherited | own
     return tuple(_rule(raw, where, canonical) for raws in kept.values() for raw, where in raws)
 
 
@@ -108,6 +113,12 @@ def _remove(kept: dict[str, list[Raw]], name: str, source: TableSource, where: W
         )
 
 
+def _makes(raw: Mapping[str, Any]) -> set[str]:
+    """The canonical tensors of a rule: what makes them otherwise takes its place."""
+    ours = raw["ours"]
+    return {ours} if isinstance(ours, str) else {*ours}
+
+
 def _own_rules(kept: dict[str, list[Raw]], source: TableSource) -> Iterator[tuple[str, list[Raw]]]:
     seen: set[str] = set()
     for number, raw in enumerate(source.data.get("rule", [])):
@@ -151,27 +162,16 @@ def _written_out(name: str, choice: Any, where: Where) -> dict[str, Any]:
 
 
 def _check_form(raw: Any, where: Where) -> None:
-    """Every key of a rule known, and each of the right type."""
-    if not isinstance(raw, dict):
-        raise TableError(where, "a rule must be a table", hint="write [[rule]] above it")
+    """Every key of a rule known, and those there that it needs."""
     require_known_keys(raw, _FORMS, where)
     for key in ("theirs", "ours"):
         if key not in raw:
             raise TableError(where, f"the rule has no `{key}`", hint=f"{key} = {_FORMS[key]}")
-    for key, value in raw.items():
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        texts = isinstance(value, list) and all(isinstance(item, str) for item in value)
-        fits = isinstance(value, str)
-        if key in KINDS:
-            fits = fits or number
-        elif key == "ours":
-            fits = fits or texts
-        elif key == "also":
-            fits = texts
-        if not fits:
-            raise TableError(where, f"`{key}` must be {_FORMS[key]}", cause=f"found {value!r}")
-        if key in KINDS and leaves_nothing(key, value):
-            raise TableError(where, f"`{key} = {value}` leaves nothing of a weight", hint="it has no inverse")
+    for key in KINDS:
+        if key in raw and leaves_nothing(key, raw[key]):
+            raise TableError(
+                where, f"`{key} = {raw[key]}` leaves nothing of a weight", hint="it has no inverse"
+            )
 
 
 def _rule(raw: Mapping[str, Any], where: Where, canonical: Canonical) -> Rule:

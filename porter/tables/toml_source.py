@@ -15,11 +15,24 @@ from pathlib import Path
 from typing import Any
 
 from porter.errors import MalformedError, UsageError
+from porter.reading.regular import read_regular
 from porter.tables.model import TableError, Where
+from porter.tables.schema import CANONICAL, DIALECT, wrong_entries
+from porter.untrusted import quoted, shortened
+
+# Characters of a line that is looked at for its key: matching takes time that grows with their square.
+_LONGEST_LINE = 1_000
+
+# Each part of a dotted key is a table of its own, and the parser's time grows with the square.
+_MANY_PARTS = re.compile(r"(?<![\w.-])(?:[\w-]++[ \t]*+\.[ \t]*+){32}")
 
 # Alone on its line, or it is an item of a list that runs over several.
 _SECTION = re.compile(r"\s*\[(\[)?\s*([^\[\],]+?)\s*\]\]?\s*(?:#.*)?$")
 _KEY = re.compile(r"""\s*(?:"([^"]+)"|'([^']+)'|([A-Za-z0-9_.\-]+))\s*=""")
+
+
+# What stands at the top of a table for something further down.
+SHORT = ("match", "model_type", "architecture")
 
 
 @dataclass(frozen=True)
@@ -31,12 +44,28 @@ class TableSource:
 
     @cached_property
     def data(self) -> dict[str, Any]:
+        if _MANY_PARTS.search(self.text):
+            raise TableError(Where(self.path, 1), "not valid TOML", cause="a key of more than 32 parts")
         try:
-            return _parsed(self.text)
+            data = _parsed(self.text)
         except tomllib.TOMLDecodeError as error:
             line = re.search(r"line (\d+)", str(error))
             where = Where(self.path, int(line[1]) if line else 1)
             raise TableError(where, "not valid TOML", cause=str(error)) from None
+        except (ValueError, RecursionError) as error:
+            # Numbers that are too long, lists that are nested too deep.
+            raise TableError(Where(self.path, 1), "not valid TOML", cause=str(error)) from None
+        schema = CANONICAL if self.path.name == "canonical.toml" else DIALECT
+        for place, must, found in wrong_entries(data, schema):
+            named = next((key for key in place[::-1] if isinstance(key, str)), "the table")
+            # A rule that is written out is found by where it begins.
+            where = self.where(*(place[:2] if place[:1] == ("rule",) else place))
+            raise TableError(
+                where,
+                f"`{shortened(named, 80)}` must be {must}",
+                cause=f"found {quoted(found)} at {_spelled(place)}",
+            )
+        return _written_out(data)
 
     @cached_property
     def _lines(self) -> dict[tuple[str, ...], int]:
@@ -44,6 +73,7 @@ class TableSource:
         section: tuple[str, ...] = ()
         counts: dict[str, int] = {}
         for number, line in enumerate(self.text.splitlines(), start=1):
+            line = line[:_LONGEST_LINE]
             if header := _SECTION.match(line):
                 name = header[2]
                 if header[1]:
@@ -64,6 +94,15 @@ class TableSource:
         return Where(self.path, self._lines.get(path, 1))
 
 
+# Bytes. The longest shipped table has 20 kB.
+_LARGEST = 1 << 20
+
+
+def _spelled(place: Sequence[str | int]) -> str:
+    """A place in a table as a person would write it."""
+    return ".".join(shortened(str(key), 80) for key in place) or "the table"
+
+
 @cache
 def _parsed(text: str) -> dict[str, Any]:
     # Bases are read once for each table that extends them; nobody changes what was read.
@@ -72,11 +111,11 @@ def _parsed(text: str) -> dict[str, Any]:
 
 def read_source(path: Path) -> TableSource:
     """Read one table file."""
+    if not path.exists():
+        raise UsageError(f"no mapping table at {path}")
     try:
-        return TableSource(path, path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"no mapping table at {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
+        return TableSource(path, read_regular(path, str(path), _LARGEST).decode())
+    except UnicodeDecodeError as error:
         raise MalformedError(f"cannot read the mapping table {path}", cause=str(error)) from None
 
 
@@ -129,3 +168,28 @@ def _under(roots: Sequence[Path], name: str) -> list[Path]:
     family, _, dialect = name.rpartition("/")
     places = [root / f"{name}.toml" for root in roots]
     return places + [root / "decoder" / f"{dialect}.toml" for root in roots if (root / family).is_dir()]
+
+
+def _written_out(parsed: dict[str, Any]) -> dict[str, Any]:
+    """With what tables say shortly, at their top, in its long form: how a config is known, and called.
+
+    `match = { key = "word" }` is `[config.match]`; `model_type` and `architecture`, of Hugging Face's
+    configs, are what is matched and written there.
+    """
+    found = {key: value for key, value in parsed.items() if key not in SHORT}
+    short = {key: parsed[key] for key in SHORT if key in parsed}
+    if not short:
+        return parsed
+    matched, written = {}, {}
+    for name, word in short.get("match", {}).items():
+        matched[name] = word if isinstance(word, list) else [word]
+    if "model_type" in short:
+        matched["model_type"] = [short["model_type"]]
+        written["model_type"] = short["model_type"]
+    if "architecture" in short:
+        written["architectures"] = [short["architecture"]]
+    config = dict(found.get("config", {}))
+    for part, values in (("match", matched), ("write", written)):
+        if values:
+            config[part] = {**values, **config.get(part, {})}
+    return {**found, "config": config}

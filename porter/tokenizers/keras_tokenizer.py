@@ -25,10 +25,17 @@ PREPROCESSOR = "preprocessor.json"
 _MODELS = (ASSET, "tokenizer.model")
 
 # A backbone's tokenizer: its class, its module under `keras_hub.src.models`, and settings of its own.
-# Gemma 3's looks by default for the placeholder of images, which a language model's vocabulary may lack.
+# Gemma 3's and 4's look by default for the placeholders of images and sounds, which a language model's
+# vocabulary may lack; Gemma 3n's look for them in any case.
 _CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "GemmaBackbone": ("GemmaTokenizer", "gemma.gemma_tokenizer", {}),
     "Gemma3Backbone": ("Gemma3Tokenizer", "gemma3.gemma3_tokenizer", {"has_vision_tokens": False}),
+    "Gemma3nBackbone": ("Gemma3nTokenizer", "gemma3n.gemma3n_tokenizer", {}),
+    "Gemma4Backbone": (
+        "Gemma4Tokenizer",
+        "gemma4.gemma4_tokenizer",
+        {"has_vision_tokens": False, "has_audio_tokens": False, "has_video_tokens": False},
+    ),
 }
 
 # What Gemma's classes look up in the vocabulary when they are made.

@@ -9,12 +9,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from porter.errors import MalformedError, UnsupportedError
-
-# Far above the largest tokenizer.json in use (some 35 MB for 262,144 tokens), far below what would hurt.
-MAX_BYTES = 256 * 2**20
+from porter.errors import MalformedError
+from porter.reading.json_text import TOKENIZER, parse_json
+from porter.reading.regular import read_regular
 
 # Every tokenizer file that a Hugging Face or LitGPT directory may hold, in the order in which it is listed.
 CARRIED = (
@@ -56,25 +55,13 @@ class TokenizerPlan:
 
 
 def read_bytes(path: Path, name: str) -> bytes:
-    """A tokenizer file's content; raises `UnsupportedError` above 256 MiB."""
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise UnsupportedError(
-            f"{name} is too large", cause=f"expected at most {MAX_BYTES} bytes, found {size}"
-        )
-    return path.read_bytes()
+    """A tokenizer file's content; raises `MalformedError` above the limit for tokenizers."""
+    return read_regular(path, name, TOKENIZER.nbytes)
 
 
 def read_object(path: Path, name: str) -> dict[str, Any]:
     """A file that must hold one JSON object: UTF-8, no key twice, no NaN; else `MalformedError`."""
-    try:
-        value = json.loads(
-            read_bytes(path, name).decode(), object_pairs_hook=_no_key_twice, parse_constant=_no_constant
-        )
-    except (ValueError, RecursionError) as error:
-        raise MalformedError(
-            f"{name} is not valid JSON", cause=str(error), hint=f"fetch {name} again, or repair it by hand"
-        ) from None
+    value = parse_json(read_bytes(path, name), name, TOKENIZER, unique=True, constants=False)
     if not isinstance(value, dict):
         raise MalformedError(
             f"{name} is no JSON object", cause=f"expected {{…}}, found {type(value).__name__}"
@@ -86,16 +73,3 @@ def write_object(value: dict[str, Any]) -> bytes:
     """JSON as transformers spells it: two blanks of indent, keys in their order, a newline at the end."""
     # A lone surrogate has no UTF-8; what replaces it is JSON's own escape for it.
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
-
-
-def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in value if names.count(name) > 1)
-        raise ValueError(f"the key {twice!r} stands twice")
-    return value
-
-
-def _no_constant(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no JSON number")

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from porter.containers.checkpoint import Checkpoint
+from porter.dtypes import casts_exactly
 from porter.execution.executor import execute
 from porter.execution.open_files import OpenFiles
 from porter.execution.run_options import NEVER, RunOptions
@@ -30,13 +31,6 @@ from porter.verification.verdict import (
 # Bytes of all buffers together, and of what is gathered for one unit: verify is to run beside other work.
 MEMORY, UNIT = 64 << 20, 8 << 20
 
-# From left to right, every value of one is a value of the other.
-_EXACT = {
-    ("BF16", "F32"), ("F16", "F32"), ("BF16", "F64"), ("F16", "F64"), ("F32", "F64"),
-    ("F8_E4M3", "BF16"), ("F8_E4M3", "F16"), ("F8_E4M3", "F32"),
-    ("F8_E5M2", "BF16"), ("F8_E5M2", "F16"), ("F8_E5M2", "F32"),
-}  # fmt: skip
-
 
 def compare_weights(
     planned: PortPlan,
@@ -56,8 +50,9 @@ def compare_weights(
         },
         stored=out.tensors,
     )
+    sink.unit_bytes = UNIT
     options = RunOptions(reflink=NEVER, digest=NEVER, resume=False, max_memory=MEMORY)
-    execute(planned.plan, original, sink, options, Watch(progress), unit_bytes=UNIT)
+    execute(planned.plan, original, sink, options, Watch(progress))
     return sink.differing
 
 
@@ -109,8 +104,7 @@ def rounded_to(plan: Plan) -> tuple[str, ...]:
         target = plan.target_by_name[group.targets[0]].dtype
         for part in group.parts:
             source = plan.source_by_name[part.sources[0]].dtype
-            name = "F32" if source.quantised else source.name
-            if name != target.name and (name, target.name) not in _EXACT:
+            if not casts_exactly(source, target):
                 found.add(target.name)
     return tuple(sorted(found))
 

@@ -118,8 +118,8 @@ def _module(place: str) -> Any:
         return module
     here = str(Path.cwd())
     if here not in sys.path:
-        # As `python -m` does: a module beside the user is found.
-        sys.path.insert(0, here)
+        # A module beside the user is found, but takes the place of none that is installed.
+        sys.path.append(here)
     try:
         return importlib.import_module(place)
     except ImportError as error:

@@ -127,7 +127,8 @@ def test_convert_makes_what_the_dry_run_says(call, run, gemma, tmp_path, read, t
     done = run("convert", gemma, "--to", "litgpt")  # the name is the default
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0].startswith(f"wrote    {out}/: lit_model.safetensors")
-    assert done.stdout.splitlines()[1] == f"load     porter.models.GPT.from_checkpoint('{out}')"
+    # Heads of 5 are nothing that can be rotated, so that porter's own model is not offered.
+    assert done.stdout.splitlines()[1].startswith("load     import porter, litgpt; model = litgpt.GPT(")
     assert "plan     29 → 24 tensors" in done.stderr
     assert sorted(path.name for path in out.iterdir()) == [
         "generation_config.json",
@@ -148,7 +149,7 @@ def test_the_receipt_says_what_was_made_of_what(call, gemma, tmp_path):
     out = tmp_path / "out"
     printed = json.loads(call("convert", gemma, "--to", "litgpt", "-o", out, "--json").stdout)
     receipt = json.loads((out / "porter-receipt.json").read_text())
-    assert receipt["schema"] == 1
+    assert receipt["schema"] == 2
     assert receipt["plan"] == printed["hash"]
     assert (receipt["family"], receipt["from"], receipt["to"]) == ("gemma", "hf", "litgpt")
     assert receipt["grade"] == "exact"
@@ -162,6 +163,7 @@ def test_the_receipt_says_what_was_made_of_what(call, gemma, tmp_path):
     for name in names:
         # A block that was shared was never read, and has no digest.
         digest = receipt["files"][name]["sha256"]
+        assert receipt["files"][name]["size"] == (out / name).stat().st_size
         assert digest in (None, f"sha256:{hashlib.sha256((out / name).read_bytes()).hexdigest()}")
         assert printed["files"][name] == {"size": (out / name).stat().st_size, "sha256": digest}
 
@@ -199,7 +201,7 @@ def test_a_tensor_is_dropped_only_on_request(call, save, tensors, config, tmp_pa
     done = call("convert", source, *options)
     assert done.returncode == 0
     assert "dropped on request: model.layers.0.adapter.weight" in done.stderr
-    assert "1 dropped · 1 unmapped" in done.stderr
+    assert "1 dropped, 1 on request" in done.stderr
 
 
 def test_a_tied_head_may_be_left_out(call, gemma, tmp_path, read):
@@ -227,7 +229,7 @@ def test_data_go_to_stdout_and_remarks_to_stderr(call, gemma, tmp_path):
     assert table.stderr == ""
     done = call("convert", gemma, "--to", "litgpt", "-o", tmp_path / "out")
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["wrote", "load"]
-    assert [line.split()[0] for line in done.stderr.splitlines()] == ["note:", "plan", "convert"]
+    assert [line.split()[0] for line in done.stderr.splitlines()] == ["note:", "plan", "convert", "note:"]
 
 
 def test_quiet_leaves_data_alone(call, gemma, tmp_path):
@@ -312,7 +314,7 @@ def test_mappings_show(call, gemma):
 
 @pytest.mark.parametrize("arguments", [("walrus",), ("gemma", "--to", "latin"), ("gemma", "--from", "latin")])
 def test_mappings_show_refuses_what_it_does_not_know(refused, arguments):
-    refused(2 if arguments == ("walrus",) else 5, ["mappings", "show", *arguments], arguments[-1])
+    refused(2, ["mappings", "show", *arguments], arguments[-1])
 
 
 def test_mappings_check(call, tmp_path):

@@ -328,7 +328,8 @@ def test_the_output_and_the_source_lie_in_one_another(refused, gemma, place):
 
 
 def test_the_dialect_is_unknown(refused, gemma, out):
-    refused(5, ["convert", gemma, "--to", "latin", "-o", out], "'latin'", "gemma", "hf", "litgpt")
+    said = refused(2, ["convert", gemma, "--to", "latin", "-o", out], "'latin'", "hf", "litgpt")
+    assert "gguf" not in said, "it cannot be written"
 
 
 def test_there_is_no_writer_for_the_dialect(refused, gemma, out):

@@ -129,7 +129,7 @@ def test_chunked_and_compressed_datasets_are_written_out(tmp_path, monkeypatch, 
                 paths[tensor.file].read_bytes() == opened["layers/x/vars/0"][...].tobytes() == data.tobytes()
             )
         assert paths[tensor.file].stat().st_mtime_ns == path.stat().st_mtime_ns
-    assert not list((tmp_path / "beside").iterdir())
+    assert not (tmp_path / "beside").exists()
 
 
 def test_a_broken_checksum_is_malformed(tmp_path):
@@ -137,7 +137,10 @@ def test_a_broken_checksum_is_malformed(tmp_path):
     _, array = keras_files.read_file(tmp_path, "m.h5")
     raw = path.read_bytes()
     path.write_bytes(raw.replace(BIG.tobytes()[40:80], bytes(40)))
-    with pytest.raises(MalformedError, match="x cannot be read"), exported(tmp_path, array.tensors, tmp_path):
+    with (
+        pytest.raises(MalformedError, match="x cannot be read"),
+        exported(tmp_path, array.tensors, tmp_path / "beside"),
+    ):
         pass
 
 
@@ -350,7 +353,7 @@ def test_what_is_no_hdf5_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(MalformedError, match="regular file"):
         read(tmp_path / "pipe")
-    with pytest.raises(PorterError, match="cannot be read"):
+    with pytest.raises(PorterError, match="is missing"):
         read(tmp_path / "missing")
 
 

@@ -79,7 +79,7 @@ def written(tensorstore, root, param, array, *, database=True, chunks=None, driv
 def read(root, header):
     """The bytes of a header's only tensor, row-major."""
     (tensor,) = header.tensors
-    with exported(root, header.tensors, root.parent) as arrays:
+    with exported(root, header.tensors, root.parent / "arrays") as arrays:
         raw = (arrays.get(tensor.file) or root / tensor.file).read_bytes()
     return raw[tensor.offset : tensor.offset + tensor.nbytes]
 

@@ -400,7 +400,7 @@ def test_names_with_control_characters_are_malformed(tmp_path, name):
 def test_what_is_no_file(tmp_path):
     with pytest.raises(MalformedError, match="regular"):
         read_header(tmp_path, "m.pth")
-    with pytest.raises(PorterError, match="cannot be read"):
+    with pytest.raises(PorterError, match="is missing"):
         read_header(tmp_path / "none.pth", "none.pth")
 
 

@@ -11,11 +11,15 @@ from pathlib import Path
 import pytest
 
 from porter import system
+from porter.containers.base import OutputFile
 from porter.errors import PorterError, UsageError
 from porter.execution import staging as module
 from porter.execution.journal import NAME as JOURNAL
-from porter.execution.leftovers import RECEIPT, find_leftovers, stage_name
+from porter.execution.leftovers import RECEIPT, find_leftovers, fresh_name, stage_name
+from porter.execution.ownership import is_ours
+from porter.execution.sinks.directory import DirectorySink, Interrupted
 from porter.execution.staging import publish, staging
+from porter.execution.watch import Watch
 
 HASH = "sha256:" + "0123456789ab" * 4
 OTHER = "sha256:" + "ba9876543210" * 4
@@ -456,3 +460,54 @@ def test_directories_are_durable_before_they_are_published(tmp_path, monkeypatch
         (stage.path / "a" / "b").write_text("")
         module.publish(stage, out, force=False, files=["a/b"])
     assert seen == [(stage.path / "a", False), (stage.path, False), (tmp_path, True)]
+
+
+# --- arrays that a library has written out ----------------------------------------------------------
+
+
+def test_arrays_of_a_killed_run_are_removed_and_those_of_a_running_one_are_not(tmp_path):
+    out = tmp_path / "out"
+    left, used = (tmp_path / f".out.porter-arrays-{digit * 12}" for digit in "01")
+    for folder in (left, used):
+        folder.mkdir()
+        (folder / "0").write_text("numbers")
+    held = os.open(used, os.O_RDONLY)
+    assert system.try_lock(held)
+    assert [found.words for found in find_leftovers(tmp_path)] == ["arrays that were to be read"] * 2
+    said = []
+    run(out, "new", notice=said.append)
+    assert names(tmp_path) == [used.name, "out"]
+    assert said == [f"arrays that were to be read for {out} are removed"]
+    os.close(held)
+    run(out, "newer")
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_probe_for_owners_bears_a_name_that_is_found(tmp_path, monkeypatch):
+    """A run that is killed between making it and removing it leaves it behind."""
+    seen = []
+    monkeypatch.setattr(Path, "rmdir", lambda path: seen.append(path))
+    probe = fresh_name(tmp_path / "out", "gone")
+    theirs = os.stat_result((0o40700, 0, 0, 1, 12345, 0, 0, 0, 0, 0))
+    assert not is_ours(theirs, probe)
+    assert [found.path for found in find_leftovers(tmp_path)] == seen == [probe]
+
+
+def test_an_interrupt_after_the_publication_does_not_promise_to_go_on(tmp_path, monkeypatch):
+    out, said = tmp_path / "out", []
+    sink = DirectorySink(out, HASH, watch=Watch(notice=said.append))
+
+    def late(*given, **options):
+        publish(*given, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("porter.execution.sinks.directory.publish", late)
+    with pytest.raises(KeyboardInterrupt) as raised, sink:
+        sink.begin({})
+        writer = sink.create(OutputFile("weights", "", 8, ()))
+        writer.write(0, b"newbytes")
+        sink.note(writer, 0, 8, 1)
+        sink.close(writer)
+        sink.commit()
+    assert not isinstance(raised.value, Interrupted) and said == [f"{out} is complete"]
+    assert (out / "weights").read_bytes() == b"newbytes" and names(tmp_path) == ["out"]

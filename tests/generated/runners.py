@@ -14,6 +14,7 @@ from porter.execution import checks, executor, streaming, units, writers
 from porter.execution.executor import execute
 from porter.execution.open_files import OpenFiles
 from porter.execution.publish import publish_plan
+from porter.execution.sinks import digest
 from porter.execution.sinks.compare import CompareSink
 from porter.execution.sinks.digest import DigestSink
 from porter.execution.sinks.memory import MemorySink
@@ -107,7 +108,7 @@ def compared(plan, source, out):
 
 
 def hashed(plan, source):
-    """The sha256 of each tensor that a plan makes."""
+    """The digest of each tensor that a plan makes: the sha256 of those of its pieces."""
     sink = DigestSink()
     execute(plan, LocalSource(source), sink)
     return sink.digests
@@ -123,6 +124,7 @@ def few_bytes(seed):
         (writers, "WRITE", chance.choice((8, 24, 512 << 10))),
         (checks, "BUFFER", chance.choice((8, 1 << 20))),
         (executor, "_SIDE_BUFFER", 16),
+        (digest, "PIECE", chance.choice((8, 24, 256 << 10))),
     ]
     before = [(module, name, getattr(module, name)) for module, name, _ in small]
     try:

@@ -37,7 +37,8 @@ SERIAL = {
 
 Config = dict[str, Any]
 
-LATENT = SIZES | {
+# What a model with latent attention and experts in groups has besides.
+LATENT_PARTS: Config = {
     "num_key_value_heads": 6,
     "q_lora_rank": 20,
     "kv_lora_rank": 28,
@@ -52,6 +53,7 @@ LATENT = SIZES | {
     "n_shared_experts": 2,
     "first_k_dense_replace": 1,
 }
+LATENT = SIZES | LATENT_PARTS
 
 # By model_type: the config, and what variants of it change.
 FAMILIES: dict[str, tuple[Config, dict[str, Config]]] = {
@@ -268,6 +270,27 @@ FIRST_FAMILIES: dict[str, tuple[Config, dict[str, Config]]] = {
             },
         },
     ),
+}
+# What KerasHub can say of them, where heads have 4 dims each (`mutants.square`).
+KERAS: dict[str, Config] = {
+    "gemma": {},
+    "gemma2": {"query_pre_attn_scalar": 4},
+    "gemma3_text": {"query_pre_attn_scalar": 4},
+    "gemma3n": {},
+    "gemma4": {
+        "rope_parameters": {
+            "full_attention": {
+                "rope_type": "proportional",
+                "rope_theta": 5000.0,
+                "partial_rotary_factor": 0.5,
+            },
+            "sliding_attention": {"rope_type": "default", "rope_theta": 300.0},
+        },
+        "enable_moe_block": True,
+        "num_experts": 8,
+        "top_k_experts": 4,
+        "moe_intermediate_size": 12,
+    },
 }
 # What porter's own model does not compute.
 BEYOND_PORTERS_MODEL = {"deepseek_v3": "latent_attention"}

@@ -10,6 +10,7 @@ and variant.
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 import tempfile
 from collections import Counter
@@ -19,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -82,7 +84,7 @@ def mutants(dialect: Dialect, canonical: Canonical, hyperparameters: Mapping[str
     made = []
     for place, rule in enumerate(dialect.rules):
         point = present.get((rule.theirs, rule.ours))
-        if point is None:
+        if point is None or not rule.weights:
             continue
         at = dict(zip(rule.theirs.variables, point, strict=True))
         axes = sorted({axis for leaf in rule.layout.leaves for axis in leaf})
@@ -214,8 +216,9 @@ class Bed:
         self.opened = open_source(folder / "hf")
         self.identity = self.opened.identified()
         assert values["model_type"] in self.identity.family.dialect("hf").config.match["model_type"]
-        self._litgpt = folder / "litgpt"
+        self._litgpt, self._keras = folder / "litgpt", folder / "keras"
         self._module: Any = None
+        self._backbone: Any = None
         # The vocabulary has as many.
         self._prompt = torch.randint(WIDE, (1, TOKENS), generator=torch.Generator().manual_seed(3))
         with torch.inference_mode():
@@ -223,6 +226,7 @@ class Bed:
 
     @property
     def dialects(self) -> list[str]:
+        """Without KerasHub's, which has less to say: it takes a config of its own (`families.KERAS`)."""
         return [name for name in ("hf", "litgpt") if name in self.identity.family.dialects]
 
     def mutants(self, dialect: str) -> list[Mutant]:
@@ -241,7 +245,8 @@ class Bed:
         assert source is not None
         state = dict(StateDict(plan, source))
         with torch.inference_mode():
-            logits = self._hf(state) if dialect.name == "hf" else self._of_litgpt(state)
+            of = {"hf": self._hf, "litgpt": self._of_litgpt, "keras": self._of_keras}
+            logits = of[dialect.name](state)
         if logits is None:
             return None
         return float((logits - self._logits).abs().max() / self._logits.abs().max())
@@ -271,6 +276,41 @@ class Bed:
             return None
         self._module.cos, self._module.sin = self._module.rope_cache(device="cpu")
         return self._module(self._prompt)
+
+    def _of_keras(self, state: dict[str, Tensor]) -> Tensor | None:
+        import h5py
+
+        if self._backbone is None:
+            os.environ.setdefault("KERAS_BACKEND", "torch")
+            from keras_hub.models import Backbone
+
+            porter.convert(self.opened.checkpoint.root, self._keras, to="keras")
+            self._backbone = Backbone.from_preset(str(self._keras), dtype="float32")
+            # Which variable a stored array became is seen by its values; those that are zeros nothing reads.
+            held = {bytes(np.asarray(v.detach().cpu())): v for v in map(_value, self._backbone.weights)}
+            with h5py.File(self._keras / "model.weights.h5") as file:
+                stored = {name: np.asarray(file[name]) for name in state}
+            self._variables = {name: held[bytes(array)] for name, array in stored.items() if array.any()}
+        if any(state[name].shape != variable.shape for name, variable in self._variables.items()):
+            return None
+        for name, variable in self._variables.items():
+            variable.data.copy_(state[name])
+        inputs = {
+            "token_ids": self._prompt,
+            "padding_mask": torch.ones_like(self._prompt),
+            "position_ids": torch.arange(TOKENS)[None],
+        }
+        names = {tensor.name.split(":")[0] for tensor in self._backbone.inputs}
+        hidden = self._backbone({name: inputs[name] for name in names})
+        embedding = self._backbone.token_embedding or self._backbone.language_model.token_embedding
+        found: Tensor = embedding(hidden, reverse=True)
+        return found
+
+
+def _value(variable: Any) -> Tensor:
+    """What a Keras variable holds, with torch under it."""
+    held: Tensor = variable.value
+    return held
 
 
 @dataclass
@@ -318,6 +358,11 @@ def main() -> int:
                     count = len(total.alive)
                     total.add(bed, dialect)
                     total.alive[count:] = [f"{family} {variant}, {what}" for what in total.alive[count:]]
+        if family in families.KERAS:
+            values = families.config_of(family, "") | families.KERAS[family]
+            with tempfile.TemporaryDirectory() as folder:
+                total.add(Bed(Path(folder), values, families), "keras")
+            configs.append(values)
         print(f"{family}: {total.tried - before} mutants of {len(configs)} models", flush=True)
     for what in total.alive:
         print(f"survived: {what}", file=sys.stderr)

@@ -412,7 +412,7 @@ def test_no_token_is_not_the_frameworks_default(models, tmp_path, family, name):
     assert getattr(before, name) == getattr(after, name)
 
 
-@pytest.mark.parametrize("family", ["gemma-gqa", "gemma2", "gemma3"])
+@pytest.mark.parametrize("family", ["gemma-gqa", "gemma2", "gemma3", "llama"])
 def test_a_tie_that_is_null_is_refused_as_transformers_refuses_it(models, tmp_path, family):
     source = null(models, tmp_path, family, "tie_word_embeddings")
     with pytest.raises(Exception, match="tie_word_embeddings"):

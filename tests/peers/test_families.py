@@ -7,14 +7,11 @@ logits.
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import json
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -25,20 +22,8 @@ from torch import Tensor
 import porter
 from porter.errors import UnsupportedError
 from porter.models import GPT
-
-
-def _beside(name: str) -> ModuleType:
-    """A module of this folder; the tests are imported one by one, and no package."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-families = _beside("families")
-named = _beside("named_models")
+from tests.peers import families
+from tests.peers import named_models as named
 
 # One of each structure: the first that has it.
 STRUCTURES: dict[object, dict[str, Any]] = {}

@@ -6,8 +6,8 @@ tensors are those of the model to the byte, and so are the logits.
 
 from __future__ import annotations
 
-import importlib.util
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,13 +21,10 @@ from safetensors.torch import load_file
 
 import porter
 from porter.errors import PorterError, UnsupportedError
+from tests.peers import families
 
 pytestmark = pytest.mark.peer
 
-_spec = importlib.util.spec_from_file_location("families_of_gguf", Path(__file__).with_name("families.py"))
-assert _spec is not None and _spec.loader is not None
-families = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(families)
 SIZES = families.SIZES
 NEOX = {key: value for key, value in SIZES.items() if key != "num_key_value_heads"}
 
@@ -36,17 +33,38 @@ NEOX = {key: value for key, value in SIZES.items() if key != "num_key_value_head
 class Made:
     """How llama.cpp stores a family: gguf-py's architecture, what happens to q, k and v, further keys.
 
-    `config` is what it has besides that of `families.py`; `called` is the family that the file is read as.
+    `config` is what it has besides that of `families.py`; `whole` is latent attention with k and v in one
+    tensor, as older files have it; `called` is the family that the file is read as.
     """
 
     arch: gguf.MODEL_ARCH
     config: dict[str, Any] = field(default_factory=dict)
     pairs: bool = False
     taken_apart: bool = False
+    whole: bool = False
     called: str = ""
 
 
 LLAMA = gguf.MODEL_ARCH.LLAMA
+PLAIN_ROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}
+LONG_ROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 1e4,
+    "short_factor": [1.0, 1.03, 1.1, 1.25, 1.5, 2.0],
+    "long_factor": [1.07, 1.5, 2.25, 4.1, 8.3, 16.5],
+}
+DEEP_YARN = {
+    "rope_parameters": {
+        "rope_type": "yarn",
+        "rope_theta": 1e4,
+        "factor": 4.0,
+        "beta_fast": 30.0,
+        "beta_slow": 2.0,
+        "mscale": 0.707,
+        "mscale_all_dim": 0.707,
+        "original_max_position_embeddings": 100,
+    }
+}
 CASES = {
     "llama": Made(LLAMA, SIZES | {"head_dim": 10}, pairs=True),
     "llama with biases": Made(LLAMA, SIZES | {"attention_bias": True, "mlp_bias": True}, pairs=True),
@@ -75,6 +93,14 @@ CASES = {
     "phi3, partly rotated": Made(
         gguf.MODEL_ARCH.PHI3, {"partial_rotary_factor": 0.5, "sliding_window": None}
     ),
+    "phi3, long": Made(
+        gguf.MODEL_ARCH.PHI3,
+        {"original_max_position_embeddings": 100, "sliding_window": None, "rope_parameters": LONG_ROPE},
+    ),
+    "phi3, not so long": Made(
+        gguf.MODEL_ARCH.PHI3,
+        {"original_max_position_embeddings": 360, "sliding_window": None, "rope_parameters": LONG_ROPE},
+    ),
     "falcon": Made(gguf.MODEL_ARCH.FALCON, taken_apart=True),
     "falcon 7B": Made(
         gguf.MODEL_ARCH.FALCON,
@@ -86,6 +112,53 @@ CASES = {
         gguf.MODEL_ARCH.STABLELM, {"use_parallel_residual": True, "use_qkv_bias": True}
     ),
     "starcoder2": Made(gguf.MODEL_ARCH.STARCODER2, {"sliding_window": None}),
+    "olmoe": Made(gguf.MODEL_ARCH.OLMOE, {"norm_topk_prob": False}),
+    "qwen2_moe": Made(gguf.MODEL_ARCH.QWEN2MOE),
+    "qwen2_moe without biases": Made(gguf.MODEL_ARCH.QWEN2MOE, {"qkv_bias": False}),
+    "glm4": Made(gguf.MODEL_ARCH.GLM4),
+    "glm4 without biases": Made(gguf.MODEL_ARCH.GLM4, {"attention_bias": False}),
+    "gpt2": Made(gguf.MODEL_ARCH.GPT2, {"n_inner": None}),
+    "gpt2, a head of its own": Made(gguf.MODEL_ARCH.GPT2, {"n_inner": None, "tie_word_embeddings": False}),
+    "gpt_oss": Made(gguf.MODEL_ARCH.GPT_OSS),
+    "gpt_oss, plain RoPE": Made(gguf.MODEL_ARCH.GPT_OSS, PLAIN_ROPE),
+    "deepseek_v2": Made(gguf.MODEL_ARCH.DEEPSEEK2),
+    "deepseek_v2, groups": Made(
+        gguf.MODEL_ARCH.DEEPSEEK2, {"topk_method": "group_limited_greedy", "routed_scaling_factor": 2.5}
+    ),
+    "deepseek_v2, q at once, whole": Made(
+        gguf.MODEL_ARCH.DEEPSEEK2, {"q_lora_rank": None, "first_k_dense_replace": 0}, whole=True
+    ),
+    "deepseek_v2, YaRN": Made(gguf.MODEL_ARCH.DEEPSEEK2, DEEP_YARN),
+    "deepseek_v3": Made(gguf.MODEL_ARCH.DEEPSEEK2),
+    "deepseek_v3, whole": Made(gguf.MODEL_ARCH.DEEPSEEK2, {"norm_topk_prob": False}, whole=True),
+    "deepseek_v3, YaRN": Made(gguf.MODEL_ARCH.DEEPSEEK2, DEEP_YARN),
+    "gemma3n": Made(
+        gguf.MODEL_ARCH.GEMMA3N, {"activation_sparsity_pattern": [0.95, 0.5, 0.0, 0.0]}, called="gemma3n_text"
+    ),
+    "gemma3n, not shared": Made(
+        gguf.MODEL_ARCH.GEMMA3N,
+        {"num_kv_shared_layers": 0, "intermediate_size": [104, 100, 96, 92], "num_key_value_heads": 1},
+        called="gemma3n_text",
+    ),
+    "gemma4": Made(
+        gguf.MODEL_ARCH.GEMMA4,
+        {"num_kv_shared_layers": 2, "use_double_wide_mlp": True, "vocab_size_per_layer_input": 223},
+        called="gemma4_text",
+    ),
+    "gemma4, experts": Made(
+        gguf.MODEL_ARCH.GEMMA4,
+        {
+            "hidden_size_per_layer_input": 0,
+            "enable_moe_block": True,
+            "num_experts": 8,
+            "top_k_experts": 4,
+            "moe_intermediate_size": 12,
+            "attention_k_eq_v": True,
+            "num_global_key_value_heads": 1,
+            "final_logit_softcapping": 5.0,
+        },
+        called="gemma4_text",
+    ),
     "gpt_neox": Made(gguf.MODEL_ARCH.GPTNEOX, NEOX | {"rotary_pct": 0.5}, taken_apart=True),
     "gpt_neox, one after the other": Made(
         gguf.MODEL_ARCH.GPTNEOX, NEOX | {"rotary_pct": 0.5, "use_parallel_residual": False}, taken_apart=True
@@ -101,10 +174,15 @@ def build(case: str) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     family = family_of(case)
-    known = families.FAMILIES[family][0] if family in families.FAMILIES else {}
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **known | CASES[case].config))
+    own = family in (*families.FAMILIES, *families.WITHOUT_LITGPT, "gemma3n", "gemma4")
+    known = dict(families.every_family()[family][0] if own else {})
+    kind = known.pop("model_type", family)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **known | CASES[case].config))
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            if name.endswith(("e_score_correction_bias", "layer_scalar")):
+                buffer.copy_(0.5 + torch.rand(buffer.shape, generator=generator))
         for weight in model.parameters():
             noise = torch.randn(weight.shape, generator=generator)
             weight.copy_(0.3 * noise + 1 if weight.ndim == 1 else noise / weight.shape[-1] ** 0.5)
@@ -128,34 +206,163 @@ def all_q_then_k_then_v(weight: np.ndarray, heads: int, kv_heads: int) -> np.nda
     return np.concatenate([*q, *k, *v])
 
 
+# What has keys of its own for sizes that others share.
+FURTHER = (gguf.MODEL_ARCH.GPT2, gguf.MODEL_ARCH.DEEPSEEK2, gguf.MODEL_ARCH.GEMMA4)
+
+
+def add_further_keys(case: str, writer: gguf.GGUFWriter, config: Any) -> None:
+    arch, rope = CASES[case].arch, getattr(config, "rope_parameters", None) or {}
+    if arch == gguf.MODEL_ARCH.GPT2:
+        writer.add_feed_forward_length(4 * config.hidden_size)
+    if arch == gguf.MODEL_ARCH.QWEN2MOE:
+        writer.add_expert_shared_feed_forward_length(config.shared_expert_intermediate_size)
+    if arch == gguf.MODEL_ARCH.GPT_OSS:
+        writer.add_sliding_window(config.sliding_window)
+        writer.add_expert_feed_forward_length(config.intermediate_size)
+    if arch == gguf.MODEL_ARCH.DEEPSEEK2:
+        add_latent_keys(case, writer, config, rope)
+    if arch in (gguf.MODEL_ARCH.GEMMA3N, gguf.MODEL_ARCH.GEMMA4):
+        writer.add_sliding_window(config.sliding_window)
+        writer.add_sliding_window_pattern([kind == "sliding_attention" for kind in config.layer_types])
+        writer.add_shared_kv_layers(config.num_kv_shared_layers)
+        writer.add_embedding_length_per_layer_input(config.hidden_size_per_layer_input)
+        if config.final_logit_softcapping:
+            writer.add_final_logit_softcapping(config.final_logit_softcapping)
+    if arch == gguf.MODEL_ARCH.GEMMA3N:
+        writer.add_altup_active_idx(config.altup_active_idx)
+        writer.add_altup_num_inputs(config.altup_num_inputs)
+        shares = torch.tensor(config.activation_sparsity_pattern, dtype=torch.float32)
+        writer.add_activation_sparsity_scale(torch.distributions.Normal(0, 1).icdf(shares).tolist())
+    if arch == gguf.MODEL_ARCH.GEMMA4:
+        slides = [kind == "sliding_attention" for kind in config.layer_types]
+        wide = config.use_double_wide_mlp * config.num_kv_shared_layers
+        widths = [config.intermediate_size] * (len(slides) - wide) + [2 * config.intermediate_size] * wide
+        writer.add_feed_forward_length(widths if wide else config.intermediate_size)
+        # Two sizes of heads, and two numbers of them, which transformers' config keeps layer by layer.
+        full = CASES[case].config.get("num_global_key_value_heads")
+        kv_heads, narrow, long = SIZES["num_key_value_heads"], 10, 14
+        writer.add_head_count_kv([kv_heads if s else full for s in slides] if full else kv_heads)
+        writer.add_key_length(long)
+        writer.add_value_length(long)
+        writer.add_key_length_swa(narrow)
+        writer.add_value_length_swa(narrow)
+        writer.add_rope_freq_base(rope["full_attention"]["rope_theta"])
+        writer.add_rope_dimension_count(long)
+        writer.add_rope_dimension_count_swa(narrow)
+        turning = int(long * rope["full_attention"]["partial_rotary_factor"] / 2)
+        still = long // 2 - turning
+        writer.add_tensor("rope_freqs.weight", np.array([1.0] * turning + [1e30] * still, np.float32))
+
+
+def add_latent_keys(case: str, writer: gguf.GGUFWriter, config: Any, rope: dict[str, Any]) -> None:
+    """One kv head of the narrow projection's width; in older files, as many as there are heads."""
+    rotated, whole = config.qk_rope_head_dim, CASES[case].whole
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_rope_freq_base(rope["rope_theta"])
+    writer.add_rope_dimension_count(rotated)
+    writer.add_leading_dense_block_count(config.first_k_dense_replace)
+    if config.q_lora_rank is not None:
+        writer.add_q_lora_rank(config.q_lora_rank)
+    writer.add_kv_lora_rank(config.kv_lora_rank)
+    widths = (config.qk_nope_head_dim + rotated, config.v_head_dim)
+    if whole:
+        writer.add_head_count_kv(config.num_attention_heads)
+        writer.add_key_length(widths[0])
+        writer.add_value_length(widths[1])
+    else:
+        writer.add_head_count_kv(1)
+        writer.add_key_length(config.kv_lora_rank + rotated)
+        writer.add_value_length(config.kv_lora_rank)
+        writer.add_key_length_mla(widths[0])
+        writer.add_value_length_mla(widths[1])
+    writer.add_expert_shared_count(config.n_shared_experts)
+    writer.add_expert_weights_scale(config.routed_scaling_factor)
+    if family_of(case) == "deepseek_v3":
+        writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+        if config.norm_topk_prob:
+            writer.add_expert_weights_norm(True)
+    if family_of(case) == "deepseek_v3" or config.topk_method == "group_limited_greedy":
+        writer.add_expert_group_count(config.n_group)
+        writer.add_expert_group_used_count(config.topk_group)
+    if "mscale_all_dim" in rope:
+        writer.add_rope_scaling_yarn_log_mul(0.1 * rope["mscale_all_dim"])
+
+
+def as_converted(made: Made, config: Any, name: str, weight: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    """What llama.cpp's converter makes of a tensor, under names that gguf-py knows, or its own."""
+    layer = (re.findall(r"\.(\d+)\.", name) or [""])[0]
+    if made.arch == gguf.MODEL_ARCH.GPT2 and re.search(r"c_(attn|proj|fc)\.weight$", name):
+        weight = weight.T
+    if name.endswith("kv_b_proj.weight") and not made.whole:
+        heads = weight.reshape(config.num_attention_heads, -1, weight.shape[-1])
+        k, v = np.split(heads, [config.qk_nope_head_dim], axis=1)
+        of_k, of_v = (name.replace("kv_b", part) for part in ("k_b", "v_b"))
+        return [(of_k, k.transpose(0, 2, 1)), (of_v, v)]
+    if name.endswith("e_score_correction_bias"):
+        return [(f"blk.{layer}.exp_probs_b.bias", weight)]
+    if made.arch == gguf.MODEL_ARCH.GPT_OSS:
+        if name.endswith("sinks"):
+            return [(f"{name}.weight", weight)]
+        if (found := re.search(r"experts\.(gate_up|down)_proj(_bias)?$", name)) is not None:
+            end = "bias" if found[2] else "weight"
+            if not found[2]:
+                weight = weight.transpose(0, 2, 1)
+            if found[1] == "down":
+                return [(f"blk.{layer}.ffn_down_exps.{end}", weight)]
+            return [
+                (f"blk.{layer}.ffn_{part}_exps.{end}", weight[:, at::2])
+                for at, part in enumerate(("gate", "up"))
+            ]
+    if name.endswith("correct_output_scale"):
+        return [(f"{name}.weight", weight)]
+    if made.arch == gguf.MODEL_ARCH.GEMMA4:
+        for theirs, ours in (
+            ("layer_scalar", "layer_output_scale.weight"),
+            ("router.scale", "ffn_gate_inp.scale"),
+            ("router.per_expert_scale", "ffn_down_exps.scale"),
+            ("experts.gate_up_proj", "ffn_gate_up_exps.weight"),
+            ("experts.down_proj", "ffn_down_exps.weight"),
+        ):
+            if name.endswith(theirs):
+                return [(f"blk.{layer}.{ours}", weight)]
+    return [(name, weight)]
+
+
 def write(case: str, path: Path, model: Any, tensors: dict[str, torch.Tensor], *, pairs: bool = True) -> Path:
     made, config = CASES[case], model.config
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[made.arch])
     heads = config.num_attention_heads
-    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    own_kv = family_of(case) not in ("gpt2", "gemma4") and getattr(config, "num_key_value_heads", None)
+    kv_heads = own_kv or heads
     if family_of(case) == "falcon":
         kv_heads = (config.num_kv_heads or heads) if config.new_decoder_architecture else 1
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    rope = config.rope_parameters or {}
+    head_dim = config.hidden_size // heads
+    if made.arch not in FURTHER:
+        head_dim = getattr(config, "head_dim", None) or head_dim
+    rope = getattr(config, "rope_parameters", None) or {}
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_vocab_size(config.vocab_size)
-    writer.add_feed_forward_length(getattr(config, "intermediate_size", 4 * config.hidden_size))
     writer.add_head_count(heads)
-    writer.add_head_count_kv(kv_heads)
-    writer.add_rope_freq_base(rope["rope_theta"])
-    writer.add_rope_dimension_count(int(rope.get("partial_rotary_factor", 1) * head_dim))
+    if made.arch not in FURTHER:
+        writer.add_feed_forward_length(getattr(config, "intermediate_size", 4 * config.hidden_size))
+        writer.add_head_count_kv(kv_heads)
+        writer.add_rope_freq_base(rope.get("full_attention", rope)["rope_theta"])
+        writer.add_rope_dimension_count(int(rope.get("partial_rotary_factor", 1) * head_dim))
     for kind in ("bos", "eos", "pad"):
         if (token := getattr(config, f"{kind}_token_id")) is not None:
             getattr(writer, f"add_{kind}_token_id")(token)
-    if head_dim * heads != config.hidden_size:
+    if head_dim * heads != config.hidden_size and made.arch not in FURTHER:
         writer.add_key_length(head_dim)
         writer.add_value_length(head_dim)
-    if rope["rope_type"] == "yarn":
+    if rope.get("rope_type") == "yarn":
         writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
         writer.add_rope_scaling_factor(rope["factor"])
         writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+        for key in ("beta_fast", "beta_slow"):
+            if key in rope:
+                getattr(writer, f"add_rope_scaling_yarn_{key}")(rope[key])
     if hasattr(config, "rms_norm_eps"):
         writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     layer_eps = [getattr(config, n, None) for n in ("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon")]
@@ -166,26 +373,38 @@ def write(case: str, path: Path, model: Any, tensors: dict[str, torch.Tensor], *
         writer.add_parallel_residual(family_of(case) == "stablelm" or config.use_parallel_residual)
     if family_of(case) == "phi3":
         writer.add_sliding_window(config.sliding_window or 0)
-        writer.add_rope_scaling_orig_ctx_len(config.max_position_embeddings)
-    experts = getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None)
-    if experts:
+        original, context = config.original_max_position_embeddings, config.max_position_embeddings
+        long = rope["rope_type"] == "longrope"
+        writer.add_rope_scaling_orig_ctx_len(original if long else context)
+        if long:
+            writer.add_rope_scaling_attn_factors(
+                math.sqrt(1 + math.log(context / original) / math.log(original))
+            )
+            for kind in ("long", "short"):
+                writer.add_tensor(f"rope_factors_{kind}.weight", np.array(rope[f"{kind}_factor"], np.float32))
+    counts = ("n_routed_experts", "num_local_experts", "num_experts")
+    if experts := next(filter(None, (getattr(config, name, None) for name in counts)), None):
         writer.add_expert_count(experts)
-        writer.add_expert_used_count(config.num_experts_per_tok)
+        writer.add_expert_used_count(getattr(config, "num_experts_per_tok", None) or config.top_k_experts)
         if hasattr(config, "moe_intermediate_size"):
             writer.add_expert_feed_forward_length(config.moe_intermediate_size)
+    add_further_keys(case, writer, config)
     names = gguf.get_tensor_name_map(made.arch, config.num_hidden_layers)
     stacks: dict[str, list[np.ndarray]] = {}
     for name, tensor in tensors.items():
         weight = tensor.numpy()
-        if (expert := re.search(r"\.experts\.(\d+)\.", name)) is not None:
-            stack = stacks.setdefault(name.replace(expert[0], ".experts."), [weight] * experts)
-            stack[int(expert[1])] = weight
+        if (numbered := re.search(r"\.(experts|altup_\w+)\.(\d+)\.", name)) is not None:
+            stack = stacks.setdefault(name.replace(numbered[0], f".{numbered[1]}."), [])
+            stack.extend([weight] * (int(numbered[2]) + 1 - len(stack)))
+            stack[int(numbered[2])] = weight
             continue
         if made.pairs and pairs and re.search(r"\.[qk]_proj\.", name):
             weight = in_pairs(weight, heads if ".q_proj." in name else kv_heads)
         if made.taken_apart and ".query_key_value." in name:
             weight = all_q_then_k_then_v(weight, heads, kv_heads)
-        writer.add_tensor(names.get_name(name, try_suffixes=(".weight", ".bias")), weight)
+        for stored, piece in as_converted(made, config, name, weight):
+            known = names.get_name(stored, try_suffixes=(".weight", ".bias"))
+            writer.add_tensor(known or stored, np.ascontiguousarray(piece))
     for name, stack in stacks.items():
         known = re.sub(r"model\.(layers\.\d+)\.block_sparse_moe\.", r"\1.feed_forward.", name)
         writer.add_tensor(names.get_name(known, try_suffixes=(".weight",)), np.stack(stack))
@@ -384,3 +603,26 @@ def test_factors_of_frequencies_that_nobody_knows_are_refused(factors, keys, sai
     with pytest.raises(UnsupportedError, match="rope_freqs") as caught:
         porter.convert(source, tmp_path / "hf", to="hf")
     assert said in caught.value.cause
+
+
+def test_a_rotation_that_is_no_share_of_the_dims_is_refused(tmp_path):
+    """Gemma 4 stops the last pairs of its long heads, and scales none."""
+    model, tensors = prepared("gemma4", tmp_path)
+    source = write("gemma4", tmp_path / "model.gguf", model, tensors)
+    reader = gguf.GGUFReader(source, "r+")
+    (factors,) = [tensor.data for tensor in reader.tensors if tensor.name == "rope_freqs.weight"]
+    assert list(factors) == [1.0, *[np.float32(1e30)] * 6]
+    factors[1] = 2.0
+    reader.data.flush()
+    with pytest.raises(UnsupportedError, match="rope_freqs"):
+        porter.convert(source, tmp_path / "hf", to="hf")
+
+
+def test_groups_of_experts_that_are_not_stated_are_not_guessed(tmp_path, monkeypatch):
+    """Older files of DeepSeek V2 (160 experts) and V3 (256) do not say them, and others had none."""
+    changes = {"n_routed_experts": 160, "moe_intermediate_size": 4}
+    monkeypatch.setitem(CASES, "deepseek_v2", Made(gguf.MODEL_ARCH.DEEPSEEK2, changes))
+    model, tensors = prepared("deepseek_v2", tmp_path)
+    source = write("deepseek_v2", tmp_path / "model.gguf", model, tensors)
+    with pytest.raises(UnsupportedError, match="in what groups experts are chosen"):
+        porter.convert(source, tmp_path / "hf", to="hf")

@@ -298,3 +298,27 @@ def test_what_it_could_not_carry_is_refused_by_name(change, words, tmp_path):
         porter.convert(tmp_path / "source", tmp_path / "out", to="hf")
     assert words in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("case", ["3n", "4 dense"])
+def test_no_token_is_not_the_default_of_the_text_models_class(case, tmp_path):
+    """A null in the text's own part of a multimodal config is carried into the config of the text model."""
+    from transformers import AutoConfig
+
+    build(case).save_pretrained(tmp_path / "text")
+    weights = load_file(tmp_path / "text" / "model.safetensors")
+    whole = {name.replace("model.", "model.language_model.", 1): weight for name, weight in weights.items()}
+    (tmp_path / "source").mkdir()
+    save_file(whole, tmp_path / "source" / "model.safetensors", metadata={"format": "pt"})
+    inner = json.loads((tmp_path / "text" / "config.json").read_text("utf-8"))
+    assert inner["bos_token_id"] == 2
+    for value, name in ((None, "null"), (7, "stated")):
+        config = {"model_type": f"gemma{case[:2].strip()}", "text_config": inner | {"bos_token_id": value}}
+        (tmp_path / "source" / "config.json").write_text(json.dumps(config), "utf-8")
+        porter.convert(tmp_path / "source", tmp_path / name, to="hf", text_only=True)
+        assert AutoConfig.from_pretrained(tmp_path / name).bos_token_id == value
+    # The control: without the field it is what the class has.
+    del config["text_config"]["bos_token_id"]
+    (tmp_path / "source" / "config.json").write_text(json.dumps(config), "utf-8")
+    porter.convert(tmp_path / "source", tmp_path / "absent", to="hf", text_only=True)
+    assert AutoConfig.from_pretrained(tmp_path / "absent").bos_token_id == 2

@@ -18,6 +18,7 @@ from torch import Tensor
 
 import porter
 from porter.errors import PorterError, UnsupportedError
+from tests.peers.families import LATENT_PARTS
 
 D, F, E = 72, 44, 5
 GPT2 = """
@@ -212,21 +213,6 @@ def test_blocks_and_scales_are_refused_as_quantised(config, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-LATENT = {
-    "q_lora_rank": 20,
-    "kv_lora_rank": 28,
-    "qk_nope_head_dim": 14,
-    "qk_rope_head_dim": 10,
-    "v_head_dim": 18,
-    "n_routed_experts": 15,
-    "n_group": 5,
-    "topk_group": 2,
-    "num_experts_per_tok": 3,
-    "moe_intermediate_size": 44,
-    "n_shared_experts": 2,
-    "first_k_dense_replace": 1,
-    "num_mtp_layers": 0,
-}
 YARN = {
     "rope_type": "yarn",
     "rope_theta": 10000.0,
@@ -240,7 +226,7 @@ YARN = {
 
 
 def deepseek(folder: Path, **changes: Any) -> Any:
-    return made("deepseek_v3", folder, **{**SIZES, "num_key_value_heads": 6, **LATENT, **changes})
+    return made("deepseek_v3", folder, **{**SIZES, **LATENT_PARTS, "num_mtp_layers": 0, **changes})
 
 
 @pytest.mark.peer
@@ -306,6 +292,31 @@ def test_what_litgpt_lacks_of_latent_attention_is_refused_and_stays_with_transfo
     prompt = torch.arange(150)[None]
     with torch.inference_mode():
         assert torch.equal(loaded.eval()(prompt).logits, model(prompt).logits)
+
+
+@pytest.mark.peer
+def test_the_layer_that_transformers_does_not_load_is_left_out_and_said(tmp_path):
+    """Published DeepSeek V3 models have a 62nd layer for predicting several tokens."""
+    from transformers import AutoModelForCausalLM
+
+    model = deepseek(tmp_path / "hf")
+    path = tmp_path / "hf" / "model.safetensors"
+    weights = load_file(path)
+    extra = {f"model.layers.61.{part}.weight": torch.ones(D) for part in ("enorm", "input_layernorm")}
+    save_file(weights | extra, path, metadata={"format": "pt"})
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "hf").eval().config.num_hidden_layers == 2
+    for to in ("hf", "litgpt"):
+        notes = porter.plan(tmp_path / "hf", to=to).notes
+        assert any("left out: 2 tensors such as model.layers.61." in note for note in notes)
+    porter.convert(tmp_path / "hf", tmp_path / "out", to="hf")
+    written = load_file(tmp_path / "out" / "model.safetensors")
+    assert written.keys() == weights.keys()
+    assert all(torch.equal(written[name], weight) for name, weight in weights.items())
+    # The control: a layer that is missing from the config is no such layer.
+    save_file(weights | {"model.layers.2.enorm.weight": torch.ones(D)}, path, metadata={"format": "pt"})
+    with pytest.raises(UnsupportedError, match="not mapped"):
+        porter.plan(tmp_path / "hf", to="hf")
+    assert model.config.num_hidden_layers == 2
 
 
 ODD: dict[str, tuple[dict[str, Any], str]] = {

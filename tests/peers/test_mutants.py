@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-from types import ModuleType
-
 import pytest
 
 from porter.layout import parse_layout
 from porter.tables import load_families
 from porter.tables.catalogue import family_names
-
-
-def _beside(name: str) -> ModuleType:
-    """A module of this folder under a name of this file's own; the tests are imported one by one."""
-    spec = importlib.util.spec_from_file_location(f"{name}_mutated", Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # Where dataclasses look for the module that they are in.
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-families = _beside("families")
-mutants = _beside("mutants")
+from tests.peers import families, mutants
 
 
 def test_every_family_with_a_table_has_its_mutants():
@@ -42,6 +23,16 @@ def test_a_table_with_a_mistake_is_refused_or_changes_the_logits(family, tmp_pat
         tally.add(bed, dialect, mutants.SAMPLE)
         assert tally.alive == []
         assert tally.tried == mutants.SAMPLE
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("family", families.KERAS)
+def test_a_keras_table_with_a_mistake_is_refused_or_changes_the_logits(family, tmp_path):
+    values = families.config_of(family, "") | families.KERAS[family]
+    tally = mutants.Tally()
+    tally.add(mutants.Bed(tmp_path, values, families), "keras", mutants.SAMPLE)
+    assert tally.alive == []
+    assert tally.tried == mutants.SAMPLE
 
 
 def test_what_is_swapped_is_what_has_one_size():

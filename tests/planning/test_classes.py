@@ -9,8 +9,8 @@ from porter.api.convert import plan
 from porter.dtypes import DTYPES
 from porter.errors import UnsupportedError
 from porter.layout import Loop
+from porter.planning.fidelity import grade
 from porter.planning.join import copy_class
-from porter.planning.summary import grade
 from porter.values.operations import Operation
 
 

@@ -165,7 +165,7 @@ def test_where_no_table_fits_the_nearest_one_is_the_start(checkpoint, tmp_path):
     assert "it knows 6 of 7 names; not, for example, 'model.layers.0.ssm.A'" in caught.value.cause
     # OLMo 2 and Qwen 3 have the norm of q, and OLMo 2 more of its own.
     assert "porter mappings new qwen3 --name mine" in caught.value.hint
-    assert 'extends = "qwen3/hf"' in caught.value.hint and 'model_type = ["odd"]' in caught.value.hint
+    assert 'extends    = "qwen3/hf"' in caught.value.hint and 'model_type = "odd"' in caught.value.hint
     assert '# "model.layers.{layer}.ssm.A" = "…"   [3]' in caught.value.hint
 
 

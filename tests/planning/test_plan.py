@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from porter.api.convert import plan
+from porter.errors import UsageError
 from porter.layout import Loop, Run
 from porter.planning.plan import Copies, Plan, ZeroCheck, Zeros, plan_to_json
 
@@ -83,6 +84,12 @@ def test_its_hash_leaves_out_where_a_table_lies(source, tmp_path):
         )
         hashes.add(plan(source, to="mine", maps=[path]).hash)
     assert len(hashes) == 1
+
+
+@pytest.mark.parametrize("size", [0, -5, "0", "0GB", "0.0 MB", "-5GB", "five"])
+def test_a_shard_of_no_size_is_a_usage_error(source, size):
+    with pytest.raises(UsageError, match="is no size for a shard"):
+        plan(source, to="hf", max_shard_size=size)
 
 
 def test_its_hash_changes_with_all_that_matters(shipped, source, tmp_path):

@@ -6,6 +6,7 @@ Counted per stored tensor, one weight written twice would make up for another th
 import pytest
 
 from porter.errors import UnsupportedError
+from porter.planning.join import Join
 
 CANONICAL = """
 family = "lab"
@@ -99,3 +100,20 @@ def test_a_source_that_stores_one_weight_twice(lab):
     shapes = {f"{name}.{layer}": (2, 5) for name in ("k", "k2", "v") for layer in range(3)}
     with pytest.raises(UnsupportedError, match="held twice by the source"):
         lab.plan(family, "twice", "fused", shapes, SIZES)
+
+
+def test_copies_that_do_not_fill_a_tensor_are_refused(lab, monkeypatch):
+    """Bound blocks partition their tensor. Should binding ever lose one, the plan is refused, not run."""
+    family = lab.family(CANONICAL, fused=FUSED, apart=apart("split", "not split", "split"))
+    assert lab.plan(family, "apart", "fused", {f"{w}.{n}": (2, 5) for w in "kv" for n in range(3)}, SIZES)
+
+    whole = Join.copies
+
+    def without_the_last(self, bound, dtype_of):
+        for group, dtype in whole(self, bound, dtype_of):
+            yield group._replace(parts=group.parts[:-1]), dtype
+
+    monkeypatch.setattr(Join, "copies", without_the_last)
+    with pytest.raises(UnsupportedError, match="would not be filled exactly") as refused:
+        lab.plan(family, "apart", "fused", {f"{w}.{n}": (2, 5) for w in "kv" for n in range(3)}, SIZES)
+    assert refused.value.cause == "its sources hold 10 elements, its shape [4, 5] has 20"

@@ -9,7 +9,7 @@ import pytest
 from porter.api.convert import plan
 from porter.errors import MalformedError, UnsupportedError, UsageError
 from porter.layout import Loop
-from porter.planning.summary import grade
+from porter.planning.fidelity import grade
 from porter.values.operations import Operation
 
 HEAD, EMBED = "lm_head.weight", "model.embed_tokens.weight"

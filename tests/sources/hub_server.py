@@ -7,9 +7,11 @@ faults can be switched on per file. Sources: the Hub's API reference and what `h
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import re
+import socket
 import threading
 import time
 from collections.abc import Mapping
@@ -22,6 +24,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 LARGE = (".safetensors", ".bin", ".gguf", ".pth", ".ckpt", ".h5", "tokenizer.model", "tokenizer.json")
 _PAUSE = 0.02
+# Seconds for which a server that says nothing is waited for; whoever tests that sets a shorter timeout.
+_STALL = 20.0
 SIGNATURE = "signed-for-one-reader"
 
 
@@ -59,10 +63,38 @@ class Repo:
 
 @dataclass
 class Fault:
-    """`kind` is corrupt, disconnect, slow, or a status such as 500; it strikes `times` times."""
+    """`kind` is one of `KINDS` or a status such as 500; it strikes `times` times. `after` is sent as
+    Retry-After.
+    """
 
     kind: str
     times: int
+    after: str | None = None
+
+
+# What can befall the bytes of a file on their way: a flipped byte, a connection that ends in the middle,
+# before the first byte, or says nothing for long; a page of a login in the place of bytes, with the length of
+# the page or of the file; another range than was asked for, said or not; fewer or more bytes than that, said
+# or not; bytes in an encoding that nobody asked for; a signature that has expired; a redirect to itself.
+KINDS = (
+    "corrupt",
+    "disconnect",
+    "reset",
+    "slow",
+    "stall",
+    "html",
+    "html-padded",
+    "html-206",
+    "other-range",
+    "other-bytes",
+    "no-range",
+    "total",
+    "short",
+    "long",
+    "encoded",
+    "expired",
+    "loop",
+)
 
 
 @dataclass(frozen=True)
@@ -94,6 +126,8 @@ class HubServer:
         self.faults: dict[str, Fault] = {}
         self.log: list[Request] = []
         self.ranges = True
+        self.stalled = threading.Event()
+        self.sending = 0
         self.lock = threading.Lock()
         self._servers = [self._start(_Hub), self._start(_Storage)]
         self.endpoint, self.storage = (f"http://127.0.0.1:{s.server_address[1]}" for s in self._servers)
@@ -104,6 +138,7 @@ class HubServer:
         return server
 
     def close(self) -> None:
+        self.stalled.set()
         for server in self._servers:
             server.shutdown()
             server.server_close()
@@ -134,8 +169,8 @@ class HubServer:
         """Make a token valid, with access to these private or gated repositories."""
         self.tokens[token] = set(repos)
 
-    def fault(self, file: str, kind: str, times: int = 1_000) -> None:
-        self.faults[file] = Fault(kind, times)
+    def fault(self, file: str, kind: str, times: int = 1_000, after: str | None = None) -> None:
+        self.faults[file] = Fault(kind, times, after)
 
     def strike(self, file: str, *kinds: str) -> str | None:
         """The fault that hits this request, if it is one of `kinds` (or any status)."""
@@ -146,8 +181,15 @@ class HubServer:
             fault.times -= 1
             return fault.kind
 
+    def after(self, file: str) -> dict[str, str]:
+        """The header that says how long to wait, where the fault has one."""
+        fault = self.faults.get(file)
+        return {"Retry-After": fault.after} if fault is not None and fault.after is not None else {}
+
     def forget(self) -> None:
-        """Empty the log."""
+        """Empty the log, once all that is being sent has been, or nobody takes it any more."""
+        while self.sending:
+            time.sleep(0.01)
         with self.lock:
             self.log.clear()
 
@@ -189,6 +231,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(length if length >= 0 else len(body)))
         self.end_headers()
         sent = 0
+        with self.hub.lock:
+            self.hub.sending += 1
         try:
             if self.command != "HEAD":
                 for start in range(0, len(body), 4096):
@@ -198,6 +242,7 @@ class _Handler(BaseHTTPRequestHandler):
             # The reader has what it wanted.
             self.close_connection = True
         with self.hub.lock:
+            self.hub.sending -= 1
             self.hub.log.append(
                 Request(
                     self.server_kind,
@@ -213,8 +258,10 @@ class _Handler(BaseHTTPRequestHandler):
     def json(self, value: Any) -> None:
         self.reply(200, {"Content-Type": "application/json"}, json.dumps(value).encode())
 
-    def refuse(self, status: int, code: str | None, message: str) -> None:
-        headers = {"Content-Type": "application/json", "X-Error-Message": message}
+    def refuse(
+        self, status: int, code: str | None, message: str, more: Mapping[str, str] | None = None
+    ) -> None:
+        headers = {"Content-Type": "application/json", "X-Error-Message": message, **(more or {})}
         if code:
             headers["X-Error-Code"] = code
         self.reply(status, headers, json.dumps({"error": message}).encode())
@@ -223,22 +270,56 @@ class _Handler(BaseHTTPRequestHandler):
         """The file's bytes, as far as the range and the faults let them be."""
         data, kind = content.data, None
         if self.command == "GET":
-            kind = self.hub.strike(name, "corrupt", "disconnect", "slow")
+            kind = self.hub.strike(name, *KINDS)
         if kind and kind.isdigit():
-            return self.refuse(int(kind), None, "The server is unwell")
+            return self.refuse(int(kind), None, "The server is unwell", self.hub.after(name))
+        if kind == "expired":
+            return self.refuse(403, None, "Request has expired")
+        if kind == "loop":
+            return self.reply(302, {"Location": f"http://{self.headers['Host']}{self.path}"})
+        if kind == "reset":
+            self.close_connection = True
+            return self.connection.shutdown(socket.SHUT_RDWR)
         if kind == "corrupt":
             data = data[:-1] + bytes([data[-1] ^ 0xFF])
+        page = b"<html><title>Sign in</title></html>"
+        if kind == "html":
+            return self.reply(200, {"Content-Type": "text/html"}, page)
+        if kind == "html-padded":
+            return self.reply(200, {"Content-Type": "text/html"}, page.ljust(len(data)))
         status, start, stop = 200, 0, len(data)
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
+        headers = {**headers, "ETag": f'"{content.etag}"', "Accept-Ranges": "bytes"}
         if asked and self.hub.ranges:
             start = int(asked[1])
             stop = min(int(asked[2]) + 1, stop) if asked[2] else stop
-            status, headers = 206, {**headers, "Content-Range": f"bytes {start}-{stop - 1}/{len(data)}"}
+            status = 206
         body = data[start:stop]
-        headers = {**headers, "ETag": f'"{content.etag}"', "Accept-Ranges": "bytes"}
-        if kind == "disconnect":
+        said, total = start, len(data)
+        if kind == "html-206":
+            status, body = 206, page.ljust(len(body))
+            headers["Content-Type"] = "text/html"
+        if kind in ("other-range", "other-bytes"):
+            status, body = 206, body[1:] + body[:1]
+            said = start + 1 if kind == "other-range" else start
+        if kind == "total":
+            status, total = 206, total + 1
+        if kind == "short":
+            body = body[: len(body) // 2]
+        if kind == "long":
+            body += bytes(997)
+        if status == 206 and kind != "no-range":
+            headers["Content-Range"] = f"bytes {said}-{said + stop - start - 1}/{total}"
+        if kind == "no-range":
+            status = 206
+        if kind == "encoded":
+            return self.reply(status, {**headers, "Content-Encoding": "gzip"}, gzip.compress(body))
+        if kind in ("disconnect", "stall"):
             self.close_connection = True
-            return self.reply(status, headers, body[: len(body) // 2], length=len(body))
+            self.reply(status, headers, body[: len(body) // 2], length=len(body))
+            if kind == "stall":
+                self.hub.stalled.wait(_STALL)
+            return None
         return self.reply(status, headers, body, pause=_PAUSE if kind == "slow" else 0)
 
 

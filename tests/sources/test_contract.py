@@ -1,11 +1,15 @@
 """What every source promises, by the same tests over each of them."""
 
+import json
+import pickle
 import threading
 
 import pytest
 
 from porter.errors import ChangedError, MalformedError, PorterError
 from porter.sources.base import NearFile
+from porter.sources.buckets.bucket_address import parse_address
+from porter.sources.buckets.bucket_listing import open_bucket
 from porter.sources.hub.hub_source import HubSource
 from porter.sources.hub.repository import list_files
 from porter.sources.in_memory import MemorySource
@@ -46,6 +50,23 @@ def hub(tmp_path, request):
     return HubSource(ref, list_files(ref), tmp_path / "small")
 
 
+def bucket_folder(tmp_path, request):
+    bucket = request.getfixturevalue("bucket")
+    return open_bucket(parse_address(bucket.fill(written(tmp_path / "stored"), "folder/label")))
+
+
+def plain_https(tmp_path, request):
+    """The same objects without a listing; the names that porter does not know come through an index."""
+    bucket = request.getfixturevalue("bucket")
+    bucket.fill(written(tmp_path / "stored"), "label")
+    index = {"weight_map": {name: name for name in CONTENTS}}
+    key = "label/model.safetensors.index.json"
+    bucket.client.put_object(Bucket=bucket.name, Key=key, Body=json.dumps(index).encode(), ACL="public-read")
+    for name in CONTENTS:
+        bucket.client.put_object_acl(Bucket=bucket.name, Key=f"label/{name}", ACL="public-read")
+    return open_bucket(parse_address(f"{bucket.server.endpoint}/{bucket.name}/label"))
+
+
 @pytest.fixture
 def hub_here(monkeypatch):
     """The loopback Hub for a client in this process, which reads its address when it is imported."""
@@ -62,7 +83,14 @@ def hub_here(monkeypatch):
     server.close()
 
 
-KINDS = {"local": local, "memory": memory, "overlay": overlay, "hub": hub}
+KINDS = {
+    "local": local,
+    "memory": memory,
+    "overlay": overlay,
+    "hub": hub,
+    "bucket": bucket_folder,
+    "https": plain_https,
+}
 
 
 @pytest.fixture(params=KINDS)
@@ -137,6 +165,29 @@ def test_what_did_not_change_is_not_said_to_have(source):
     for name in CONTENTS:
         source.open(name).close()
     source.check(CONTENTS)
+
+
+def test_a_replaced_object_is_noticed(bucket, tmp_path, request):
+    source = bucket_folder(tmp_path, request)
+    file = source.open("config.json")
+    bucket.client.put_object(Bucket=bucket.name, Key="folder/label/config.json", Body=b"[]")
+    with pytest.raises(ChangedError, match=r"config\.json"):
+        file.read([memoryview(bytearray(2))], 0)
+    with pytest.raises(ChangedError, match=r"config\.json"):
+        source.check(["config.json"])
+    bucket.client.delete_object(Bucket=bucket.name, Key="folder/label/folder/two.bin")
+    with pytest.raises(ChangedError, match="nothing"):
+        source.check(CONTENTS)
+
+
+def test_a_bucket_goes_to_another_process_without_who_asks(bucket, tmp_path, request):
+    source = bucket_folder(tmp_path, request)
+    source.open("config.json").read([memoryview(bytearray(1))], 0)
+    sent = pickle.dumps(source)
+    assert b"secret" not in sent and b"somebody" not in sent
+    view = memoryview(bytearray(2))
+    pickle.loads(sent).open("config.json").read([view], 0)
+    assert bytes(view) == CONTENTS["config.json"]
 
 
 def test_a_replaced_content_is_noticed():

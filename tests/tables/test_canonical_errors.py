@@ -85,7 +85,7 @@ BROKEN = {
         "example =",
     ),
     "a version that is no number": (("version = 3", 'version = "three"'), "`version` must be", "version ="),
-    "a family that is no text": (('family  = "toy"', "family = 3"), "the table needs a `family`", "family"),
+    "a family that is no text": (('family  = "toy"', "family = 3"), "`family` must be", "family"),
     "invalid TOML": (("[axes]", "[axes"), "not valid TOML", "[axes"),
 }
 

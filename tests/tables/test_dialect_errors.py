@@ -215,10 +215,10 @@ BROKEN = {
         "extends =",
     ),
     "another family": ([('family  = "toy"', 'family  = "joy"')], "the table is for 'joy'", "family"),
-    "a family that is no text": ([('family  = "toy"', "family = 3")], "the table needs a `family`", "family"),
+    "a family that is no text": ([('family  = "toy"', "family = 3")], "`family` must be", "family"),
     "a dialect that is no text": (
         [('dialect = "plain"', "dialect = 3")],
-        "the table needs a `dialect`",
+        "`dialect` must be",
         "dialect",
     ),
     "an operand that calls what is not there": (

@@ -156,5 +156,58 @@ def test_a_circle_is_an_error(tables):
 
 @pytest.mark.parametrize("value", ["3", "[3]", "true"])
 def test_extends_is_a_name(tables, value):
-    with pytest.raises(TableError, match="`extends` must be a string"):
+    with pytest.raises(TableError, match="`extends` must be a text"):
         tables.dialect(text=f'extends = {value}\nfamily = "toy"\ndialect = "x"\n')
+
+
+def test_a_rule_takes_the_place_of_those_for_what_it_makes(tables):
+    """One tensor for what the parent has in two; without a `when`, so that it always holds."""
+    tables.dialect()
+    text = """
+        extends = "plain.toml"
+        family  = "toy"
+        dialect = "child"
+
+        [[rule]]
+        theirs = "qk.{layer}"
+        ours   = ["{layer}.q", "{layer}.k"]
+        layout = "(n_kv_head q_per_kv head_dim | n_kv_head head_dim) d_model"
+        """
+    child = tables.dialect(text=text, name="child")
+    assert {rule.theirs.text for rule in child.rules} == {"embed", "head", "qk.{layer}"}
+    # The control: where it holds only at times, the parent's still stand, and the two are at odds.
+    sometimes = text.replace('d_model"\n', 'd_model"\n        when = "tie_embeddings"\n')
+    with pytest.raises(TableError, match="two rules make"):
+        tables.dialect(text=sometimes, name="sometimes")
+
+
+SHORT = """
+extends = "plain.toml"
+family  = "toy"
+dialect = "child"
+"""
+
+
+def test_what_stands_at_the_top_is_what_is_matched_and_written(tables):
+    tables.dialect()
+    short = tables.dialect(text=SHORT + 'model_type = "toy_2"\narchitecture = "Toy2"\n', name="short")
+    long = tables.dialect(
+        text=SHORT
+        + '[config.match]\nmodel_type = ["toy_2"]\n'
+        + '[config.write]\nmodel_type = "toy_2"\narchitectures = ["Toy2"]\n',
+        name="long",
+    )
+    assert short.config.match == long.config.match == {"model_type": ["toy_2"]}
+    written = [{name: value for name, (value, _) in one.config.write.items()} for one in (short, long)]
+    assert written[0] == written[1] == {"model_type": "toy_2", "architectures": ["Toy2"]}
+    other = tables.dialect(
+        text=SHORT + 'match = { class_name = "A", "config.b" = [true, 1] }\n', name="other"
+    )
+    assert other.config.match == {"class_name": ["A"], "config.b": [True, 1]}
+
+
+@pytest.mark.parametrize("line", ['model_type = ["toy"]', 'match = "toy"', "architecture = 3"])
+def test_what_stands_at_the_top_in_another_form_is_refused_with_the_form(tables, line):
+    tables.dialect()
+    with pytest.raises(TableError, match="must be written"):
+        tables.dialect(text=SHORT + line + "\n", name="child")

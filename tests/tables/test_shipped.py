@@ -75,10 +75,12 @@ def test_every_canonical_tensor_is_stored_once_and_whole(family, dialect):
     sizes = Sizes(family.canonical, hyperparameters)
     stored = {}
     for tensor in bind_dialect(dialect, family.canonical, hyperparameters):
-        assert math.prod(tensor.shape) == sum(
+        pieces = [
             math.prod(sizes.size(axis, tensor.fixed) for axis in block.address.strides)
             for block in tensor.blocks
-        ), f"{tensor.name} is made of its blocks and nothing else"
+        ]
+        pieces += [math.prod(loop.size for loop in filler.loops) for filler in tensor.fillers]
+        assert math.prod(tensor.shape) == sum(pieces), f"{tensor.name} is made of its blocks and nothing else"
         for block in tensor.blocks:
             free = [axis for axis in block.address.strides if axis in family.canonical.index]
             assert tensor.fixed.keys().isdisjoint(free)
@@ -112,7 +114,8 @@ def test_names_are_anchored_and_belong_to_one_rule(family, dialect):
         if len(fitting) > 1:
             # Rules of one name exclude each other.
             sizes = Sizes(family.canonical, example(family))
-            whens = [[rule.when, *(family.canonical.tensors[n].when for n in rule.ours)] for rule in fitting]
+            tensors = family.canonical.tensors
+            whens = [[rule.when, *(tensors[name].when for name in rule.weights)] for rule in fitting]
             assert sum(all(sizes.holds(w, tensor.fixed, ()) for w in when) for when in whens) == 1
         assert matcher.spelled(name) == name
         assert not matcher.ignored(name)
@@ -160,8 +163,11 @@ def test_a_few_shapes_by_hand():
 
 
 def test_an_unknown_family_or_dialect_says_which_there_are():
-    with pytest.raises(UnsupportedError, match="no table for llama in the dialect 'klingon'") as caught:
+    with pytest.raises(UsageError, match="no dialect called 'klingon'") as caught:
         FAMILIES["llama"].dialect("klingon")
+    assert "litgpt" in caught.value.hint
+    with pytest.raises(UnsupportedError, match="no table for llama in the dialect 'keras'") as caught:
+        FAMILIES["llama"].dialect("KerasHub")
     assert "litgpt" in caught.value.hint
 
 
@@ -189,7 +195,8 @@ def test_a_table_of_ones_own_joins_its_family(tmp_path):
 
 def test_a_table_of_ones_own_is_checked_like_the_others(tmp_path):
     path = tmp_path / "mine.toml"
-    path.write_text(USER, "utf-8")
+    second = USER + '[[rule]]\ntheirs = "second_head"\nours = "head"\n'
+    path.write_text(second, "utf-8")
     with pytest.raises(TableError, match="two rules make the canonical tensor 'head'"):
         load_user_table(path)
 

@@ -2,108 +2,222 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from porter.cli import output
-from porter.cli.commands.inspect import (
+from porter.cli import completion, output
+from porter.cli.options import (
+    HOW,
+    SAFETY,
+    SOURCE,
+    WHAT,
     ConfigOption,
     FamilyOption,
+    JsonOption,
     KeyOption,
     MapOption,
     MappingsOption,
+    RevisionOption,
+    SourceArgument,
     SourceDialectOption,
 )
 from porter.cli.report_file import ReportOption, check_report, write_report
 from porter.errors import UsageError
+from porter.planning.fidelity import grade, sentence
+from porter.planning.plan import Plan
+from porter.sources.names import at_revision
+
+_WHEN = completion.words("auto", "always", "never")
 
 
 def convert(
-    source: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[SRC]",
-            help="A directory, a .safetensors or a .gguf file. Default: here, or the last model downloaded.",
-        ),
-    ] = None,
+    source: SourceArgument = None,
     to: Annotated[
         str | None,
-        typer.Option("--to", metavar="DIALECT", help="litgpt, hf, or the dialect of your own table."),
+        typer.Option(
+            "--to",
+            metavar="DIALECT",
+            help="litgpt, hf, keras, flax and others (`porter models`), or the dialect of your own table. "
+            "Left out: says where this source can go.",
+            rich_help_panel=WHAT,
+            autocompletion=completion.targets,
+        ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The directory to make. Default: MODEL-DIALECT, here.")
+        str | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="DIR",
+            help="The directory to make, or s3://bucket/folder. Default: MODEL-DIALECT, here.",
+            rich_help_panel=WHAT,
+        ),
     ] = None,
-    dtype: Annotated[str, typer.Option("--dtype", help="keep, bfloat16, float16 or float32.")] = "keep",
+    dtype: Annotated[
+        str,
+        typer.Option(
+            "--dtype",
+            metavar="DTYPE",
+            help="keep, bfloat16, float16 or float32.",
+            rich_help_panel=WHAT,
+            autocompletion=completion.words("keep", "bfloat16", "float16", "float32"),
+        ),
+    ] = "keep",
     tied: Annotated[
         str | None,
-        typer.Option("--tied", help="Tied weights: write, omit or untie. Default: as the target does."),
-    ] = None,
-    max_shard_size: Annotated[
-        str | None,
-        typer.Option("--max-shard-size", metavar="SIZE", help="Largest file, for hf. Default: 5GB."),
+        typer.Option(
+            "--tied",
+            metavar="HOW",
+            help="Tied weights: write, omit or untie. Default: as the target does.",
+            rich_help_panel=WHAT,
+            autocompletion=completion.words("write", "omit", "untie"),
+        ),
     ] = None,
     container: Annotated[
         str | None,
-        typer.Option("--container", help="safetensors, or pth for a lit_model.pth that stock LitGPT loads."),
+        typer.Option(
+            "--container",
+            metavar="KIND",
+            help="safetensors, or pth for the lit_model.pth that LitGPT's own commands read.",
+            rich_help_panel=WHAT,
+            autocompletion=completion.words("safetensors", "pth"),
+        ),
+    ] = None,
+    max_shard_size: Annotated[
+        str | None,
+        typer.Option(
+            "--max-shard-size",
+            metavar="SIZE",
+            help="Largest file, for hf. Default: 5GB.",
+            rich_help_panel=WHAT,
+        ),
     ] = None,
     text_only: Annotated[
-        bool, typer.Option("--text-only", help="Take the language model out of a multimodal checkpoint.")
+        bool,
+        typer.Option(
+            "--text-only",
+            help="Take the language model out of a multimodal checkpoint.",
+            rich_help_panel=WHAT,
+        ),
     ] = False,
+    allow_unmapped: Annotated[
+        list[str],
+        typer.Option(
+            "--allow-unmapped",
+            metavar="GLOB",
+            help="Drop these tensors; may be repeated.",
+            rich_help_panel=WHAT,
+        ),
+    ] = [],  # noqa: B006
+    source_dialect: SourceDialectOption = None,
+    revision: RevisionOption = None,
+    family: FamilyOption = None,
+    config: ConfigOption = None,
+    key: KeyOption = None,
+    map: MapOption = [],  # noqa: B006
+    mappings: MappingsOption = [],  # noqa: B006
+    keep_source: Annotated[
+        bool,
+        typer.Option(
+            "--keep-source",
+            help="Download a model from the Hub first, and keep it.",
+            rich_help_panel=SOURCE,
+        ),
+    ] = False,
+    reflink: Annotated[
+        str,
+        typer.Option(
+            "--reflink",
+            metavar="WHEN",
+            help="Share blocks with the source: auto, always, never.",
+            rich_help_panel=HOW,
+            autocompletion=_WHEN,
+        ),
+    ] = "auto",
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume/--no-resume",
+            help="Go on where the same command was stopped, or start anew.",
+            rich_help_panel=HOW,
+        ),
+    ] = True,
+    max_memory: Annotated[
+        str,
+        typer.Option("--max-memory", metavar="SIZE", help="For all buffers together.", rich_help_panel=HOW),
+    ] = "512MiB",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan; write nothing.", rich_help_panel=SAFETY)
+    ] = False,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            help="With --dry-run: how each class of copy is run, and why.",
+            rich_help_panel=SAFETY,
+        ),
+    ] = False,
+    report: ReportOption = None,
     target_model: Annotated[
         str | None,
         typer.Option(
             "--target-model",
             metavar="SPEC",
             help="Ask a live module first: litgpt, porter, transformers, package.module:callable.",
+            rich_help_panel=SAFETY,
+            autocompletion=completion.words("litgpt", "porter", "transformers"),
         ),
     ] = None,
-    source_dialect: SourceDialectOption = None,
-    map: MapOption = [],  # noqa: B006
-    mappings: MappingsOption = [],  # noqa: B006
-    family: FamilyOption = None,
-    config: ConfigOption = None,
-    key: KeyOption = None,
-    allow_unmapped: Annotated[
-        list[str],
-        typer.Option("--allow-unmapped", metavar="GLOB", help="Drop these tensors; may be repeated."),
-    ] = [],  # noqa: B006
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; write nothing.")] = False,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="With --dry-run: how each class of copy is run, and why.")
-    ] = False,
-    report: ReportOption = None,
-    reflink: Annotated[
-        str,
-        typer.Option("--reflink", metavar="WHEN", help="Share blocks with the source: auto, always, never."),
-    ] = "auto",
     digest: Annotated[
         str,
         typer.Option(
             "--digest",
             metavar="WHEN",
             help="Hash weight files on the way: auto (where it does not limit), always, never.",
+            rich_help_panel=SAFETY,
+            autocompletion=_WHEN,
         ),
     ] = "auto",
-    resume: Annotated[
-        bool, typer.Option("--resume/--no-resume", help="Go on where the same command was stopped.")
-    ] = True,
-    max_memory: Annotated[
-        str, typer.Option("--max-memory", metavar="SIZE", help="For all buffers together.")
-    ] = "512MiB",
-    keep_source: Annotated[
-        bool, typer.Option("--keep-source", help="Download a model from the Hub first, and keep it.")
+    on: Annotated[
+        str | None,
+        typer.Option(
+            "--on",
+            metavar="CLUSTER",
+            help="Run it on a cluster: ray, or ray=ADDRESS for one that runs.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
+    assume: Annotated[
+        str,
+        typer.Option(
+            "--assume",
+            metavar="MODEL",
+            help="With --dry-run --on: workers=8,read=200MB,write=100MB,task=0.5, each worker's, a second.",
+            rich_help_panel=HOW,
+        ),
+    ] = "",
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Replace a directory that porter wrote.", rich_help_panel=SAFETY),
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace a directory that porter wrote.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
-    """Convert a checkpoint into another dialect."""
+    """Convert a checkpoint into another dialect.
+
+    The plan is proved from headers first. The output appears when it is whole, or not at all.
+
+    Examples:
+      porter convert gemma-2b --to litgpt -o out/
+      porter convert gemma-2b --to litgpt --container pth     # for LitGPT's own commands
+      porter convert out/ --to hf -o back/
+      porter convert model.gguf --to hf --dtype bfloat16
+      porter convert gemma-2b --to keras --dry-run            # the plan alone
+    """
     from porter.api import convert as api
     from porter.execution.run_options import RunOptions, memory_spoken
     from porter.planning.plan import plan_to_json
     from porter.planning.plan_options import PlanOptions
-    from porter.planning.summary import grade
     from porter.reporting.plans import render, summary
     from porter.reporting.text import size
 
@@ -112,7 +226,10 @@ def convert(
     if report is not None and not dry_run:
         raise UsageError("--report shows a plan that is not run", hint="--dry-run --report FILE.html")
     check_report(report)
-    options = RunOptions(reflink, digest, resume, memory_spoken(max_memory))
+    if assume and not (dry_run and on):
+        raise UsageError("--assume is for the time that is predicted", hint="--dry-run --on ray --assume …")
+    source = at_revision(source, revision)
+    options = RunOptions(reflink, digest, resume, memory_spoken(max_memory), on)
     if keep_source:
         _keep(source, dry_run)
     wanted = PlanOptions(
@@ -139,15 +256,25 @@ def convert(
         accepted = api.check_target_model(prepared, target_model)
         output.say(f"checked  {target_model} accepts all {accepted} tensors")
     if dry_run:
+        from porter.reporting.cluster import prediction_lines, prediction_to_json
         from porter.reporting.executors import explanation, explanation_to_json
+
+        predicted = api.predict(prepared, assume) if on else None
 
         if json:
             found = {"executors": explanation_to_json(plan)} if explain else {}
-            output.as_json({**plan_to_json(plan), "hash": plan.hash, "grade": grade(plan), **found})
+            if predicted is not None:
+                found["cluster"] = prediction_to_json(predicted)
+            output.as_json({**plan_to_json(plan), "hash": plan.hash, **_graded(plan), **found})
         else:
-            output.data(render(plan))
+            from porter.reporting.config_rows import config_rows
+
+            rows = config_rows(prepared.opened.identified(), prepared.target, plan)
+            output.data(render(plan, rows, width=output.width(), heading=output.heading))
             if explain:
                 output.data(["", *explanation(plan)])
+            if predicted is not None:
+                output.data(["", *prediction_lines(predicted, every=explain)])
         if report is not None:
             from porter.reporting.html_reports import plan_report
             from porter.verification.live import target_config
@@ -158,6 +285,7 @@ def convert(
             label = prepared.opened.checkpoint.label
             write_report(report, plan_report(plan, label, (identity.raw, words), written))
         return
+    api.check_before(prepared, out, force=force, options=options)
     output.say(f"plan     {summary(plan)}")
     from porter.cli.progress import progress
     from porter.execution.watch import Watch
@@ -182,7 +310,7 @@ def convert(
             {
                 "out": str(done.out),
                 "hash": plan.hash,
-                "grade": grade(plan),
+                **_graded(plan),
                 "files": {
                     name: {"size": nbytes, "sha256": done.digests.get(name)}
                     for name, nbytes in done.sizes.items()
@@ -191,11 +319,20 @@ def convert(
             }
         )
         return
-    output.report(f"wrote    {done.out}/: {', '.join(done.sizes)}")
-    if container == "pth":
-        output.report(f"load     litgpt generate {done.out}")
-    elif "porter" in prepared.target.targets:
-        output.report(f"load     porter.models.GPT.from_checkpoint({str(done.out)!r})")
+    from porter.reporting.next_steps import LITGPT_COMMANDS, next_steps
+    from porter.sources.weight_files import some
+
+    output.report(f"wrote    {done.out}/: {some(list(done.sizes))}")
+    if isinstance(done.out, str):
+        return
+    for number, line in enumerate(next_steps(plan, done.out)):
+        output.report(f"{'' if number else 'load':<8} {line}")
+    if plan.target_dialect == "litgpt" and container != "pth":
+        output.note(LITGPT_COMMANDS)
+
+
+def _graded(plan: Plan) -> dict[str, str]:
+    return {"grade": grade(plan), "cause": sentence(plan)}
 
 
 def _keep(source: str | None, dry_run: bool) -> None:

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from porter.cli import output
+from porter.cli.options import JsonOption
+
+if TYPE_CHECKING:
+    from porter.sources.buckets.bucket_address import BucketAddress
 
 
 def doctor(
-    path: Annotated[Path, typer.Argument(help="Where outputs would be written.")] = Path(),
+    path: Annotated[
+        str, typer.Argument(help="Where outputs would be written: a directory, or a folder at s3://.")
+    ] = ".",
     clean: Annotated[
         bool, typer.Option("--clean", help="Remove what killed runs have left beside outputs there.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
-    """Show what this machine offers: versions, extras, caches, file system, what killed runs have left."""
+    """Show what this machine offers: versions, extras, caches, file system, what killed runs have left.
+
+    Examples:
+      porter doctor
+      porter doctor /data --clean      # and remove what killed runs have left there
+    """
     from porter.api.doctor import doctor as look
     from porter.reporting.text import printable, size, table
+    from porter.sources.buckets.bucket_address import parse_address
 
+    if (folder := parse_address(path)) is not None:
+        _bucket(folder, clean, json)
+        return
     if clean:
         from porter.api.leftovers import clean as remove
 
@@ -58,3 +72,28 @@ def doctor(
     output.data(table(rows))
     if any(not left.in_use for left in found.left_behind):
         output.note("`porter doctor --clean` removes what was left behind and is not in use")
+
+
+def _bucket(folder: BucketAddress, clean: bool, json: bool) -> None:
+    """What is left behind in a bucket; that is all that there is to be said of it."""
+    from porter.api.leftovers import clean_bucket, left_in_bucket
+    from porter.reporting.text import printable, size, table
+
+    if clean:
+        for text in clean_bucket(folder):
+            output.note(text)
+    found = left_in_bucket(folder)
+    if json:
+        output.as_json({"left_behind": list(found)})
+        return
+    rows = [
+        [
+            "left behind",
+            f"{printable(str(left.path))}: {left.what}, {size(left.nbytes)}"
+            + (", in use" if left.in_use else ""),
+        ]
+        for left in found
+    ]
+    output.data(table(rows) if rows else f"nothing is left behind at {folder.url}")
+    if any(not left.in_use for left in found):
+        output.note(f"`porter doctor --clean {folder.url}` ends what is not in use")

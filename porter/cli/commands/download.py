@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from porter.cli import output
+from porter.cli import completion, output
+from porter.cli.options import SOURCE, JsonOption, RevisionOption
 from porter.errors import UsageError
 
 
@@ -17,17 +18,23 @@ def download(
         str | None,
         typer.Argument(
             metavar="MODEL",
-            help="A short name such as gemma-2b, org/name[@rev], or kaggle://owner/model/framework/variation.",
+            help="A short name such as gemma-2b, org/name[@rev], the address of its page, or "
+            "kaggle://owner/model/framework/variation.",
+            autocompletion=completion.sources,
         ),
     ] = None,
     source_dialect: Annotated[
         str | None,
-        typer.Option("--from", metavar="DIALECT", help="keras for KerasHub's preset. Default: hf."),
+        typer.Option(
+            "--from",
+            metavar="DIALECT",
+            help="keras for KerasHub's preset. Default: hf.",
+            rich_help_panel=SOURCE,
+            autocompletion=completion.words("hf", "keras"),
+        ),
     ] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the short names.")] = False,
-    revision: Annotated[
-        str | None, typer.Option("--revision", help="A branch, a tag or a commit. Default: main.")
-    ] = None,
+    revision: RevisionOption = None,
     include: Annotated[
         list[str], typer.Option("--include", metavar="GLOB", help="Only these files; may be repeated.")
     ] = [],  # noqa: B006
@@ -39,10 +46,16 @@ def download(
         typer.Option("--out", "-o", metavar="DIR", help="Where to. Default: the Hub's own cache."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show files and sizes; fetch nothing.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
-    """Download a model from the Hugging Face Hub or from Kaggle, and verify it."""
-    from porter.reporting.text import plural, size, table
+    """Download a model from the Hugging Face Hub or from Kaggle, and verify it.
+
+    Examples:
+      porter download --list
+      porter download gemma-2b
+      porter download org/name --include '*.gguf' -o models/
+    """
+    from porter.reporting.text import plural, size
     from porter.sources.weight_files import some
 
     if list_ and source is not None:
@@ -79,7 +92,7 @@ def download(
             output.say("the files are not known before they are fetched")
             output.data(f"to fetch {found.repo}, version {found.revision}")
             return
-        output.data(table(rows, right=(1,)))
+        output.table(rows, right=(1,), drop=(2,))
         output.data(f"{plural(len(found.files), 'file')}, {size(found.bytes_total)}")
         output.data(f"to fetch {size(found.bytes_to_fetch)} of {found.repo}@{found.commit}")
         return
@@ -89,7 +102,6 @@ def download(
 
 
 def _list(json: bool, source_dialect: str | None) -> None:
-    from porter.reporting.text import table
     from porter.sources.kaggle.kaggle_models import KERAS_PRESETS
     from porter.sources.names import ALIASES
 
@@ -99,11 +111,11 @@ def _list(json: bool, source_dialect: str | None) -> None:
                 {"models": [{"alias": a, "kaggle": ref.label} for a, ref in KERAS_PRESETS.items()]}
             )
         else:
-            output.data(table([["Name", "Preset"], *([a, ref.label] for a, ref in KERAS_PRESETS.items())]))
+            output.table([["Name", "Preset"], *([a, ref.label] for a, ref in KERAS_PRESETS.items())])
         return
     if json:
         output.as_json({"models": [output.to_plain(alias) for alias in ALIASES.values()]})
         return
     rows = [["Name", "Repository", "Family", "Params"]]
     rows += [[alias.alias, alias.repo, alias.family, alias.parameters] for alias in ALIASES.values()]
-    output.data(table(rows, right=(3,)))
+    output.table(rows, right=(3,))

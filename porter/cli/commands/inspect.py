@@ -7,63 +7,54 @@ from typing import Annotated
 
 import typer
 
-from porter.cli import output
+from porter.cli import completion, output
+from porter.cli.options import (
+    OUTPUT,
+    WHAT,
+    ConfigOption,
+    FamilyOption,
+    JsonOption,
+    KeyOption,
+    MapOption,
+    MappingsOption,
+    RevisionOption,
+    SourceArgument,
+    SourceDialectOption,
+)
 from porter.cli.report_file import ReportOption, check_report, receipt_of, write_report
 from porter.errors import UsageError
-
-MapOption = Annotated[
-    list[Path],
-    typer.Option("--map", metavar="FILE.toml", help="A mapping table of your own; may be repeated."),
-]
-MappingsOption = Annotated[
-    list[Path],
-    typer.Option("--mappings", metavar="DIR", help="A folder with families of your own; may be repeated."),
-]
-FamilyOption = Annotated[
-    str | None,
-    typer.Option("--family", metavar="NAME", help="The source's family, for those who know better."),
-]
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", metavar="FILE", help="A config to use in place of the checkpoint's own."),
-]
-SourceDialectOption = Annotated[
-    str | None,
-    typer.Option(
-        "--from",
-        metavar="DIALECT",
-        help="The source's dialect, if it could be two, or if the folder holds several checkpoints.",
-    ),
-]
-
-KeyOption = Annotated[
-    str | None,
-    typer.Option("--key", metavar="NAME", help="Which state dict of a torch file that holds several."),
-]
+from porter.sources.names import at_revision
 
 
 def inspect(
-    source: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[SRC]",
-            help="A directory, a weight file, a short name such as gemma-2b, or hf://org/name[@rev]. "
-            "Default: here, or the last model downloaded.",
-        ),
-    ] = None,
-    full: Annotated[bool, typer.Option("--full", help="A row per tensor, layers not collapsed.")] = False,
-    filter: Annotated[
-        str | None, typer.Option("--filter", metavar="GLOB", help="Only tensors whose name fits.")
-    ] = None,
+    source: SourceArgument = None,
     as_: Annotated[
         str | None,
         typer.Option(
-            "--as", metavar="DIALECT", help="Show names and shapes in another dialect, with the rules."
+            "--as",
+            metavar="DIALECT",
+            help="Show names and shapes in another dialect, with the rules.",
+            rich_help_panel=WHAT,
+            autocompletion=completion.targets,
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    csv: Annotated[bool, typer.Option("--csv", help="Print the table as CSV.")] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
+    filter: Annotated[
+        str | None,
+        typer.Option(
+            "--filter", metavar="GLOB", help="Only tensors whose whole name fits.", rich_help_panel=WHAT
+        ),
+    ] = None,
+    full: Annotated[
+        bool,
+        typer.Option("--full", help="A row per tensor, layers not collapsed.", rich_help_panel=WHAT),
+    ] = False,
+    json: JsonOption = False,
+    csv: Annotated[
+        bool, typer.Option("--csv", help="Print the table as CSV.", rich_help_panel=OUTPUT)
+    ] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the table as Markdown.", rich_help_panel=OUTPUT)
+    ] = False,
     report: ReportOption = None,
     map: MapOption = [],  # noqa: B006
     mappings: MappingsOption = [],  # noqa: B006
@@ -71,11 +62,22 @@ def inspect(
     config: ConfigOption = None,
     source_dialect: SourceDialectOption = None,
     key: KeyOption = None,
+    revision: RevisionOption = None,
 ) -> None:
-    """Show what a checkpoint holds: a shape table from headers alone."""
+    """Show what a checkpoint holds: a shape table from headers alone.
+
+    Of a model on the Hub a few kilobytes are read, and no weight.
+
+    Examples:
+      porter inspect gemma-2b
+      porter inspect out/ --filter '*attn*' --full
+      porter inspect gemma-2b --as litgpt
+      porter inspect model.gguf --json
+    """
     if json + csv + markdown > 1:
         raise UsageError("choose one of --json, --csv and --markdown")
     check_report(report)
+    source = at_revision(source, revision)
     if as_ is not None:
         if report is not None:
             raise UsageError("--report shows a checkpoint as it is", hint="leave out --as")
@@ -101,7 +103,7 @@ def inspect(
     elif csv or markdown:
         _print(cells(found, full=full, exact=csv), RIGHT, csv)
     else:
-        output.data(render(found, full=full))
+        output.data(render(found, full=full, width=output.width(), heading=output.heading))
     if report is not None:
         from porter.reporting.html_reports import inspection_report
 
@@ -127,8 +129,7 @@ def _as(
     family: str | None,
 ) -> None:
     from porter.api.inspect import inspect_as
-    from porter.reporting.plans import RIGHT, cells, sources_by_target
-    from porter.reporting.text import table
+    from porter.reporting.plans import RIGHT, UNDER, cells, sources_by_target
 
     plan = inspect_as(
         source,
@@ -163,7 +164,7 @@ def _as(
     elif csv or markdown:
         _print(cells(plan, full=full), RIGHT, csv)
     else:
-        output.data(table(cells(plan, full=full), right=RIGHT))
+        output.table(cells(plan, full=full), right=RIGHT, under=UNDER)
 
 
 def _print(rows: list[list[str]], right: tuple[int, ...], csv: bool) -> None:

@@ -7,26 +7,26 @@ from typing import Annotated
 
 import typer
 
-from porter.cli import output
-from porter.cli.commands.inspect import MapOption, MappingsOption
+from porter.cli import completion, output
 from porter.cli.common import command
+from porter.cli.options import JsonOption, MapOption, MappingsOption
+from porter.cli.parsing import App, show_help
 
-mappings = typer.Typer(
-    name="mappings",
-    help="The mapping tables: list, show, check, begin.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
+mappings = App(name="mappings", help="The mapping tables: list, show, check, begin.")
+mappings.callback()(show_help)
 
 
 def ls(
     map: MapOption = [],  # noqa: B006
     mappings: MappingsOption = [],  # noqa: B006
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
-    """List the tables there are."""
+    """List the tables there are.
+
+    Examples:
+      porter mappings ls
+    """
     from porter.api.mappings import broken_families, list_tables
-    from porter.reporting.text import table
 
     found = list_tables([*mappings, *map])
     if json:
@@ -37,7 +37,7 @@ def ls(
         [info.family, info.dialect, info.directions, info.title, str(info.rules), str(info.version)]
         for info in found
     ]
-    output.data(table(rows, right=(4, 5)))
+    output.table(rows, right=(4, 5), drop=(3, 5, 4))
     for name, reason in broken_families([*mappings, *map]).items():
         output.note(f"the family {name} is left out: {reason}")
 
@@ -49,7 +49,11 @@ def new(
         Path, typer.Option("--out", "-o", metavar="DIR", help="The folder of your families.")
     ] = Path("mappings"),
 ) -> None:
-    """Write the skeleton of a family of your own, to be used with --mappings DIR."""
+    """Write the skeleton of a family of your own, to be used with --mappings DIR.
+
+    Examples:
+      porter mappings new llama --name mine
+    """
     from porter.api.mappings import new_family
 
     path = new_family(base, name, out)
@@ -59,21 +63,36 @@ def new(
 
 
 def show(
-    family: Annotated[str, typer.Argument(help="The family, as `porter mappings ls` lists it.")],
-    source: Annotated[str, typer.Option("--from", metavar="DIALECT", help="The left side.")] = "hf",
-    target: Annotated[str, typer.Option("--to", metavar="DIALECT", help="The right side.")] = "litgpt",
+    family: Annotated[
+        str,
+        typer.Argument(
+            help="The family, as `porter mappings ls` lists it.", autocompletion=completion.families
+        ),
+    ],
+    source: Annotated[
+        str,
+        typer.Option("--from", metavar="DIALECT", help="The left side.", autocompletion=completion.dialects),
+    ] = "hf",
+    target: Annotated[
+        str,
+        typer.Option("--to", metavar="DIALECT", help="The right side.", autocompletion=completion.dialects),
+    ] = "litgpt",
     config: Annotated[
         Path | None,
         typer.Option("--config", metavar="FILE", help="A config of the left side's dialect, for sizes."),
     ] = None,
     map: MapOption = [],  # noqa: B006
     mappings: MappingsOption = [],  # noqa: B006
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
-    """Print one table: source name, layout, canonical tensor, layout, target name."""
+    """Print one table: source name, layout, canonical tensor, layout, target name.
+
+    Examples:
+      porter mappings show gemma
+      porter mappings show gemma --to keras --config gemma-2b/config.json
+    """
     from porter.api.mappings import hyperparameters_of
     from porter.api.mappings import show as rules
-    from porter.reporting.text import table
 
     maps = [*mappings, *map]
     sizes = hyperparameters_of(config, family, source, maps) if config is not None else None
@@ -92,12 +111,12 @@ def show(
                 row.target,
             ]
         )
-    output.data(table(rows))
+    output.table(rows, under=(3, 2, 0, 1))
 
 
 def check(
     tables: Annotated[
-        list[Path] | None, typer.Argument(metavar="[FILE.toml]...", help="Tables of your own to validate.")
+        list[Path] | None, typer.Argument(metavar="FILE.toml", help="Tables of your own to validate.")
     ] = None,
     against: Annotated[
         list[str], typer.Option("--against", metavar="PEER", help="litgpt or transformers; may be repeated.")
@@ -112,9 +131,14 @@ def check(
     ] = None,
     map: MapOption = [],  # noqa: B006
     mappings: MappingsOption = [],  # noqa: B006
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
-    """Validate a table, and compare tables with the live modules of installed frameworks."""
+    """Validate a table, and compare tables with the live modules of installed frameworks.
+
+    Examples:
+      porter mappings check mappings/mine/hf.toml
+      porter mappings check --against litgpt --all
+    """
     from porter.api.mappings import check as validate
     from porter.errors import UsageError
 
@@ -130,7 +154,6 @@ def check(
 def _drift(peers: list[str], maps: list[Path], every: bool, require: int | None, json: bool) -> None:
     from porter.api.mappings import drift
     from porter.errors import DifferenceError
-    from porter.reporting.text import table
 
     found = [report for peer in peers for report in drift(peer, every=every, maps=maps)]
     if json:
@@ -147,7 +170,7 @@ def _drift(peers: list[str], maps: list[Path], every: bool, require: int | None,
             ]
             for r in found
         ]
-        output.data(table(rows, right=(3,)))
+        output.table(rows, right=(3,))
     bad = [report for report in found if report.result not in ("ok", "not implemented")]
     # The families' own examples are none of the peer's configurations.
     named = [report for report in found if not report.configuration.startswith("(")]

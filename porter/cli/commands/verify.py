@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from porter.cli import output, streams
-from porter.cli.commands.inspect import (
+from porter.cli.options import (
     ConfigOption,
     FamilyOption,
     KeyOption,

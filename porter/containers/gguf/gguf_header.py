@@ -11,15 +11,16 @@ Source: the GGUF specification (ggml's `docs/gguf.md`, version 3), `gguf.constan
 from __future__ import annotations
 
 import math
-import mmap
 import unicodedata
 from pathlib import Path
 from typing import Any
 
 from porter.containers.base import Header, StoredTensor
+from porter.containers.gguf.gguf_bytes import LeadingBytes
 from porter.containers.gguf.gguf_values import Cursor
 from porter.dtypes import DTYPES, Dtype
 from porter.errors import UnsupportedError
+from porter.reading.regular import open_regular
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -27,7 +28,7 @@ DEFAULT_ALIGNMENT = 32
 
 # Bounds on what a header may ask for. The largest published headers hold some 10 MiB, 100 keys and a few
 # thousand tensors; ggml itself stops at 4 dims and the specification at 65,535 bytes for a key.
-MAX_HEADER = 512 * 2**20
+MAX_HEADER = 64 * 2**20
 MAX_KEYS = 2**16
 MAX_TENSORS = 2**20
 MAX_DIMS = 4
@@ -56,15 +57,11 @@ def read_header(path: Path, file: str) -> Header:
     access. Raises `MalformedError` when the file breaks the format, `UnsupportedError` for a tensor type
     that porter does not know.
     """
-    with path.open("rb") as stream:
+    with open_regular(path, file) as stream:
         size = stream.seek(0, 2)
-        stream.seek(0)
-        head = Cursor(stream.read(8), file, 8)
-        _check_version(head)
-        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            cursor = Cursor(mapped, file, MAX_HEADER)
-            cursor.position = head.position
-            metadata, tensors = _parse(cursor, size)
+        cursor = Cursor(LeadingBytes(stream, MAX_HEADER), file, MAX_HEADER)
+        _check_version(cursor)
+        metadata, tensors = _parse(cursor, size)
     return Header("gguf", file, size, tensors, metadata)
 
 

@@ -25,12 +25,18 @@ SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", BOOL: "?", 10
 _LENGTH = struct.Struct("<Q")
 
 
+# Strings of all arrays together. The largest vocabularies have 262,144 tokens, and 514,000 merges.
+MAX_STRINGS = 2**20
+
+
 class Bytes(Protocol):
-    """What a cursor reads from: bytes, or a memory map."""
+    """What a cursor reads from: the beginning of a file, of which `upto` gives what has been read."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: slice, /) -> bytes: ...
+
+    def upto(self, end: int, /) -> bytes: ...
 
 
 class _Array(Sequence[Any]):
@@ -108,6 +114,7 @@ class Cursor:
         self.file = file
         self.limit = min(limit, len(data))
         self.position = 0
+        self.strings = 0
 
     def malformed(self, what: str, expected: object, found: object) -> PorterError:
         return MalformedError(f"{self.file}: {what}", cause=f"expected {expected}, found {found}")
@@ -116,8 +123,11 @@ class Cursor:
         left = self.limit - self.position
         if count > left:
             raise self.malformed(f"the GGUF header ends inside {what}", f"{count} more bytes", f"{left}")
+        taken = self.data[self.position : self.position + count]
+        if len(taken) < count:
+            raise self.malformed("it was cut short while it was read", f"{count} more bytes", len(taken))
         self.position += count
-        return self.data[self.position - count : self.position]
+        return taken
 
     def number(self, code: str, what: str) -> Any:
         return struct.unpack("<" + code, self.take(struct.calcsize("<" + code), what))[0]
@@ -167,13 +177,23 @@ class Cursor:
             raise self.malformed(f"{what} is not text", "UTF-8", f"byte {data[error.start]:#04x}") from None
 
     def _strings(self, count: int, what: str) -> StringArray:
+        self.strings += count
+        if self.strings > MAX_STRINGS:
+            raise self.malformed("its arrays hold too many strings", f"at most {MAX_STRINGS:,}", "more")
         # A plain loop over local names: it runs once for each token of a vocabulary.
-        start, limit, data, length_at = self.position, self.limit, self.data, _LENGTH.unpack_from
+        start, limit, length_at = self.position, self.limit, _LENGTH.unpack_from
         ends, position = array("Q"), start
+        data, have = self.data.upto(start), 0
         for _ in range(count):
             body = position + _LENGTH.size
-            end = body + length_at(data, position)[0] if body <= limit else limit + 1  # type: ignore[arg-type]
-            if end > limit:
+            if body > have:
+                data = self.data.upto(min(body, limit))
+                have = len(data)
+            end = body + length_at(data, position)[0] if body <= min(have, limit) else limit + 1
+            if have < end <= limit:
+                data = self.data.upto(end)
+                have = len(data)
+            if end > min(have, limit):
                 raise self.malformed(f"the GGUF header ends inside {what}", f"{count} strings", len(ends))
             try:
                 data[body:end].decode()

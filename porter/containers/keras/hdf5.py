@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -27,7 +26,8 @@ from porter.containers.keras.hdf5_arrays import array_name, check_array
 from porter.containers.storage_kinds import KERAS_LORA
 from porter.containers.window import Window
 from porter.dtypes import DTYPES, Dtype
-from porter.errors import MalformedError, PorterError, UnsupportedError
+from porter.errors import MalformedError, UnsupportedError
+from porter.reading.regular import open_regular, refused
 from porter.sources.paths import CONTROL
 
 CONTAINER = "hdf5"
@@ -69,16 +69,13 @@ def read_header(path: Path, file: str, start: int = 0, size: int | None = None) 
     """
     h5py = require_h5py()
     try:
-        # A pipe would block before anything can be said about it.
-        if not stat.S_ISREG(path.stat().st_mode):
-            _refuse(file, "expected a regular file")
-        with path.open("rb") as stream:
+        with open_regular(path, file) as stream:
             whole = os.fstat(stream.fileno()).st_size
             window = Window(stream, start, whole - start if size is None else size)
             tensors = tuple(_read(h5py, window, file, start))
     except OSError as error:
         if error.errno is not None and error.strerror:
-            raise PorterError(f"{file} cannot be read", cause=f"{error.strerror}: {path}") from error
+            raise refused(error, file) from error
         raise MalformedError(f"{file} is malformed", cause=f"no HDF5 file: {error}") from None
     return Header(CONTAINER, file, whole, tensors)
 

@@ -16,6 +16,7 @@ from porter.containers.keras.hdf5_arrays import check_array
 from porter.containers.keras.keras_files import weights_range
 from porter.containers.window import Window
 from porter.errors import MalformedError
+from porter.reading.regular import open_regular
 from porter.sources.paths import locate
 
 
@@ -24,7 +25,7 @@ def export(root: Path, tensor: StoredTensor, path: Path) -> None:
     h5py = require_h5py()
     file, _, name = tensor.file.removeprefix(HDF5).partition("//")
     real = locate(root, file)
-    with real.open("rb") as stream, path.open("xb") as out:
+    with open_regular(real, tensor.name) as stream, path.open("xb") as out:
         changed = os.fstat(stream.fileno()).st_mtime_ns
         start, size = weights_range(stream.fileno(), file)
         try:

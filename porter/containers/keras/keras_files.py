@@ -20,19 +20,19 @@ from porter.containers.base import Header
 from porter.containers.keras import hdf5
 from porter.containers.torch.torch_zip_entries import LOCAL_MAGIC, Entry, pread, read_entries
 from porter.errors import MalformedError, UnsupportedError
+from porter.reading.json_text import INDEX as INDEX_LIMIT
+from porter.reading.json_text import KERAS_CONFIG, Limit, parse_json
+from porter.reading.regular import open_descriptor, open_regular, read_regular
 from porter.sources.paths import locate, unsafe_path
 
 WEIGHTS, INDEX, METADATA, CONFIG = "model.weights.h5", "model.weights.json", "metadata.json", "config.json"
 TOKENIZER = "assets/tokenizer/vocabulary.spm"
 
-# Bytes. Indexes and configs hold kilobytes; a config that embeds its tokenizer holds some 6 MB.
-_MAX_JSON = 64 << 20
-
 
 def read_file(root: Path, file: str) -> tuple[Header, ...]:
     """The header of one weight file or archive."""
     path = locate(root, file)
-    with path.open("rb") as stream:
+    with open_regular(path, file) as stream:
         archive = _is_archive(stream.fileno(), file)
     return with_arrays([_read_archive(path, file) if archive else hdf5.read_header(path, file)])
 
@@ -74,7 +74,7 @@ def read_directory(root: Path) -> tuple[Header, ...]:
     else:
         headers = tuple(_read_shards(root))
     if (root / METADATA).is_file():
-        _check_count(_json(locate(root, METADATA).read_bytes(), METADATA), headers, METADATA)
+        _check_count(_json(_small(root, METADATA, KERAS_CONFIG), METADATA, KERAS_CONFIG), headers, METADATA)
     return with_arrays(headers)
 
 
@@ -88,7 +88,7 @@ def preset_metadata(sizes: Iterable[int]) -> bytes:
 
 
 def _read_shards(root: Path) -> list[Header]:
-    weight_map = _weight_map(_json(locate(root, INDEX).read_bytes(), INDEX))
+    weight_map = _weight_map(_json(_small(root, INDEX, INDEX_LIMIT), INDEX, INDEX_LIMIT))
     files = sorted({file for homes in weight_map.values() for file in homes})
     for file in files:
         if not locate(root, file).is_file():
@@ -138,7 +138,7 @@ def _weight_map(index: dict[str, Any]) -> dict[str, tuple[str, ...]]:
 
 
 def _read_archive(path: Path, file: str) -> Header:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    descriptor = open_descriptor(path, file)
     try:
         entries = read_entries(descriptor, os.fstat(descriptor).st_size, file)
         weights = entries.get(WEIGHTS)
@@ -152,7 +152,7 @@ def _read_archive(path: Path, file: str) -> Header:
                     hint=f"unzip it into a directory of its own and name that: unzip {file} -d DIRECTORY",
                 )
         texts = {
-            name: _json(_content(descriptor, entries[name], file), f"{file}/{name}")
+            name: _json(_content(descriptor, entries[name], file), f"{file}/{name}", KERAS_CONFIG)
             for name in (CONFIG, METADATA)
             if name in entries
         }
@@ -164,8 +164,9 @@ def _read_archive(path: Path, file: str) -> Header:
 
 
 def _content(descriptor: int, entry: Entry, file: str) -> bytes:
-    if entry.size > _MAX_JSON:
-        _refuse(file, f"expected {entry.name} to have at most {_MAX_JSON} bytes, found {entry.size}")
+    most = KERAS_CONFIG.nbytes
+    if entry.size > most:
+        _refuse(file, f"expected {entry.name} to have at most {most} bytes, found {entry.size}")
     return pread(descriptor, entry.size, entry.offset, file)
 
 
@@ -193,13 +194,12 @@ def _check_count(metadata: dict[str, Any], headers: Iterable[Header], file: str)
         )
 
 
-def _json(text: bytes, file: str) -> dict[str, Any]:
-    if len(text) > _MAX_JSON:
-        _refuse(file, f"expected at most {_MAX_JSON} bytes, found {len(text)}")
-    try:
-        value = json.loads(text.decode())
-    except (ValueError, RecursionError) as error:
-        _refuse(file, f"expected JSON, found: {error}")
+def _small(root: Path, file: str, limit: Limit) -> bytes:
+    return read_regular(locate(root, file), file, limit.nbytes)
+
+
+def _json(text: bytes, file: str, limit: Limit) -> dict[str, Any]:
+    value = parse_json(text, file, limit, surrogates=False)
     if not isinstance(value, dict):
         _refuse(file, f"expected a JSON object, found {type(value).__name__}")
     return value

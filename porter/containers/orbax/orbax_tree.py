@@ -14,7 +14,6 @@ Format: Orbax 0.12 (`type_handlers`), the zarr v2 and v3 specifications, tensors
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,17 +27,15 @@ from porter.containers.orbax.zarr_chunks import chunk_key, missing_chunks
 from porter.containers.safetensors.safetensors_header import check_name
 from porter.dtypes import DTYPES, Dtype
 from porter.errors import MalformedError, UnsupportedError
+from porter.reading.json_text import ARRAY as ARRAY_LIMIT
+from porter.reading.json_text import TREE as TREE_LIMIT
+from porter.reading.json_text import parse_json
+from porter.reading.regular import read_regular
 from porter.sources.paths import locate
 
 CONTAINER = "orbax"
 
 _ZARR, _ZARR3 = ".zarray", "zarr.json"
-
-# Bytes. An array's metadata are a few hundred.
-_LARGEST = 1 << 20
-
-# Bytes. Of a tree: a hundred for each of 100,000 leaves, and shardings.
-_LARGEST_TREE = 256 << 20
 
 # numpy's words in zarr v2, plain ones in v3.
 _WORDS = {
@@ -124,26 +121,16 @@ def stores_every_chunk(root: Path, folder: str) -> bool:
     file = f"{folder}/{TREE}" if folder else TREE
     if not (root / file).is_file():
         return True
-    try:
-        found = json.loads(_content(locate(root, file), file, _LARGEST_TREE))
-    except (ValueError, RecursionError) as error:
-        raise MalformedError(f"{file} is not valid JSON", cause=str(error)) from None
+    found = parse_json(read_regular(locate(root, file), file, TREE_LIMIT.nbytes), file, TREE_LIMIT)
     return isinstance(found, dict) and bool(found.get("store_array_data_equal_to_fill_value", False))
 
 
-def _content(source: Path | bytes, key: str, most: int = _LARGEST) -> bytes:
-    if isinstance(source, bytes):
-        return source
-    if source.stat().st_size > most:
-        raise MalformedError(f"{key} is too large", cause=f"expected at most {most} bytes")
-    return source.read_bytes()
+def _content(source: Path | bytes, key: str) -> bytes:
+    return source if isinstance(source, bytes) else read_regular(source, key, ARRAY_LIMIT.nbytes)
 
 
 def _parsed(raw: bytes, key: str) -> Mapping[str, Any]:
-    try:
-        found = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise MalformedError(f"{key} is not valid JSON", cause=str(error)) from None
+    found = parse_json(raw, key, ARRAY_LIMIT)
     shape = found.get("shape") if isinstance(found, dict) else None
     if not isinstance(shape, list) or not all(type(size) is int and 0 <= size < 2**48 for size in shape):
         raise MalformedError(f"{key} states no shape", cause=f"found {shape!r}")

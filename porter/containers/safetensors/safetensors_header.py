@@ -18,12 +18,16 @@ from typing import Any, NoReturn
 from porter.containers.base import Header, StoredTensor
 from porter.dtypes import DTYPES, Dtype
 from porter.errors import MalformedError, UnsupportedError
+from porter.reading.json_text import HEADER, Limit, check_limits, parse_json
 from porter.sources.paths import CONTROL
 
 CONTAINER = "safetensors"
 
 # Bytes. The Hub's client reads no longer headers either; a header of 100,000 tensors takes about 12 MB.
-MAX_HEADER = 25_000_000
+MAX_HEADER = HEADER.nbytes
+
+# Characters. The longest real names have some 150; each is held, matched and shown many times.
+MAX_NAME = 4_096
 
 # Elements. Offsets and sizes are u64 in the format and i64 in torch; nothing stored comes near.
 _MAX_ELEMENTS = 2**63 - 1
@@ -44,6 +48,7 @@ def parse_header(raw: bytes, size: int, file: str) -> Header:
         refuse(file, f"expected the header to start with '{{', found {text[:1]!r}")
     if not text.rstrip(b" ").endswith(b"}"):
         refuse(file, f"expected only blanks after the header's JSON, found {text[-1:]!r}")
+    check_limits(text, file, HEADER)
     placed, metadata = _plain(text, 8 + length, file) or _strict(text, 8 + length, file)
     astray, end = _astray(placed, 8 + length)
     if astray is not None:
@@ -70,6 +75,8 @@ def _plain(text: bytes, data_start: int, file: str) -> _Entries | None:
     try:
         entries = json.loads(text.decode("utf-8"), parse_float=_natural)
     except (ValueError, RecursionError):
+        return None
+    if type(entries) is not dict:
         return None
     strings = 5 * len(entries)
     metadata: dict[str, str] = {}
@@ -107,7 +114,7 @@ def _plain(text: bytes, data_start: int, file: str) -> _Entries | None:
 
 
 def _strict(text: bytes, data_start: int, file: str) -> _Entries:
-    entries = strict_json(text, file)
+    entries = strict_json(text, file, HEADER)
     metadata = _metadata(entries.pop("__metadata__", {}), file)
     return [_entry(name, entry, data_start, file) for name, entry in entries.items()], metadata
 
@@ -124,15 +131,9 @@ def header_length(prefix: bytes, size: int, file: str) -> int:
     return length
 
 
-def strict_json(text: bytes, file: str) -> dict[str, Any]:
-    try:
-        value = _flat(text) or json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_int=_natural)
-    except UnicodeDecodeError as error:
-        refuse(file, f"expected UTF-8, found byte {error.object[error.start]:#04x} at {error.start}")
-    except RecursionError:
-        refuse(file, "expected flat JSON, found it nested without end")
-    except ValueError as error:
-        refuse(file, f"expected plain JSON, found: {error}")
+def strict_json(text: bytes, file: str, limit: Limit) -> dict[str, Any]:
+    check_limits(text, file, limit)
+    value = _flat(text) or parse_json(text, file, limit, unique=True, whole=_natural)
     if not isinstance(value, dict):
         refuse(file, f"expected a JSON object, found {kind_of(value)}")
     return value
@@ -145,7 +146,10 @@ def _flat(text: bytes) -> dict[str, Any] | None:
     """
     if b"\\" in text:
         return None
-    value = json.loads(text.decode("utf-8"), parse_int=_natural)
+    try:
+        value = json.loads(text.decode("utf-8"), parse_int=_natural)
+    except (ValueError, RecursionError):
+        return None
     if type(value) is not dict or any(type(inner) is not dict for inner in value.values()):
         return None
     strings = len(value)
@@ -156,15 +160,6 @@ def _flat(text: bytes) -> dict[str, Any] | None:
         strings += len(inner) + kinds[str]
     # Without escapes each string stands between two quotes; where a key stood twice, there are more.
     return value if text.count(b'"') == 2 * strings else None
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    seen: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in seen:
-            raise ValueError(f"the key {key!r} twice")
-        seen[key] = value
-    return seen
 
 
 def _natural(digits: str) -> int:
@@ -257,13 +252,18 @@ def check_names(names: Iterable[str], file: str) -> None:
 
 
 def _clean(names: Iterable[str]) -> bool:
-    """Whether none of the names holds a control character."""
-    text = " ".join(names)
+    """Whether none of the names holds a control character or is too long."""
+    every = list(names)
+    if max(map(len, every), default=0) > MAX_NAME:
+        return False
+    text = " ".join(every)
     # What is printable holds none, and that is known four times as fast.
     return text.isprintable() or not CONTROL.search(text)
 
 
 def check_name(name: str, file: str) -> None:
+    if len(name) > MAX_NAME:
+        refuse(file, f"expected names of at most {MAX_NAME:,} characters, found {len(name):,}", name)
     if CONTROL.search(name):
         refuse(file, "expected a name without control characters", name)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
@@ -20,6 +21,9 @@ from porter.dtypes import Dtype
 from porter.errors import UnsupportedError, UsageError
 
 # A tensor with where it begins and ends, in bytes from the start of the data.
+# A size in text that is none, or less: 0, -5GB.
+_NOTHING = re.compile(r"\s*(-|0*\.?0*\s*[A-Za-z]*\s*$)")
+
 _Place = tuple[str, Dtype, tuple[int, ...], int, int]
 
 # Bytes. With the largest items first, a data start on a multiple of 8 aligns every plain tensor.
@@ -140,6 +144,9 @@ def shard(
     """
     from huggingface_hub import split_state_dict_into_shards_factory
 
+    # A size of nothing in text would give every tensor a file of its own.
+    if max_shard_size <= 0 if isinstance(max_shard_size, int) else _NOTHING.match(max_shard_size):
+        raise _bad_size(max_shard_size)
     sizes = sizes_of(tensors)
     if not sizes:
         return {pattern.format(suffix=""): []}, None
@@ -149,8 +156,6 @@ def shard(
         )
     except ValueError as error:
         raise _bad_size(max_shard_size) from error
-    if isinstance(max_shard_size, int) and max_shard_size <= 0:
-        raise _bad_size(max_shard_size)
     groups = {file: list(names) for file, names in split.filename_to_tensors.items()}
     if len(groups) == 1:
         return groups, None

@@ -6,7 +6,6 @@ a tensor, the files are right, as they are for transformers.
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -20,13 +19,15 @@ from porter.containers.safetensors.safetensors_header import (
     some,
     strict_json,
 )
-from porter.errors import MalformedError, PorterError
+from porter.errors import MalformedError
+from porter.reading.json_text import INDEX
+from porter.reading.regular import read_regular, refused
 from porter.sources.base import SourceFile
 from porter.sources.local_files import LocalFile
 from porter.sources.paths import unsafe_path
 
 # Bytes. The largest published indexes (90,000 tensors) take 9 MB.
-MAX_INDEX = 100_000_000
+MAX_INDEX = INDEX.nbytes
 
 # Bytes that are read of a file whose header's length nothing foretells: as many as one of 250 tensors has.
 HEADER_GUESS = 32_768
@@ -34,17 +35,11 @@ HEADER_GUESS = 32_768
 
 def read_header(path: Path, file: str) -> Header:
     """The header of the file at `path`, whose name in the checkpoint is `file`. Reads the header alone."""
-    try:
-        # A pipe would block before anything can be said about it.
-        if not stat.S_ISREG(path.stat().st_mode):
-            refuse(file, "expected a regular file")
-        opened = LocalFile(path, file)
-    except OSError as error:
-        raise PorterError(f"{file} cannot be read", cause=f"{error.strerror}: {path}") from error
+    opened = LocalFile(path, file)
     try:
         return header_of(opened, 8)
     except OSError as error:
-        raise PorterError(f"{file} cannot be read", cause=f"{error.strerror}: {path}") from error
+        raise refused(error, file) from error
     finally:
         opened.close()
 
@@ -67,13 +62,8 @@ def read_index(path: Path) -> dict[str, str]:
     Raises MalformedError for broken JSON and for file names that are unsafe to open.
     """
     file = path.name
-    try:
-        if path.stat().st_size > MAX_INDEX:
-            refuse(file, f"expected an index of at most {MAX_INDEX} bytes, found {path.stat().st_size}")
-        text = path.read_bytes()
-    except OSError as error:
-        raise PorterError(f"{file} cannot be read", cause=f"{error.strerror}: {path}") from error
-    weight_map = strict_json(text, file).get("weight_map")
+    text = read_regular(path, file, INDEX.nbytes)
+    weight_map = strict_json(text, file, INDEX).get("weight_map")
     if not isinstance(weight_map, dict):
         refuse(file, f"expected an object called weight_map, found {kind_of(weight_map)}")
     check_names(weight_map, file)

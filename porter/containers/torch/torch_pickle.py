@@ -33,12 +33,19 @@ from porter.containers.torch.torch_pickle_values import (
 )
 from porter.errors import MalformedError
 
-# Bytes, and steps. A state dict takes about 45 steps and 250 bytes a tensor; 80,000 tensors fit.
+# Bytes. A state dict takes about 250 bytes a tensor.
 MAX_PICKLE = 64 << 20
-MAX_STEPS = 4_000_000
+
+# Steps of the machine, each of which makes at most one value: for what is kept beside weights, and for each
+# storage in the archive. A state dict takes about 45 steps a tensor, and every tensor has a storage but ties.
+FREE_STEPS = 700_000
+STEPS_EACH = 100
 
 _MAX_GLOBAL = 1024
 _MAX_INT_BYTES = 1024
+
+# Bytes of one text. Names have a hundred; a config or a tokenizer that was kept beside weights some MB.
+_MAX_TEXT = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -49,18 +56,19 @@ class Unpickled:
     foreign: tuple[str, ...]
 
 
-def unpickle(data: bytes, file: str) -> Unpickled:
-    """Decode `data`; `file` is the checkpoint's name for errors.
+def unpickle(data: bytes, file: str, storages: int = 0) -> Unpickled:
+    """Decode `data`; `file` is the checkpoint's name for errors, `storages` how many its archive holds.
 
     Dicts, lists, tuples, text, numbers, bytes and None come out as Python's own; tensors as `Tensor`.
     Raises MalformedError for a broken pickle, for opcodes that no state dict needs, and for state set on
     anything but a placeholder (or `_metadata` on an OrderedDict).
     """
-    return _Machine(data, file).run()
+    return _Machine(data, file, FREE_STEPS + STEPS_EACH * storages).run()
 
 
 class _Machine:
-    def __init__(self, data: bytes, file: str) -> None:
+    def __init__(self, data: bytes, file: str, most_steps: int) -> None:
+        self.most_steps = most_steps
         self.data = data
         self.file = file
         self.position = 0
@@ -77,13 +85,19 @@ class _Machine:
         if self.take(1) != b"\x80" or self.uint(1) not in (2, 3, 4, 5):
             self.refuse("expected a pickle of protocol 2 to 5")
         while True:
-            self.spend(1)
-            opcode = self.take(1)
-            if opcode == b".":
+            # Written out: it runs once for each step.
+            self.steps += 1
+            position = self.position
+            if self.steps > self.most_steps or position >= len(self.data):
+                self.spend(0)
+                self.take(1)
+            opcode = self.data[position]
+            self.position = position + 1
+            if opcode == _STOP:
                 break
-            step = _STEPS.get(opcode)
+            step = _BY_CODE[opcode]
             if step is None:
-                word = _opcode_word(opcode)
+                word = _opcode_word(bytes((opcode,)))
                 self.refuse(f"expected the opcodes of a state dict, found {word}", unsafe=True)
             try:
                 step(self)
@@ -107,6 +121,11 @@ class _Machine:
     def uint(self, width: int) -> int:
         return int.from_bytes(self.take(width), "little")
 
+    def text_of(self, length: int) -> str:
+        if length > _MAX_TEXT:
+            self.refuse(f"expected a text of at most {_MAX_TEXT} bytes, found {length}")
+        return self.text(self.take(length))
+
     def text(self, raw: bytes) -> str:
         try:
             return raw.decode("utf-8", "surrogatepass")
@@ -123,8 +142,8 @@ class _Machine:
 
     def spend(self, steps: int) -> None:
         self.steps += steps
-        if self.steps > MAX_STEPS:
-            self.refuse(f"expected a pickle of at most {MAX_STEPS} steps, found more")
+        if self.steps > self.most_steps:
+            self.refuse(f"expected a pickle of at most {self.most_steps} steps, found more")
 
     # --- the stack -------------------------------------------------------------------------------
 
@@ -164,7 +183,7 @@ class _Machine:
 
     def remember(self, index: int) -> None:
         # The pickler counts them up, so none can exceed the steps.
-        if index > MAX_STEPS:
+        if index > self.most_steps:
             self.refuse(f"expected a small memo, found the index {index}")
         self.memo[index] = self.top()
 
@@ -272,7 +291,7 @@ class _Machine:
             if left:
                 open_.discard(id(one))
                 done.add(id(one))
-            elif isinstance(one, dict | list | tuple) and id(one) not in done:
+            elif isinstance(one, dict | list | tuple) and one and id(one) not in done:
                 if id(one) in open_:
                     self.refuse(f"expected values that end, found {kind_of(one)} that contains itself")
                 open_.add(id(one))
@@ -308,9 +327,9 @@ _STEPS: dict[bytes, Callable[[_Machine], Any]] = {
     b"\x8a": lambda m: m.integer(1),
     b"\x8b": lambda m: m.integer(4),
     b"G": lambda m: m.push(struct.unpack(">d", m.take(8))[0]),
-    b"X": lambda m: m.push(m.text(m.take(m.uint(4)))),
+    b"X": lambda m: m.push(m.text_of(m.uint(4))),
     b"\x8c": lambda m: m.push(m.text(m.take(m.uint(1)))),
-    b"\x8d": lambda m: m.push(m.text(m.take(m.uint(8)))),
+    b"\x8d": lambda m: m.push(m.text_of(m.uint(8))),
     b"B": lambda m: m.push(m.take(m.uint(4))),
     b"C": lambda m: m.push(m.take(m.uint(1))),
     b"\x8e": lambda m: m.push(m.take(m.uint(8))),
@@ -342,3 +361,6 @@ _STEPS: dict[bytes, Callable[[_Machine], Any]] = {
     b"b": _Machine.build,
     b"Q": _Machine.persistent,
 }
+
+_STOP = ord(".")
+_BY_CODE = [_STEPS.get(bytes((code,))) for code in range(256)]

@@ -165,8 +165,9 @@ def unwrapped(names: Iterable[str]) -> dict[str, str]:
     bare = (
         {name: _without_markers(name) for name in every} if marked else dict(zip(every, every, strict=True))
     )
-    while bare and (prefix := _common_prefix(bare.values())) is not None:
-        bare = {name: rest[len(prefix) :] for name, rest in bare.items()}
+    for prefix in PREFIXES:
+        if length := _common_length(bare.values(), prefix):
+            bare = {name: rest[length:] for name, rest in bare.items()}
     seen: dict[str, str] = {}
     for name, rest in bare.items() if len(set(bare.values())) < len(bare) else ():
         if (other := seen.setdefault(rest, name)) != name:
@@ -183,12 +184,20 @@ def _without_markers(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in MARKERS)
 
 
-def _common_prefix(names: Collection[str]) -> str | None:
-    for prefix in PREFIXES:
-        # The first that lacks it ends the search, mostly the very first.
-        if all(name.startswith(prefix) and len(name) > len(prefix) for name in names):
-            return prefix
-    return None
+def _common_length(names: Collection[str], prefix: str) -> int:
+    """How much of all names is the prefix, once or again and again; something is left of each name."""
+    least: int | None = None
+    for name in names:
+        times = 0
+        while (least is None or times < least) and name.startswith(prefix, times * len(prefix)):
+            times += 1
+        if times and times * len(prefix) == len(name):
+            times -= 1
+        least = times
+        # Mostly it is the very first that lacks it.
+        if not least:
+            return 0
+    return (least or 0) * len(prefix)
 
 
 def place_tensor(name: str, tensor: Tensor, entries: Mapping[str, Entry], file: str) -> StoredTensor:

@@ -12,7 +12,6 @@ Format: torch's `serialization.py` and `caffe2/serialize/inline_container.cc` (2
 from __future__ import annotations
 
 import os
-import stat
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,7 +23,8 @@ from porter.containers.safetensors.safetensors_header import check_name, some
 from porter.containers.torch.torch_pickle import MAX_PICKLE, unpickle
 from porter.containers.torch.torch_state import find_state, place_tensor, unwrapped
 from porter.containers.torch.torch_zip_entries import LOCAL_MAGIC, Entry, pread, read_entries, refuse
-from porter.errors import PorterError, UnsupportedError
+from porter.errors import UnsupportedError
+from porter.reading.regular import open_regular, refused
 from porter.sources.paths import locate
 
 CONTAINER = "torch"
@@ -72,10 +72,7 @@ def _strip(headers: list[Header]) -> list[Header]:
 def _read_raw(path: Path, file: str, key: str | None = None) -> Header:
     """A file's header with names as they are stored."""
     try:
-        # A pipe would block before anything can be said about it.
-        if not stat.S_ISREG(path.stat().st_mode):
-            refuse(file, "expected a regular file")
-        with path.open("rb") as stream:
+        with open_regular(path, file) as stream:
             fd = stream.fileno()
             size = os.fstat(fd).st_size
             _check_format(os.pread(fd, 512, 0), file)
@@ -85,8 +82,8 @@ def _read_raw(path: Path, file: str, key: str | None = None) -> Header:
             _check_byteorder(fd, entries.get(f"{top}/byteorder"), file)
             pickled = _read_pickle(fd, entries[f"{top}/data.pkl"], file)
     except OSError as error:
-        raise PorterError(f"{file} cannot be read", cause=f"{error.strerror}: {path}") from error
-    found = unpickle(pickled, file)
+        raise refused(error, file) from error
+    found = unpickle(pickled, file, sum(name.startswith(f"{top}/data/") for name in entries))
     state = find_state(found.value, file, key)
     if any(name.endswith("placement_types.Partial") for name in found.foreign):
         raise UnsupportedError(

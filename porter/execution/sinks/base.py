@@ -4,17 +4,18 @@ A sink is used as a context for one run. Until `commit` nothing that it has made
 leaving the context without it undoes the work, or keeps what the same run can go on with.
 
 `frames` says whether the bytes around the tensors are wanted (headers, directories), which only files have.
-With `ordered` the units of a file come one at a time, in the file's order. Every implementation passes
-`tests/execution/test_sinks.py`.
+With `ordered` the units of a file come one at a time, in the file's order. `unit_bytes` is the most that one
+may have; None leaves it to the plan. Every implementation passes `tests/execution/test_sinks.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 from porter.containers.base import OutputFile
+from porter.execution.units import Unit
 from porter.execution.writers import Writer
 
 # Ranges of an output file, each with the CRC-32 of its bytes, or None where the digest of the source file
@@ -26,6 +27,7 @@ Ranges = Mapping[Range, int | None]
 class Sink(Protocol):
     frames: bool
     ordered: bool
+    unit_bytes: int | None
 
     @property
     def resumable(self) -> bool:
@@ -68,4 +70,22 @@ class Sink(Protocol):
 
     def commit(self) -> None:
         """All is there: publishes it. Raises what stands in the way; then nothing is published."""
+        ...
+
+
+class SummedWriter(Writer, Protocol):
+    """A writer that sums what passes: the file's `sha256:<hex>`, where it came in order, and its CRC-32."""
+
+    digest: str | None
+    crc: int | None
+
+
+@runtime_checkable
+class PartSink(Sink, Protocol):
+    """A sink that sends files away in parts: no byte can be written twice or read again, and what comes first
+    in a file is wanted first.
+    """
+
+    def finished(self, file: str, units: Sequence[Unit]) -> dict[Range, int | None]:
+        """The units of a file that an earlier run has sent, whole."""
         ...

@@ -1,47 +1,92 @@
-"""Digests as a sink: of each tensor that a plan makes, over its bytes in row-major order."""
+"""Digests as a sink: of each tensor that a plan makes, over its bytes in row-major order.
+
+A tensor is cut into pieces of PIECE bytes, the last one perhaps shorter. Its digest is the hash of a header
+and the digests of its pieces, one after the other. So pieces may come in any order and from several threads,
+and no more is held than those that have come in part.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from porter.containers.base import OutputFile, StoredTensor
 from porter.errors import PorterError
 from porter.execution.sinks.tensors import TensorSink, TensorWriter
 from porter.execution.writers import Writer
 
+# Bytes. What an extent is read by, so that such a piece is hashed where it lies, in the processor's cache.
+PIECE = 256 << 10
+
+
+class Hash(Protocol):
+    """A hash of some bytes, as hashlib's and blake3's functions make one."""
+
+    def digest(self) -> bytes: ...
+
+
+NewHash = Callable[[Any], Hash]
+Header = Callable[[StoredTensor], bytes]
+
 
 class DigestWriter(TensorWriter):
-    """Hashes tensors as they come, one at a time and in order."""
+    """The digests of the pieces of an output file's tensors."""
 
-    def __init__(self, file: OutputFile, new: Callable[[], Any]) -> None:
+    def __init__(self, file: OutputFile, new: NewHash) -> None:
         super().__init__(file)
         self._new = new
-        self._hashes: dict[int, Any] = {}
-        self._done: dict[int, int] = {}
+        self._pieces: dict[int, list[bytes | None]] = {
+            tensor.offset: [None] * -(-tensor.nbytes // PIECE) for tensor in file.tensors if tensor.nbytes
+        }
+        self._parts: dict[tuple[int, int], tuple[bytearray, list[int]]] = {}
+        self._lock = threading.Lock()
 
     def take(self, tensor: StoredTensor, start: int, data: memoryview) -> None:
-        if start != self._done.get(tensor.offset, 0):
-            raise PorterError(f"{tensor.name!r} does not come in order", cause=f"at byte {start}")
-        if tensor.offset not in self._hashes:
-            self._hashes[tensor.offset] = self._new()
-        self._hashes[tensor.offset].update(data)
-        self._done[tensor.offset] = start + len(data)
+        done = 0
+        while done < len(data):
+            index, within = divmod(start + done, PIECE)
+            size = min(PIECE, tensor.nbytes - index * PIECE)
+            count = min(size - within, len(data) - done)
+            part = data[done : done + count]
+            if count == size:
+                self._pieces[tensor.offset][index] = self._new(part).digest()
+            else:
+                self._gather(tensor.offset, index, size, within, part)
+            done += count
 
-    def digest(self, tensor: StoredTensor) -> str:
-        found: str = (self._hashes[tensor.offset] if tensor.nbytes else self._new()).hexdigest()
-        return found
+    def _gather(self, tensor: int, index: int, size: int, within: int, part: memoryview) -> None:
+        """Takes a part of a piece, and hashes the piece when it is whole."""
+        with self._lock:
+            held, missing = self._parts.setdefault((tensor, index), (bytearray(size), [size]))
+        held[within : within + len(part)] = part
+        with self._lock:
+            missing[0] -= len(part)
+            whole = missing[0] == 0
+            if whole:
+                del self._parts[tensor, index]
+        if whole:
+            self._pieces[tensor][index] = self._new(held).digest()
+
+    def digest(self, tensor: StoredTensor, header: bytes) -> str:
+        pieces = self._pieces[tensor.offset] if tensor.nbytes else []
+        found = [piece for piece in pieces if piece is not None]
+        if len(found) < len(pieces):
+            raise PorterError(f"{tensor.name!r} did not come whole")
+        return self._new(header + b"".join(found)).digest().hex()
 
 
 class DigestSink(TensorSink):
-    """`digests` are there after `commit`: hex by name. `new` makes a hash object, by default sha256."""
+    """`digests` are there after `commit`: hex by name.
 
-    ordered = True
+    `new` makes a hash of some bytes, by default sha256; `header` says what is hashed before the digests of a
+    tensor's pieces.
+    """
 
-    def __init__(self, new: Callable[[], Any] = hashlib.sha256) -> None:
+    def __init__(self, new: NewHash = hashlib.sha256, header: Header = lambda tensor: b"") -> None:
         super().__init__()
-        self._new = new
+        self._new, self._header = new, header
         self._made: list[tuple[OutputFile, DigestWriter]] = []
         self.digests: dict[str, str] = {}
 
@@ -52,5 +97,7 @@ class DigestSink(TensorSink):
 
     def commit(self) -> None:
         self.digests = {
-            tensor.name: writer.digest(tensor) for file, writer in self._made for tensor in file.tensors
+            tensor.name: writer.digest(tensor, self._header(tensor))
+            for file, writer in self._made
+            for tensor in file.tensors
         }

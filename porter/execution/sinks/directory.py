@@ -17,8 +17,10 @@ from typing import Any, Self
 
 from porter.containers.base import OutputFile
 from porter.errors import PorterError
+from porter.execution.cluster.tasks import Record, SharedFile
+from porter.execution.digests import Digest
 from porter.execution.journal import Journal, read_journal
-from porter.execution.run_options import RunOptions
+from porter.execution.run_options import ALWAYS, RunOptions
 from porter.execution.sinks.base import Ranges
 from porter.execution.staging import Stage, publish, staging
 from porter.execution.watch import Watch
@@ -91,6 +93,7 @@ class DirectorySink:
 
     frames = True
     ordered = False
+    unit_bytes: int | None = None
 
     def __init__(
         self,
@@ -111,6 +114,7 @@ class DirectorySink:
         self._stage: Stage | None = None
         self._reserved: set[str] = set()
         self._made: set[str] = set()
+        self._published = False
 
     @property
     def resumable(self) -> bool:
@@ -149,6 +153,10 @@ class DirectorySink:
 
     def _keep(self, error: BaseException) -> None:
         """Leaves the staging directory where there is cause to, and says so in the error."""
+        if self._published:
+            if isinstance(error, KeyboardInterrupt):
+                self._watch.notice(f"{self._out} is complete")
+            return
         noted = self._journal.noted if self._journal is not None else 0
         if not noted:
             return
@@ -182,6 +190,26 @@ class DirectorySink:
         if file.name not in self._writers:
             self._writers[file.name] = FileWriter(self._place(file.name), file.name, file.size)
         return self._writers[file.name]
+
+    def place(self, file: OutputFile) -> SharedFile:
+        self.reserve(self.create(file))
+        return SharedFile(str(self.stage.path / file.name))
+
+    def sent(self, file: OutputFile) -> dict[int, Record]:
+        """What a journal notes is read again before it is believed."""
+        return {}
+
+    def add(self, file: OutputFile, record: Record) -> None:
+        self.note(self.create(file), record.start, record.end, record.crc)
+
+    def end(self, file: OutputFile, *, hashed: bool) -> str | None:
+        writer = self.create(file)
+        try:
+            writer.finish()
+            self.flush()
+            return Digest(writer, [(0, file.size)], ALWAYS).result() if hashed else None
+        finally:
+            self.close(writer)
 
     def scratch(self, name: str, size: int) -> FileWriter:
         """A sparse file that is no part of the output and goes with the run; resumed as output files are."""
@@ -234,7 +262,11 @@ class DirectorySink:
     def commit(self) -> None:
         if self._journal is not None:
             self._journal.close()
-        publish(self.stage, self._out, force=self._force, files=self._made)
+        made = self.stage.path.lstat()
+        try:
+            publish(self.stage, self._out, force=self._force, files=self._made)
+        finally:
+            self._published = self._out.exists() and os.path.samestat(self._out.stat(), made)
 
     def _place(self, name: str) -> Path:
         path = self.stage.path / name

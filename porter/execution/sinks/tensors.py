@@ -73,6 +73,7 @@ class TensorSink:
 
     frames = False
     ordered = False
+    unit_bytes: int | None = None
     resumable = False
 
     def __init__(self) -> None:

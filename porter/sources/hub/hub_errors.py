@@ -14,11 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from porter.errors import AccessError, PorterError, UsageError
+from porter.sources.hub.hub_answers import refused_beyond, stated_pause
 from porter.sources.names import HubReference
 
 _SECRET = re.compile(r"(?i)bearer\s+[^\s'\"]+|\bhf_[A-Za-z0-9_]+|api_org_\w+")
-# The part after ? of a storage address is a signature, which is as good as a token while it lasts.
-_QUERY = re.compile(r"(https?://[^\s'\"?]+)\?[^\s'\"]*")
+# The part after ? of a storage address is a signature, which is as good as a token while it lasts. The client
+# quotes addresses whole, and their ends alone.
+_QUERY = re.compile(r"(https?://[^\s'\"?]+)\?[^\s'\"]*|\?[\w.~-]+=[^\s'\")]*")
 
 
 @contextmanager
@@ -33,12 +35,21 @@ def translated(ref: HubReference, token: str | None = None) -> Iterator[None]:
         told = _translate(error, ref, token)
         if told is None:
             raise
-        # A traceback prints its cause in full, so a cause that quotes a token is left out.
-        raise told from (None if token_in(str(error), token) else error)
+        # A traceback prints its causes in full, so one that quotes a token or a signature is left out.
+        raise told from (None if _secret_in(error, token) else error)
 
 
 def token_in(text: str, token: str | None = None) -> bool:
     return bool(_SECRET.search(text)) or bool(token and token in text)
+
+
+def _secret_in(error: BaseException | None, token: str | None) -> bool:
+    """Whether an error, or one that a traceback would print with it, quotes what is secret."""
+    while error is not None:
+        if token_in(str(error), token) or _QUERY.search(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def has_token(token: str | None) -> bool:
@@ -143,13 +154,21 @@ def _http(error: Exception, ref: HubReference, token: str | None) -> PorterError
         )
     if isinstance(error, hub.EntryNotFoundError):
         return UsageError(f"{ref.label} lacks a file that was asked for", cause=_plain(error, token))
+    if response is not None and refused_beyond(response):
+        return PorterError(
+            f"the storage behind the Hub refuses to send {ref.label}",
+            cause=f"status {status} for an address that the Hub has signed",
+            hint="run it again; is the clock of this machine right?",
+        )
     if status in (401, 403):
         return access_error(ref, token, message)
     if status == 429:
+        seconds = stated_pause(response)
+        wait = "a few minutes" if seconds is None else f"{seconds:.0f} seconds"
         return PorterError(
             "the Hub asks for a pause: too many requests",
             cause=message,
-            hint="wait a few minutes" + ("" if has_token(token) else "; with a login more are allowed"),
+            hint=f"wait {wait}" + ("" if has_token(token) else "; with a login more are allowed"),
         )
     return PorterError(
         f"the Hub answered {ref.label} with status {status}",
@@ -189,4 +208,4 @@ def _clean_log() -> None:
 def _clean(text: str, token: str | None) -> str:
     if token:
         text = text.replace(token, "<token>")
-    return _QUERY.sub(r"\1", _SECRET.sub("<token>", text))
+    return _QUERY.sub(lambda found: found[1] or "", _SECRET.sub("<token>", text))

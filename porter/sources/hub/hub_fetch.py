@@ -1,21 +1,26 @@
 """One file from the Hub to its place in the Hub's cache or in a directory, proved by its digest.
 
-A file counts as present if its size is right and its content is the one that the cache or the directory's
-own records name; what is present is neither fetched nor hashed again. What has been fetched is hashed; a
-file that differs is removed, so that the next run fetches it anew. A run that was stopped before the digest
-was compared leaves a mark, and the next run compares it.
+A file counts as present if its size is right and its content is the one that the cache or the directory's own
+records name; what is present is neither fetched nor hashed again. Large files come as `hub_transfer` brings
+them, small ones by the Hub's client. What has been fetched is hashed; a file that differs is removed, so that
+the next run fetches it anew. A run that was stopped before the digest was compared leaves a mark, and the
+next run compares it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from porter.errors import DifferenceError, PorterError
+from porter.errors import PorterError
 from porter.sources.hub.hub_errors import translated
+from porter.sources.hub.hub_ranges import RangeReader
+from porter.sources.hub.hub_retry import asked_again
+from porter.sources.hub.hub_transfer import partials, transfer, wrong_digest
 from porter.sources.hub.listing import RepoFile, RepoListing
 from porter.sources.hub.repository import UNVERIFIED, cache_folder
 from porter.sources.names import HubReference
@@ -68,6 +73,24 @@ class Place:
         """The client's note of what it put into a directory: commit, etag, time."""
         return self.root / ".cache" / "huggingface" / "download" / f"{file.name}.metadata"
 
+    def store(self, file: RepoFile) -> tuple[Path, Path, Path]:
+        """Where a large file's bytes lie, where they lie until they are whole, and what is locked meanwhile:
+        all as the Hub's client has it.
+        """
+        if self.to is None:
+            folder = cache_folder(self.listing.repo)
+            blob = folder / "blobs" / str(file.sha256)
+            lock = folder.parent / ".locks" / folder.name / f"{file.sha256}.lock"
+            return blob, blob.with_name(f"{blob.name}.incomplete"), lock
+        record = self.record(file)
+        partial = record.with_name(f"{self.path(file).name}.{file.sha256}.incomplete")
+        return self.path(file), partial, record.with_suffix(".lock")
+
+    def begun(self, file: RepoFile) -> int:
+        """Bytes of an absent file that an earlier run has left."""
+        left = partials(self.store(file)[1]) if file.sha256 is not None else []
+        return min(file.size, left[0].stat().st_size) if left else 0
+
     def mark(self, file: RepoFile) -> Path:
         """The mark of a file whose digest has not been compared yet."""
         name = file.name.replace("/", "--")
@@ -109,21 +132,42 @@ def fetch(
         if place.to is not None:
             # The client believes its record without looking at the file.
             place.record(file).unlink(missing_ok=True)
-        mark.parent.mkdir(parents=True, exist_ok=True)
-        mark.touch()
-        from huggingface_hub import hf_hub_download
+        _set_mark(mark)
+        proved = False
+        if file.sha256 is not None and not place.at_hand(file):
+            reader = RangeReader(ref, place.listing, token)
+            proved = transfer(reader, file, *place.store(file), tick)
+            if place.to is not None:
+                place.record(file).write_text(f"{place.listing.commit}\n{file.etag}\n{time.time()}\n")
+        if not (proved and place.to is not None):
+            _by_client(place, file, ref, token, tick)
+        if not proved:
+            _prove(place, file)
+        _unmark(mark)
+    return path
 
-        hf_hub_download(
+
+def _by_client(
+    place: Place,
+    file: RepoFile,
+    ref: HubReference,
+    token: str | None,
+    tick: Callable[[str, int], None] | None,
+) -> None:
+    """A small file, or the name of a large one in the cache."""
+    from huggingface_hub import hf_hub_download
+
+    asked_again(
+        lambda: hf_hub_download(
             ref.repo,
             file.name,
             revision=place.listing.commit,
             local_dir=place.to,
             token=token,
             tqdm_class=_bar(file.name, tick),
-        )
-        _prove(place, file)
-        _unmark(mark)
-    return path
+        ),
+        connections=False,
+    )
 
 
 def _prove(place: Place, file: RepoFile) -> None:
@@ -138,11 +182,7 @@ def _prove(place: Place, file: RepoFile) -> None:
         )
     if not _digest_fits(path, file):
         _discard(place, file)
-        raise DifferenceError(
-            f"{file.name} differs from what {place.listing.repo} holds",
-            cause=f"expected {'sha256' if file.sha256 else 'git blob'} {file.etag}, found another",
-            hint="run it again: the file has been removed; if it happens twice, suspect a proxy or a mirror",
-        )
+        raise wrong_digest(file, place.listing.repo)
 
 
 def _digest_fits(path: Path, file: RepoFile) -> bool:
@@ -187,6 +227,17 @@ def _unlink_chain(path: Path) -> None:
         if not path.parent.resolve().is_relative_to(cache):
             return
     path.unlink(missing_ok=True)
+
+
+def _set_mark(mark: Path) -> None:
+    while True:
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            mark.touch()
+            return
+        except FileNotFoundError:
+            # Another run has just removed the directory that had become empty.
+            continue
 
 
 def _unmark(mark: Path) -> None:

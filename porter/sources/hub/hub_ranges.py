@@ -12,31 +12,23 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 from porter.errors import ChangedError, PorterError
+from porter.sources.hub.hub_answers import at_hub
 from porter.sources.hub.hub_errors import http_error, translated
+from porter.sources.hub.hub_retry import UnfitAnswer, pause_before
 from porter.sources.hub.listing import RepoFile, RepoListing
 from porter.sources.names import HubReference
 
 # Git's names are SHA-1, those of large files SHA-256.
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
+# What a proxy or a login puts in the place of a file.
+_PAGES = ("text/html", "application/xhtml+xml")
+
 # The Hub redirects once, a mirror perhaps twice.
 _MAX_REDIRECTS = 5
-
-_ATTEMPTS = 3
-_PAUSE_SECONDS = 0.5
-
-# Busy or briefly broken; anything else says the same when it is asked again.
-_TRANSIENT = (408, 429, 500, 502, 503, 504)
-
-# A mirror may send its reader on to the Hub itself, whose token it is.
-_HUB = ("https", "huggingface.co", 443)
-
-
-class UnfitAnswer(PorterError):
-    """What came is not what was asked for: as after a disconnect, it is asked for again."""
 
 
 @dataclass(frozen=True)
@@ -64,19 +56,22 @@ class RangeReader:
         if not view:
             return
         with translated(self.ref, self.token):
-            for attempt in range(1, _ATTEMPTS + 1):
+            attempt = 0
+            while True:
                 known = self._located.get(file.name)
+                # Where the Hub has not been asked, it is asked now, and that is no second attempt.
+                attempt += known is None
                 try:
                     self._read(file, start, view, known, stopped)
                     return
                 except (http_error(), UnfitAnswer) as error:
                     # What the Hub has signed for one reader holds for a while only.
                     self._located.pop(file.name, None)
-                    status = getattr(getattr(error, "response", None), "status_code", 503)
-                    if (status not in _TRANSIENT and known is None) or attempt == _ATTEMPTS:
+                    pause = pause_before(error, attempt)
+                    if pause is None and known is None:
                         raise
-                if known is None:
-                    time.sleep(_PAUSE_SECONDS * attempt)
+                if known is None and pause is not None:
+                    _wait(pause, stopped)
 
     def _read(
         self,
@@ -98,7 +93,7 @@ class RangeReader:
         headers |= {"Range": f"bytes={start}-{start + len(view) - 1}", "Accept-Encoding": "identity"}
         url = known or home
         for _ in range(_MAX_REDIRECTS):
-            if _origin(url) not in (_origin(home), _HUB):
+            if not at_hub(url, home):
                 headers = {k: v for k, v in headers.items() if k.lower() != "authorization"}
             request = get_session().stream(
                 "GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT, follow_redirects=False
@@ -117,6 +112,13 @@ class RangeReader:
                     self._located[file.name] = url
                 return
         raise PorterError("the Hub redirects without end", cause=f"more than {_MAX_REDIRECTS} times")
+
+
+def _wait(seconds: float, stopped: threading.Event | None) -> None:
+    if stopped is None:
+        time.sleep(seconds)
+    elif stopped.wait(seconds):
+        raise PorterError("stopped")
 
 
 def _fill(view: memoryview, response: Any, start: int, stopped: threading.Event | None) -> None:
@@ -165,6 +167,9 @@ def _check_content(file: RepoFile, commit: str, headers: Mapping[str, str]) -> N
 
 def _check_range(file: RepoFile, start: int, length: int, response: Any) -> None:
     """Raises UnfitAnswer for bytes that are not those which were asked for."""
+    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if kind in _PAGES and not file.name.endswith((".html", ".htm")):
+        raise _unfit(file, "the bytes of a file", f"a page ({kind})")
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding != "identity":
         raise _unfit(file, "bytes as they are stored", f"them in the encoding {encoding:.40}")
@@ -185,9 +190,3 @@ def _unfit(file: RepoFile, expected: str, found: str) -> UnfitAnswer:
         cause=f"expected {expected}, found {found}",
         hint="run it again; is there a proxy or a login page in between?",
     )
-
-
-def _origin(url: str) -> tuple[str, str, int]:
-    parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    return parts.scheme, (parts.hostname or "").lower(), port

@@ -22,6 +22,9 @@ from porter.sources.names import HubReference
 class HubFile:
     """A file of a repository; nothing of it is stored."""
 
+    # Bytes; see `FarFile`.
+    request = 8 << 20
+
     def __init__(self, reader: RangeReader, file: RepoFile) -> None:
         self.name, self.size = file.name, file.size
         self._reader, self._file = reader, file

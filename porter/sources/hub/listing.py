@@ -6,13 +6,14 @@ ONNX files only when they are asked for by pattern.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from porter.errors import MalformedError, UsageError
+from porter.errors import MalformedError, PorterError, UsageError
+from porter.reading.json_text import INDEX, parse_json
+from porter.reading.regular import read_regular
 from porter.sources.choose_weights import Wanted, choose
 from porter.sources.weight_files import ADAPTERS, WeightSet, container_by_suffix, fits, weight_sets
 
@@ -190,11 +191,12 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 
 def _shards_present(directory: Path, index: str) -> bool:
     try:
-        homes = json.loads((directory / index).read_bytes())["weight_map"].values()
+        text = read_regular(directory / index, index, INDEX.nbytes)
+        homes = parse_json(text, index, INDEX)["weight_map"].values()
         # Keras may spread one group over several files.
         shards = {shard for home in homes for shard in (home if isinstance(home, list) else [home])}
         return all((directory / shard).is_file() for shard in shards)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, PorterError, ValueError, KeyError, TypeError, AttributeError):
         # Broken: whoever opens the checkpoint says how; here it only means that it is not complete.
         return False
 

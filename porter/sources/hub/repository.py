@@ -7,10 +7,12 @@ settings hold: HF_ENDPOINT, HF_HOME, HF_TOKEN, HF_HUB_OFFLINE and the rest. Noth
 from __future__ import annotations
 
 import re
+import secrets
 from pathlib import Path
 
 from porter.errors import UsageError
 from porter.sources.hub.hub_errors import offline_error, translated
+from porter.sources.hub.hub_retry import asked_again
 from porter.sources.hub.listing import RepoFile, RepoListing, complete
 from porter.sources.names import HubReference, resolve
 
@@ -137,8 +139,10 @@ def list_files(ref: HubReference, token: str | None = None) -> RepoListing:
     with translated(ref, token):
         from huggingface_hub import HfApi
 
-        info = HfApi().model_info(
-            ref.repo, revision=ref.revision, files_metadata=True, token=token, timeout=_LIST_TIMEOUT
+        info = asked_again(
+            lambda: HfApi().model_info(
+                ref.repo, revision=ref.revision, files_metadata=True, token=token, timeout=_LIST_TIMEOUT
+            )
         )
         files = tuple(
             RepoFile(
@@ -161,7 +165,7 @@ def check_access(listing: RepoListing, ref: HubReference, file: str, token: str 
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
         url = hf_hub_url(ref.repo, file, revision=listing.commit)
-        get_hf_file_metadata(url, token=token)
+        asked_again(lambda: get_hf_file_metadata(url, token=token))
 
 
 def remember_revision(ref: HubReference, commit: str) -> None:
@@ -171,6 +175,10 @@ def remember_revision(ref: HubReference, commit: str) -> None:
         return
     path = cache_folder(ref.repo) / "refs" / revision
     path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_name(f".{path.name}.porter")
-    staged.write_text(commit)
-    staged.replace(path)
+    # Of its own name, since others may be downloading the same.
+    staged = path.with_name(f".{path.name}.porter-{secrets.token_hex(6)}")
+    try:
+        staged.write_text(commit)
+        staged.replace(path)
+    finally:
+        staged.unlink(missing_ok=True)

@@ -1,13 +1,14 @@
-"""Gemma 4 between transformers and KerasHub: the same logits there, and the same bytes back."""
+"""Gemma 3n and 4 between transformers and KerasHub: the same logits there, and the same bytes back."""
 
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import porter
 from porter.errors import UnsupportedError
@@ -19,6 +20,9 @@ ROPE = {
     "full_attention": {"rope_type": "proportional", "rope_theta": 5000.0, "partial_rotary_factor": 0.5},
     "sliding_attention": {"rope_type": "default", "rope_theta": 300.0},
 }
+THETAS = {"full_attention": {"rope_theta": 5e3}, "sliding_attention": {"rope_theta": 300.0}}
+PLAIN = {kind: {"rope_type": "default"} | theta for kind, theta in THETAS.items()}
+LINEAR = {"rope_type": "linear", "factor": 4.0}
 MODELS = {
     "dense": ("4 dense", {"final_logit_softcapping": 2.0, "rms_norm_eps": 1e-3}),
     "per layer": ("4 per layer", {"rope_parameters": ROPE}),
@@ -35,6 +39,10 @@ MODELS = {
         {"num_global_key_value_heads": 1, "num_kv_shared_layers": 2, "hidden_size_per_layer_input": 5},
     ),
     "keys for values": ("4 dense", {"attention_k_eq_v": True}),
+    "3n": ("3n", {"rms_norm_eps": 1e-3, "rope_parameters": PLAIN, "final_logit_softcapping": 2.0}),
+    "3n not shared": ("3n not shared", {"tie_word_embeddings": True, "num_key_value_heads": 1}),
+    "3n scaled": ("3n", {"rope_parameters": {kind: LINEAR | theta for kind, theta in THETAS.items()}}),
+    "3n, all kv heads": ("3n", {"num_key_value_heads": 6, "altup_coef_clip": 3.0}),
 }
 
 
@@ -51,7 +59,8 @@ def keras_logits(folder):
             "position_ids": np.arange(length)[None],
         }
     )
-    return model.token_embedding(hidden, reverse=True).detach()
+    embedding = model.token_embedding or model.language_model.token_embedding
+    return embedding(hidden, reverse=True).detach()
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -68,9 +77,12 @@ def test_it_computes_the_same_in_kerashub_and_comes_back(name, tmp_path):
         assert (found - logits(model)).abs().max() > 2e-3 * wanted.abs().max()
     porter.convert(tmp_path / "keras", tmp_path / "back", to="hf")
     stored, back = (load_file(tmp_path / at / "model.safetensors") for at in ("source", "back"))
-    assert stored.keys() == back.keys()
     for weight in stored:
-        assert torch.equal(stored[weight], back[weight]), weight
+        assert torch.equal(stored[weight], back.pop(weight)), weight
+    # What KerasHub has besides, and does not read: k, its norm, and v of layers that take those of others.
+    assert len(back) == 3 * getattr(model.config, "num_kv_shared_layers", 0) * name.startswith("3n")
+    assert all(re.search(r"layers\.[45]\.self_attn\.[kv]_", weight) for weight in back)
+    assert not any(weight.any() for weight in back.values())
     # The config too: transformers computes the same from what has come back.
     assert torch.equal(logits(loaded(tmp_path / "back")), wanted)
 
@@ -79,15 +91,18 @@ NO_ROTATION = ROPE | {"full_attention": ROPE["full_attention"] | {"partial_rotar
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("case", "changes", "words"),
     [
-        ({"use_bidirectional_attention": "all"}, "attends_to = 'all'"),
-        ({"tie_word_embeddings": False}, "tie_embeddings = False"),
-        ({"rope_parameters": NO_ROTATION}, "no_rotation = True"),
+        ("4 dense", {"use_bidirectional_attention": "all"}, "attends_to = 'all'"),
+        ("4 dense", {"tie_word_embeddings": False}, "tie_embeddings = False"),
+        ("4 dense", {"rope_parameters": NO_ROTATION}, "no_rotation = True"),
+        ("3n", {"tie_word_embeddings": False}, "tie_embeddings = False"),
+        ("3n", {"altup_correct_scale": False}, "altup_correct_scale = False"),
+        ("3n", {"rope_parameters": PLAIN | {"full_attention": LINEAR | {"rope_theta": 5e3}}}, "rope_local"),
     ],
 )
-def test_what_kerashub_computes_otherwise_is_refused_by_name(changes, words, tmp_path):
-    build("4 dense", **changes).save_pretrained(tmp_path / "source")
+def test_what_kerashub_computes_otherwise_is_refused_by_name(case, changes, words, tmp_path):
+    build(case, **changes).save_pretrained(tmp_path / "source")
     with pytest.raises(UnsupportedError) as caught:
         porter.convert(tmp_path / "source", tmp_path / "out", to="keras")
     assert words in str(caught.value)
@@ -109,7 +124,7 @@ def test_what_transformers_computes_otherwise_is_refused_by_name(tmp_path):
         porter.convert(tmp_path / "keras", tmp_path / "out", to="hf")
 
 
-@pytest.mark.parametrize("name", ["per layer", "experts"])
+@pytest.mark.parametrize("name", ["per layer", "experts", "3n not shared"])
 def test_what_kerashub_saves_is_read(name, tmp_path):
     from keras_hub.models import Backbone
 
@@ -122,3 +137,63 @@ def test_what_kerashub_saves_is_read(name, tmp_path):
     stored, back = (load_file(tmp_path / at / "model.safetensors") for at in ("source", "back"))
     assert stored.keys() == back.keys()
     assert all(torch.equal(back[weight], stored[weight]) for weight in stored)
+
+
+def test_projections_that_nothing_reads_are_kept_where_there_are_any(tmp_path):
+    """Published files of Gemma 3n hold them for every layer, as KerasHub's do."""
+    build("3n").save_pretrained(tmp_path / "source")
+    path = tmp_path / "source" / "model.safetensors"
+    weights = load_file(path)
+    for layer in (4, 5):
+        for part in ("k_proj", "v_proj", "k_norm"):
+            name = f"model.layers.{layer}.self_attn.{part}.weight"
+            weights[name] = weights[name.replace(f".{layer}.", f".{layer - 4}.")] + layer
+    save_file(weights, path, metadata={"format": "pt"})
+    porter.convert(tmp_path / "source", tmp_path / "keras", to="keras")
+    porter.convert(tmp_path / "keras", tmp_path / "back", to="hf")
+    assert path.read_bytes() == (tmp_path / "back" / "model.safetensors").read_bytes()
+
+
+def test_the_language_model_of_one_that_sees_and_hears(tmp_path):
+    """KerasHub's presets of Gemma 3n hold towers for images and sounds."""
+    from keras_hub.models import Gemma3nBackbone
+    from keras_hub.src.models.gemma3n.gemma3n_audio_encoder import Gemma3nAudioEncoder
+    from keras_hub.src.models.mobilenetv5.mobilenetv5_backbone import MobileNetV5Backbone
+    from keras_hub.src.models.mobilenetv5.mobilenetv5_builder import convert_arch_def_to_stackwise
+
+    build("3n").save_pretrained(tmp_path / "source")
+    porter.convert(tmp_path / "source", tmp_path / "keras", to="keras")
+    values = json.loads((tmp_path / "keras" / "config.json").read_text("utf-8"))["config"]
+    vision = MobileNetV5Backbone(
+        **convert_arch_def_to_stackwise([["er_r1_k3_s1_e1_c16"]]),
+        num_features=4, image_shape=(32, 32, 3), use_msfa=False,
+    )  # fmt: skip
+    audio = Gemma3nAudioEncoder(
+        hidden_size=8, input_feat_size=32, sscp_conv_channel_size=[4, 8], sscp_conv_kernel_size=[(3, 3)] * 2,
+        sscp_conv_stride_size=[(2, 2)] * 2, sscp_conv_group_norm_eps=1e-5, num_hidden_layers=1,
+        rms_norm_eps=1e-6, gradient_clipping=1.0, residual_weight=0.5, num_attention_heads=1,
+        attention_chunk_size=4, num_attention_context_right=5, num_attention_context_left=5,
+        attention_logit_cap=50.0, conv_kernel_size=5, reduction_factor=1,
+    )  # fmt: skip
+    towers = {"vision_encoder_config": vision.get_config(), "audio_encoder_config": audio.get_config()}
+    whole = Gemma3nBackbone.from_config(values | towers | {"vision_hidden_size": 16, "audio_hidden_size": 8})
+    language, generator = whole.language_model, torch.Generator().manual_seed(5)
+    for weight in language.weights:
+        noise = 0.1 * torch.randn(*weight.shape, generator=generator)
+        weight.assign(noise + float(weight.name == "scale"))
+    whole.save_to_preset(str(tmp_path / "whole"))
+    with pytest.raises(UnsupportedError) as caught:
+        porter.convert(tmp_path / "whole", tmp_path / "out", to="hf")
+    assert "--text-only" in str(caught.value.hint)
+    porter.convert(tmp_path / "whole", tmp_path / "out", to="hf", text_only=True)
+    with torch.inference_mode():
+        tokens = PROMPT.int()
+        embedded, of_layers = whole.embedding_processor({"token_ids": tokens})
+        hidden = language(tokens, torch.ones_like(tokens), embedded, of_layers)
+        wanted = language.token_embedding(hidden, reverse=True)
+        found = logits(loaded(tmp_path / "out"))
+        assert (found - wanted).abs().max() < 2e-4 * wanted.abs().max()
+        language.transformer_layers[1].attention.q_proj.kernel.value[3] += 1
+        hidden = language(tokens, torch.ones_like(tokens), embedded, of_layers)
+        changed = language.token_embedding(hidden, reverse=True)
+        assert (found - changed).abs().max() > 2e-3 * wanted.abs().max()

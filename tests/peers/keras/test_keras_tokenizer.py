@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import porter
+from tests.peers.test_gemma3n_gemma4 import build
 
 pytestmark = pytest.mark.peer
 
@@ -71,3 +72,26 @@ def test_a_source_without_a_sentencepiece_model_gives_a_note(presets, tmp_path):
 
 def _config(preset: Path) -> dict[str, object]:
     return json.loads((preset / "tokenizer.json").read_text())
+
+
+@pytest.mark.parametrize("case", ["3n", "4 dense"])
+def test_gemma_3n_and_4_get_tokenizers_of_their_own(case, tmp_path):
+    import keras_hub
+    import sentencepiece
+
+    # What KerasHub's Gemma 3n looks for besides <bos>, <eos> and <pad>.
+    further = [f"<{edge}_of_{part}>" for edge in ("start", "end") for part in ("image", "audio", "turn")]
+    further += ["<image_soft_token>", "<audio_soft_token>", "<mask>", "[multimodal]"]
+    written = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([TEXT] * 9), model_writer=written, vocab_size=70, model_type="BPE",
+        pad_id=0, eos_id=1, bos_id=2, unk_id=3, pad_piece="<pad>", eos_piece="<eos>", bos_piece="<bos>",
+        unk_piece="<unk>", hard_vocab_limit=False, minloglevel=2, user_defined_symbols=further,
+    )  # fmt: skip
+    build(case).save_pretrained(tmp_path / "hf")
+    (tmp_path / "hf" / "tokenizer.model").write_bytes(written.getvalue())
+    porter.convert(tmp_path / "hf", tmp_path / "out", to="keras")
+    tokenizer = keras_hub.models.Tokenizer.from_preset(str(tmp_path / "out"))
+    assert type(tokenizer).__name__ == {"3n": "Gemma3nTokenizer"}.get(case, "Gemma4Tokenizer")
+    wanted = sentencepiece.SentencePieceProcessor(model_proto=written.getvalue()).encode(TEXT)
+    assert list(tokenizer(TEXT)) == wanted

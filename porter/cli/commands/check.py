@@ -1,0 +1,60 @@
+"""`porter check`: an output against its receipt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from porter.cli import output, streams
+
+
+def check(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A directory that `porter convert` made.")],
+    record: Annotated[
+        bool,
+        typer.Option(
+            "--record",
+            help="Add what the receipt lacks: digests of files whose blocks were shared, as they are now.",
+        ),
+    ] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Sizes and headers alone: no content is read or verified.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Recheck a converted directory against its receipt: sizes, sha256 digests, planned tensors.
+
+    \b
+    Exit codes:
+    0  every file is as it was written (with --quick: sizes and headers are)
+    1  a file has no digest to be verified by; --record adds it
+    3  a file is missing, was added or has changed
+    6  the receipt itself is damaged (5: there is none)
+
+    \b
+    Examples:
+    porter check out/
+    porter check out/ --record    # right after a conversion that shared blocks
+    """
+    from porter.api.check import check as look
+    from porter.cli.progress import transfer
+    from porter.execution.watch import Watch
+    from porter.reporting.checks import render
+
+    with transfer("read") as advance:
+        found = look(out, record=record, quick=quick, watch=Watch(progress=advance))
+    if json:
+        output.as_json(found, verdict=found.verdict)
+    else:
+        output.data(render(found))
+    for text in found.recorded:
+        output.note(f"recorded {text}")
+    if found.lacks:
+        output.note(f"the receipt lacks {', '.join(found.lacks)}; --record adds it")
+    if found.verdict == "unverified" and not found.quick:
+        output.note("what has no digest cannot be verified; --record adds it, as the file is now", "warning")
+    if found.exit_code:
+        streams.flush()
+        raise SystemExit(found.exit_code)

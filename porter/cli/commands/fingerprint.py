@@ -1,0 +1,85 @@
+"""`porter fingerprint`: one digest of a model's canonical content."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from porter.cli import output
+from porter.cli.options import (
+    ConfigOption,
+    FamilyOption,
+    KeyOption,
+    MapOption,
+    MappingsOption,
+    SourceDialectOption,
+)
+
+
+def fingerprint(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[SRC]", help="A checkpoint, as for convert. Default: here, or the last model downloaded."
+        ),
+    ] = None,
+    tensors: Annotated[
+        bool, typer.Option("--tensors", help="A line for each canonical tensor: digest, dtype, axes.")
+    ] = False,
+    dtype_agnostic: Annotated[
+        bool,
+        typer.Option(
+            "--dtype-agnostic", help="Of the values in float32, so that dtypes and quantisation do not count."
+        ),
+    ] = False,
+    text_only: Annotated[
+        bool, typer.Option("--text-only", help="The language model of a multimodal checkpoint.")
+    ] = False,
+    allow_unmapped: Annotated[
+        list[str],
+        typer.Option("--allow-unmapped", metavar="GLOB", help="Pass over these tensors; may be repeated."),
+    ] = [],  # noqa: B006
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    source_dialect: SourceDialectOption = None,
+    map: MapOption = [],  # noqa: B006
+    mappings: MappingsOption = [],  # noqa: B006
+    family: FamilyOption = None,
+    config: ConfigOption = None,
+    key: KeyOption = None,
+) -> None:
+    """Print one digest of a model's weights: equal in every dialect, container and sharding.
+
+    Weights alone count, not the config or the tokenizer. docs/fingerprint.md says how it is computed.
+
+    \b
+    Examples:
+    porter fingerprint gemma-2b
+    porter fingerprint out/                    # a port that moved every value: the same digest
+    porter fingerprint model.gguf --dtype-agnostic
+    """
+    from porter.api.fingerprint import fingerprint as take
+    from porter.cli.progress import transfer
+    from porter.execution.watch import Watch
+
+    with transfer("hash") as advance:
+        found = take(
+            source,
+            dtype_agnostic=dtype_agnostic,
+            text_only=text_only,
+            allow_unmapped=allow_unmapped,
+            maps=[*mappings, *map],
+            config=config,
+            source_dialect=source_dialect,
+            family=family,
+            key=key,
+            watch=Watch(progress=advance),
+        )
+    if json:
+        output.as_json(found)
+        return
+    if tensors:
+        for tensor in found.tensors:
+            axes = " ".join(f"{axis}={size}" for axis, size in tensor.axes.items())
+            output.data(f"{tensor.digest}  {tensor.name}  {tensor.dtype}  {axes}")
+    output.data(found.fingerprint)

@@ -1,0 +1,133 @@
+"""What is typed, before it reaches a command: commands in groups, porter's own help, errors in porter's form.
+
+Typer brings its own parser, whose classes are not imported here: its errors are known by what they have.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from porter.cli import output
+from porter.cli.help import help_text
+from porter.errors import PorterError, UsageError
+
+
+class Command(TyperCommand):
+    """A command with porter's help."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        formatter.write(help_text(self, ctx))
+
+
+class Group(TyperGroup):
+    """A group with porter's help, which says what cannot be understood as every other error is said."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        formatter.write(help_text(self, ctx))
+
+    def main(  # type: ignore[override]  # what else there is goes through as it came
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
+    ) -> Any:
+        extra["standalone_mode"] = False
+        try:
+            code = super().main(args, prog_name or "porter", **extra)
+        except typer.Abort:
+            code = 1
+        except Exception as problem:
+            if not hasattr(problem, "format_message"):
+                raise
+            words = sys.argv[1:] if args is None else args
+            error = _not_understood(problem, next((word for word in words if word in self.commands), ""))
+            output.error(error)
+            code = error.exit_code
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+class App(typer.Typer):
+    """A Typer whose commands and groups are these."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(
+            cls=Group,
+            invoke_without_command=True,
+            pretty_exceptions_enable=False,
+            context_settings={"help_option_names": ["-h", "--help"]},
+            **given,
+        )
+
+    def command(self, name: str | None = None, **given: Any) -> Callable[..., Any]:
+        return super().command(name, **{"cls": Command, **given})
+
+
+def show_help(context: typer.Context) -> None:
+    """What a group prints where no command was named."""
+    if context.invoked_subcommand is None:
+        sys.stderr.write(context.get_help() + "\n")
+        raise typer.Exit(2)
+
+
+def _not_understood(problem: Any, command: str) -> PorterError:
+    context = getattr(problem, "ctx", None)
+    path = context.command_path if context is not None else f"porter {command}".rstrip()
+    more = f"`{path} --help` lists what there is"
+    if hasattr(problem, "possibilities"):
+        return _no_option(problem, path, more)
+    text = problem.format_message().rstrip(".")
+    if "extra argument" in text and context is not None:
+        extra = text.rpartition(" (")[2].rstrip(")").split()
+        return UsageError(
+            f"{path} does not know what to do with {' '.join(extra)}", hint=_meant(extra[0], context)
+        )
+    if text.startswith("No such command"):
+        # "No such command 'konvert'. Did you mean 'convert'?"
+        said, _, near = text.partition(". Did you mean ")
+        name = said.partition("'")[2].rstrip("'")
+        return UsageError(f"porter has no command {name}", hint=f"did you mean {near}" if near else more)
+    return UsageError(text[:1].lower() + text[1:], hint=more)
+
+
+# Options that other commands or other tools have, and what is meant here.
+_ELSEWHERE = {
+    "--token": "a token is no option, which others could see: `hf auth login`, or the variable HF_TOKEN",
+    "--to": "--as DIALECT shows a model in another dialect, and porter convert --to DIALECT makes it",
+    "--output": "-o DIR, or --out DIR",
+    "--outdir": "-o DIR, or --out DIR",
+    "--source": "the model is named without an option: porter convert gemma-2b --to litgpt",
+    "--model": "the model is named without an option: porter convert gemma-2b --to litgpt",
+    "--as": "--to DIALECT",
+    "--verbose": "--debug shows tracebacks, --explain how a plan is run",
+    "--overwrite": "--force",
+    "--yes": "porter asks nothing; --force replaces a directory that porter wrote",
+}
+
+
+def _no_option(problem: Any, path: str, more: str) -> PorterError:
+    name = problem.option_name
+    here = {option for item in problem.ctx.command.params for option in item.opts} if problem.ctx else set()
+    if name in _ELSEWHERE and not (name == "--to" and path != "porter inspect"):
+        hint = _ELSEWHERE[name]
+    else:
+        near = get_close_matches(name, sorted(here), n=1) or sorted(problem.possibilities or ())
+        hint = f"did you mean {' or '.join(near)}?" if near else more
+    return UsageError(f"{path} has no option {name}", hint=hint)
+
+
+def _meant(word: str, context: Any) -> str:
+    """What a word too many may be for: `porter convert gemma-2b litgpt`, `porter convert gemma-2b out/`."""
+    from porter.tables.catalogue import shipped_dialects
+    from porter.tables.dialect_names import dialect_named
+
+    options = {option for item in context.command.params for option in item.opts}
+    if dialect := dialect_named(word, shipped_dialects()):
+        for option in ("--to", "--as", "--from"):
+            if option in options:
+                return f"{option} {dialect}"
+    return (
+        f"the output is named with an option: -o {word}" if "--out" in options else "name one model at a time"
+    )

@@ -1,0 +1,141 @@
+"""The receipt of an output: what was made of what, with each file's size and digest, and a seal over itself.
+
+The seal is a sha256 over the receipt's own bytes with its 64 digits as zeros, so that no change of a single
+byte goes unseen. It guards against damage, not against somebody who writes a new receipt. Receipts of schema
+1 had neither seal nor sizes; they are read, and what they lack is said.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from porter.containers.base import StoredTensor
+from porter.errors import MalformedError, UnsupportedError
+from porter.execution.leftovers import RECEIPT
+from porter.sources.paths import unsafe_path
+
+SCHEMA = 2
+
+# Bytes. An Orbax checkpoint of ten thousand arrays has a receipt of two megabytes.
+LARGEST = 64 << 20
+
+_SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
+_BLANK = "0" * 64
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a receipt says of a file: bytes and `sha256:<hex>`, each None where it does not say."""
+
+    size: int | None
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """A receipt that has been read. `tensors` is the digest of the planned tensors, or None.
+
+    `lacks` are what a receipt of today has and this one has not, in words.
+    """
+
+    content: Mapping[str, Any]
+    files: Mapping[str, Recorded]
+    plan: str
+    tensors: str | None
+    lacks: tuple[str, ...]
+
+
+def seal(content: Mapping[str, Any]) -> bytes:
+    """The receipt's bytes: `content` with the schema in front and the seal at the end."""
+    body = {key: value for key, value in content.items() if key not in ("schema", "seal")}
+    text = json.dumps({"schema": SCHEMA, **body, "seal": f"sha256:{_BLANK}"}, indent=2) + "\n"
+    head, _, tail = text.rpartition(_BLANK)
+    return f"{head}{hashlib.sha256(text.encode()).hexdigest()}{tail}".encode()
+
+
+def tensors_digest(tensors: Iterable[StoredTensor]) -> str:
+    """`sha256:<hex>` over names, dtypes and shapes, whatever the order and the place of the tensors."""
+    rows = sorted(f"{tensor.name}\0{tensor.dtype.name}\0{list(tensor.shape)}\n" for tensor in tensors)
+    return f"sha256:{hashlib.sha256(''.join(rows).encode()).hexdigest()}"
+
+
+def read_receipt(data: bytes) -> Receipt:
+    """Raises MalformedError for a receipt that is damaged or says what none says, UnsupportedError for one of
+    a newer porter."""
+    content = _parse(data)
+    schema, sealed = content.get("schema"), content.get("seal")
+    if sealed is not None or schema != 1:
+        _check_seal(data, sealed)
+    if type(schema) is not int or schema < 1:
+        raise _damaged(f"its schema is {schema!r:.80}")
+    if schema > SCHEMA:
+        raise UnsupportedError(
+            f"{RECEIPT} has schema {schema}, and this porter reads up to {SCHEMA}", hint="use a newer porter"
+        )
+    plan, files, tensors = content.get("plan"), content.get("files"), content.get("tensors")
+    if not isinstance(plan, str) or not _SHA256.fullmatch(plan):
+        raise _damaged(f"it names the plan {plan!r:.80}")
+    if not isinstance(files, dict):
+        raise _damaged("it lists no files")
+    if tensors is not None and not (isinstance(tensors, str) and _SHA256.fullmatch(tensors)):
+        raise _damaged(f"its digest of the tensors is {tensors!r:.80}")
+    lacks = []
+    if sealed is None:
+        lacks.append("a seal over itself")
+    if any(isinstance(said, dict) and said.get("size") is None for said in files.values()):
+        lacks.append("the sizes of its files")
+    if tensors is None:
+        lacks.append("the planned tensors")
+    recorded = {name: _recorded(name, said) for name, said in files.items()}
+    return Receipt(content, recorded, plan, tensors, tuple(lacks))
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError("a key is there twice")
+        return found
+
+    try:
+        content = json.loads(data.decode(), object_pairs_hook=once)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(str(error)) from None
+    if not isinstance(content, dict):
+        raise _damaged("expected an object")
+    return content
+
+
+def _check_seal(data: bytes, sealed: object) -> None:
+    if not isinstance(sealed, str) or not _SHA256.fullmatch(sealed):
+        raise _damaged("it has no seal over itself")
+    digits = sealed.partition(":")[2].encode()
+    head, _, tail = data.rpartition(digits)
+    if hashlib.sha256(head + _BLANK.encode() + tail).digest() != bytes.fromhex(digits.decode()):
+        raise _damaged("its bytes do not have the digest that its seal states")
+
+
+def _recorded(name: str, said: object) -> Recorded:
+    if reason := unsafe_path(name):
+        raise _damaged(f"it names a file {name!r:.80}, which {reason}")
+    if not isinstance(said, dict):
+        raise _damaged(f"what it says of {name} is {said!r:.80}")
+    size, digest = said.get("size"), said.get("sha256")
+    if size is not None and (type(size) is not int or size < 0):
+        raise _damaged(f"the size of {name} is {size!r:.80}")
+    if digest is not None and not (isinstance(digest, str) and _SHA256.fullmatch(digest)):
+        raise _damaged(f"the digest of {name} is {digest!r:.80}")
+    return Recorded(size, digest)
+
+
+def _damaged(cause: str) -> MalformedError:
+    return MalformedError(
+        f"{RECEIPT} is damaged",
+        cause=cause,
+        hint="nothing in this directory can be relied on; convert again, or `porter verify SRC OUT`",
+    )

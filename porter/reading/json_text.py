@@ -1,0 +1,134 @@
+"""JSON from strangers: parsed within limits that follow from what the file may be.
+
+Promised: time and memory that grow with the bytes, no faster; no value deeper than the limit; no whole number
+that is too long to be spelled. What is left to the caller is what the values mean.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from itertools import accumulate
+from typing import Any, NamedTuple, NoReturn
+
+from porter.errors import MalformedError
+from porter.untrusted import quoted
+
+
+class Limit(NamedTuple):
+    """The most bytes, values (counted by commas and opening brackets, in texts too) and levels of a file."""
+
+    nbytes: int
+    values: int
+    depth: int
+
+
+# The largest published config.json has about 1 MB, of label names.
+CONFIG = Limit(4 << 20, 200_000, 64)
+
+# Keras' config of a model may embed its tokenizer, of some 6 MB.
+KERAS_CONFIG = Limit(16 << 20, 1_200_000, 64)
+
+# A header of 100,000 tensors takes 12 MB and has 1,200,000 values. The Hub's client reads no longer ones.
+HEADER = Limit(25_000_000, 3_000_000, 8)
+
+# 90,000 tensors take 9 MB.
+INDEX = Limit(25_000_000, 1_000_000, 16)
+
+# 262,144 tokens take some 35 MB; with 514,000 merges as pairs there are 2,500,000 values.
+TOKENIZER = Limit(96 << 20, 6_000_000, 64)
+
+# One array of a zarr store; a few hundred bytes.
+ARRAY = Limit(1 << 20, 20_000, 32)
+
+# A tree of arrays: some hundred bytes for each of 100,000 leaves.
+TREE = Limit(64 << 20, 3_000_000, 64)
+
+# Digits of a whole number. 2^64 has 20, and transformers' "no limit" (10^30 in a float's digits) 31.
+MAX_DIGITS = 64
+
+_LONG = re.compile(rb"[0-9]{%d}" % (MAX_DIGITS + 1))
+_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+def parse_json(
+    text: bytes,
+    name: str,
+    limit: Limit,
+    *,
+    unique: bool = False,
+    constants: bool = True,
+    surrogates: bool = True,
+    whole: Callable[[str], int] | None = None,
+) -> Any:
+    """The value of a JSON document in UTF-8; `name` is what errors call the file.
+
+    `unique` refuses a key that stands twice in one object, where the last one would count; without
+    `constants` NaN and the infinities are refused, without `surrogates` halves of surrogate pairs. `whole`
+    makes numbers of digits. Raises MalformedError.
+    """
+    check_limits(text, name, limit)
+    long = whole is None and _LONG.search(text) is not None
+    try:
+        value = json.loads(
+            text.decode(),
+            object_pairs_hook=_unique if unique else None,
+            parse_constant=None if constants else _no_constant,
+            parse_int=_whole if long else whole,
+        )
+    except UnicodeDecodeError as error:
+        _refuse(name, f"expected UTF-8, found byte {error.object[error.start]:#04x} at {error.start}")
+    except RecursionError:
+        _refuse(name, "it is nested too deep")
+    except ValueError as error:
+        _refuse(name, f"expected plain JSON, found: {error}")
+    if not surrogates and _SURROGATE.search(text):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            _refuse(name, "expected text, found half a surrogate pair")
+    return value
+
+
+def check_limits(text: bytes, name: str, limit: Limit) -> None:
+    """Raises MalformedError for a document with more than the limit allows, before it is parsed."""
+    if len(text) > limit.nbytes:
+        _refuse(name, f"expected at most {limit.nbytes:,} bytes, found {len(text):,}")
+    opened = text.count(b"[") + text.count(b"{")
+    if opened + text.count(b",") > limit.values:
+        _refuse(name, f"expected at most {limit.values:,} values, found more")
+    if opened > limit.depth and _deepest(text) > limit.depth:
+        _refuse(name, f"expected at most {limit.depth} levels, found it nested deeper")
+
+
+def _deepest(text: bytes) -> int:
+    brackets = _STRINGS.sub(b"", text).translate(None, _NO_BRACKETS)
+    return max(accumulate(1 if byte in b"[{" else -1 for byte in brackets), default=0)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"the key {quoted(key)} twice")
+            seen.add(key)
+    return value
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"expected a number of at most {MAX_DIGITS} digits, found {len(digits):,}")
+    return int(digits)
+
+
+def _no_constant(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no JSON number")
+
+
+def _refuse(name: str, cause: str) -> NoReturn:
+    raise MalformedError(f"{name} cannot be parsed", cause=cause)

@@ -1,0 +1,124 @@
+"""Tables that fit a terminal: columns go in a stated order, long names shorten in the middle, and what is too
+wide even so is stacked under its row. Without a width every table keeps its own."""
+
+from __future__ import annotations
+
+import textwrap
+import unicodedata
+from collections.abc import Callable, Sequence
+
+from porter.reporting.text import table
+
+Rows = Sequence[Sequence[str]]
+
+# Characters that a name keeps before a column is dropped for it.
+_NAME = 40
+_GAP = 2
+# Characters of a shortened name's beginning.
+_HEAD = 8
+_MARK = "…"
+
+
+Heading = Callable[[str], str]
+
+
+def headed(lines: list[str], heading: Heading) -> list[str]:
+    """A table whose header is set off, by what `heading` puts around it."""
+    return [heading(lines[0]), *lines[1:]] if lines else []
+
+
+def fit(rows: Rows, width: int | None, *, right: Sequence[int] = (), drop: Sequence[int] = ()) -> list[str]:
+    """A table of at most `width` columns. The first column shortens; those of `drop` go, in that order."""
+    if width is None or not rows or _natural(rows) <= width:
+        return table(rows, right=right)
+    kept = list(range(len(rows[0])))
+    longest = max(_columns(row[0]) for row in rows)
+    for column in (*drop, None):
+        rest = sum(max(_columns(row[at]) for row in rows) + _GAP for at in kept[1:])
+        if column is None or width - rest >= min(longest, _NAME):
+            break
+        kept.remove(column)
+    first = max(width - rest, 8)
+    shown = [[shorten(row[0], first), *(row[at] for at in kept[1:])] for row in rows]
+    return [
+        line if _columns(line) <= width else shorten(line, width)
+        for line in table(shown, right=[kept.index(at) for at in right if at in kept])
+    ]
+
+
+def stack(
+    rows: Rows, width: int | None, *, right: Sequence[int] = (), under: Sequence[int] = ()
+) -> list[str]:
+    """A table that fits, or its narrow columns with those of `under` on lines below each row."""
+    if width is None or not rows or _natural(rows) <= width:
+        return table(rows, right=right)
+    beside = [at for at in range(len(rows[0])) if at not in under]
+    head = [[row[at] for at in beside] for row in rows]
+    lines = fit(head, width, right=[beside.index(at) for at in right if at in beside])
+    labels = [rows[0][at].lower() for at in under]
+    wide = max(map(len, labels)) + 4
+    found = [lines[0]]
+    for line, row in zip(lines[1:], rows[1:], strict=True):
+        found.append(line)
+        for label, at in zip(labels, under, strict=True):
+            if row[at]:
+                found += _indented(label, row[at], wide, width)
+    return found
+
+
+def shorten(text: str, width: int) -> str:
+    """The text in at most `width` columns, its middle left out; whole parts of a name are kept at its end."""
+    if _columns(text) <= width:
+        return text
+    starts = (at for at, one in enumerate(text) if one in "./" and len(text) - at <= width - _HEAD)
+    kept = len(text) - next(starts, len(text))
+    tail = text[len(text) - kept :] if kept >= width // 2 else text[len(text) - width // 2 :]
+    head = text[: width - 1 - len(tail)]
+    # Characters of two columns take more than they were counted for.
+    while head and _columns(head) + _columns(tail) + 1 > width:
+        head, tail = head[:-1], tail[1:]
+    return f"{head}{_MARK}{tail}"
+
+
+def folded(parts: Sequence[str], width: int | None, *, joint: str = " · ", indent: int = 0) -> list[str]:
+    """Parts in one line, or in as many as they need."""
+    lines: list[str] = []
+    for at, part in enumerate(parts):
+        # Where another line follows, this one ends in the joint.
+        end = joint.rstrip() if at + 1 < len(parts) else ""
+        if lines and (width is None or _columns(lines[-1] + joint + part + end) <= width):
+            lines[-1] += joint + part
+        else:
+            if lines:
+                lines[-1] += joint.rstrip()
+            lines.append(" " * (indent if lines else 0) + part)
+    return lines
+
+
+def wrapped(text: str, width: int | None) -> list[str]:
+    """A sentence in lines of at most `width`."""
+    return [text] if width is None else textwrap.wrap(text, width, break_long_words=False)
+
+
+def _indented(label: str, text: str, wide: int, width: int) -> list[str]:
+    room = max(width - wide, 16)
+    parts = [part if at == 0 else f"+ {part}" for at, part in enumerate(text.split(" + "))]
+    pieces = [
+        piece for part in parts for piece in (textwrap.wrap(part, room, break_on_hyphens=False) or [""])
+    ]
+    lead = f"  {label}".ljust(wide)
+    return [(lead if at == 0 else " " * wide) + piece for at, piece in enumerate(pieces)]
+
+
+def _natural(rows: Rows) -> int:
+    return sum(max(_columns(row[at]) for row in rows) + _GAP for at in range(len(rows[0]))) - _GAP
+
+
+def _columns(text: str) -> int:
+    """How many columns of a terminal a text takes."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(one) else 2 if unicodedata.east_asian_width(one) in "WF" else 1
+        for one in text
+    )

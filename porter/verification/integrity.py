@@ -1,0 +1,168 @@
+"""An output's files against its receipt: sizes, digests, and the tensors that the headers name.
+
+Files are only read. What cannot be known is a state of its own, never taken for right: a file whose blocks
+were shared has no digest in the receipt until one is recorded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from porter.containers.checkpoint import open_checkpoint
+from porter.errors import ChangedError, PorterError
+from porter.execution.leftovers import RECEIPT
+from porter.execution.receipts import Receipt, Recorded, tensors_digest
+from porter.execution.watch import Watch
+from porter.sources import local
+from porter.sources.paths import locate
+
+# `unverified`: of the right size as far as that is known, and no digest was compared.
+State = Literal["verified", "recorded", "unverified", "changed", "missing", "added"]
+DIFFERENT: tuple[State, ...] = ("changed", "missing", "added")
+
+# Where a receipt is written before it takes the other's place; a killed run may leave it.
+FRESH = f".{RECEIPT}.new"
+
+# Bytes read at a time; small enough for the processor's cache.
+_PIECE = 256 << 10
+
+
+@dataclass(frozen=True)
+class FileState:
+    """A file of an output: its bytes and digest as found (None where it was not read), and why in words."""
+
+    name: str
+    state: State
+    size: int | None = None
+    sha256: str | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True)
+class OutputCheck:
+    """What `check` found. `plan` is the hash of the plan that made the output.
+
+    `tensors` says why the headers do not hold the planned tensors; None where they do, and where files
+    differ. `lacks` are what the receipt does not say and one of today would; `recorded` what was added to it
+    now. `quick` says that sizes and headers alone were asked for.
+    """
+
+    out: Path
+    plan: str
+    source_dialect: str
+    target_dialect: str
+    files: tuple[FileState, ...]
+    tensors: str | None
+    lacks: tuple[str, ...]
+    recorded: tuple[str, ...]
+    quick: bool
+
+    @property
+    def verdict(self) -> Literal["verified", "unverified", "differs"]:
+        """`verified` only where every file has the digest that the receipt states."""
+        if self.tensors is not None or any(file.state in DIFFERENT for file in self.files):
+            return "differs"
+        return "unverified" if any(file.state == "unverified" for file in self.files) else "verified"
+
+    @property
+    def exit_code(self) -> int:
+        """0 where all that was asked for is right, 1 where something has no digest, 3 for differences."""
+        if self.verdict == "differs":
+            return 3
+        return 0 if self.verdict == "verified" or self.quick else 1
+
+
+def check_files(root: Path, receipt: Receipt, watch: Watch, *, quick: bool = False) -> Iterator[FileState]:
+    """Every file that the receipt names or the directory holds; with `quick` no content is read.
+
+    Raises ChangedError for a file that changes meanwhile.
+    """
+    for name, recorded in receipt.files.items():
+        yield _check_file(root, name, recorded, watch, quick)
+    for name in sorted(_names(root)):
+        if name not in receipt.files and name not in (RECEIPT, FRESH):
+            yield FileState(name, "added", detail="the receipt does not name it")
+
+
+def digest_file(path: Path, name: str, watch: Watch) -> tuple[str, int]:
+    """`sha256:<hex>` and size of a file. Raises ChangedError where it changes while it is read."""
+    with path.open("rb", buffering=0) as stream:
+        before = os.fstat(stream.fileno())
+        hashed, buffer = hashlib.sha256(), memoryview(bytearray(_PIECE))
+        watch.moving(name)
+        while count := stream.readinto(buffer):
+            hashed.update(buffer[:count])
+            if watch.progress is not None:
+                watch.progress(name, count)
+        after = os.fstat(stream.fileno())
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise ChangedError(f"{name} changed while it was read", hint="wait until nothing writes to it")
+    return f"sha256:{hashed.hexdigest()}", before.st_size
+
+
+def find_file(root: Path, name: str) -> Path | None:
+    """The real path of a plain file of an output, or None. Links must not leave it (or the Hub's cache)."""
+    path = locate(root, name)
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return path if stat.S_ISREG(found.st_mode) else None
+
+
+def tensors_in(root: Path) -> str:
+    """The digest of the tensors that the headers in a directory name, for `Receipt.tensors`."""
+    return tensors_digest(open_checkpoint(local.locate(root)).tensors.values())
+
+
+def tensors_problem(root: Path, receipt: Receipt) -> str | None:
+    """Why the headers do not hold the planned tensors; None where they do, or the receipt does not say."""
+    if receipt.tensors is None:
+        return None
+    try:
+        found = tensors_in(root)
+    except PorterError as error:
+        return f"the headers cannot be read: {error.message}" + (f" ({error.cause})" if error.cause else "")
+    return None if found == receipt.tensors else "the headers name other tensors than were planned"
+
+
+def _check_file(root: Path, name: str, recorded: Recorded, watch: Watch, quick: bool) -> FileState:
+    try:
+        path = find_file(root, name)
+    except PorterError as error:
+        return FileState(name, "changed", detail=error.cause or error.message)
+    if path is None:
+        there = os.path.lexists(root / name)
+        return FileState(name, "changed", detail="no plain file") if there else FileState(name, "missing")
+    size = path.stat().st_size
+    if recorded.size is not None and size != recorded.size:
+        return FileState(
+            name, "changed", size, detail=f"{recorded.size} bytes were written, {size} are there"
+        )
+    if recorded.sha256 is None:
+        why = "no digest in the receipt: its blocks were shared with the source, or it was not hashed"
+        return FileState(name, "unverified", size, detail=why)
+    if quick:
+        return FileState(name, "unverified", size, detail="not read")
+    digest, size = digest_file(path, name, watch)
+    if digest != recorded.sha256:
+        return FileState(name, "changed", size, digest, f"{recorded.sha256} then, {digest} now")
+    return FileState(name, "verified", size, digest)
+
+
+def _names(root: Path) -> Iterator[str]:
+    """Everything in a directory but directories, by its path within."""
+    for folder, folders, files in os.walk(root, onerror=_raise):
+        links = [name for name in folders if Path(folder, name).is_symlink()]
+        for name in (*files, *links):
+            yield Path(folder, name).relative_to(root).as_posix()
+
+
+def _raise(error: OSError) -> None:
+    raise PorterError(f"{error.filename} cannot be listed", cause=error.strerror) from error

@@ -1,0 +1,178 @@
+"""Tables in a terminal of 80 and of 120 columns, and in a pipe."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from porter.containers.base import StoredTensor
+from porter.dtypes import DTYPES
+from porter.reporting.collapse import collapse, collapsed_name
+from porter.reporting.fitting import fit, folded, shorten, stack
+
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+Shown = Callable[..., list[str]]
+
+
+@pytest.fixture
+def shown(tmp_path: Path) -> Shown:
+    """The lines that a command writes to a terminal of so many columns, with what colours them."""
+
+    def run(columns: int, *arguments: str | Path) -> list[str]:
+        master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        env = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "COLUMNS")}
+        env |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf"), "TERM": "xterm-256color"}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "porter", *map(str, arguments)],
+            stdin=subprocess.DEVNULL,
+            stdout=slave,
+            stderr=slave,
+            env=env,
+            close_fds=True,
+        )
+        os.close(slave)
+        data = b""
+        while True:
+            try:
+                piece = os.read(master, 65536)
+            except OSError:  # Linux says so when the other end has gone.
+                break
+            if not piece:
+                break
+            data += piece
+        os.close(master)
+        assert process.wait(60) == 0, data.decode()
+        return data.decode().replace("\r\n", "\n").rstrip("\n").split("\n")
+
+    return run
+
+
+def plain(lines: list[str]) -> list[str]:
+    return [_ANSI.sub("", line) for line in lines]
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("inspect", "{gemma}"),
+        ("inspect", "{gemma}", "--full"),
+        ("inspect", "{gemma}", "--as", "keras"),
+        ("convert", "{gemma}", "--to", "litgpt", "--dry-run", "--quiet"),
+        ("mappings", "show", "gemma"),
+        ("mappings", "ls"),
+        ("models", "--quiet"),
+    ],
+)
+def test_no_line_is_wider_than_the_terminal(shown, gemma, columns, arguments):
+    lines = shown(columns, *(word.format(gemma=gemma) for word in arguments))
+    assert max(map(len, plain(lines))) <= columns
+    assert any(line.startswith("\x1b[1m") for line in lines), "headers are bold"
+
+
+def test_in_a_pipe_a_table_keeps_its_width(run, gemma):
+    done = run("inspect", gemma, "--as", "litgpt", env={"COLUMNS": "80"})
+    assert max(map(len, done.stdout.splitlines())) > 120
+    assert "\x1b" not in done.stdout
+
+
+def test_the_config_is_translated_before_your_eyes(call, gemma):
+    lines = call("convert", gemma, "--to", "litgpt", "--dry-run").stdout.splitlines()
+    rows = [line.split() for line in lines]
+    assert ["hidden_size", "22", "→", "n_embd", "22"] in rows
+    assert ["num_key_value_heads", "2", "→", "n_query_groups", "2"] in rows
+    assert lines[-1] == "exact: every value is moved as it is"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "words", "end"),
+    [
+        ("bfloat16", "29 rounded to bfloat16", "lossy: 29 tensors rounded to bfloat16"),
+        ("float32", "every value moved as it is", "exact: every value is moved as it is"),
+    ],
+)
+def test_exact_and_lossy_say_why(call, gemma, dtype, words, end):
+    done = call("convert", gemma, "--to", "hf", "--dtype", dtype, "--dry-run")
+    assert words in done.stdout
+    assert done.stdout.splitlines()[-1] == end
+    for never in ("extents", "0 dropped", "0 unmapped"):
+        assert never not in done.stdout
+
+
+# --- how tables are made to fit ----------------------------------------------------------------------
+
+ROWS = [["Tensor", "Shape", "×"], ["a.long.name.of.a.tensor.weight", "[3, 4]", "12"], ["short", "[5]", "1"]]
+
+
+def test_a_table_that_fits_is_left_alone():
+    assert fit(ROWS, 45, right=(2,)) == fit(ROWS, None, right=(2,))
+    assert fit(ROWS, None, right=(2,))[2].endswith("   1")
+
+
+def test_columns_go_in_the_order_stated_and_then_names_shorten():
+    assert fit(ROWS, 40, right=(2,), drop=(2,))[0].split() == ["Tensor", "Shape"]
+    assert fit(ROWS, 40, right=(2,), drop=(1,))[0].split() == ["Tensor", "×"]
+    lines = fit(ROWS, 30, right=(2,), drop=(2,))
+    assert max(map(len, lines)) <= 30
+    assert lines[1].startswith("a.lo") and "….tensor.weight" in lines[1]
+
+
+@pytest.mark.parametrize("width", range(4, 40))
+def test_a_shortened_name_has_the_width_asked_for(width):
+    for name in ("model.layers.0.self_attn.q_proj.weight", "x" * 50, "層.重み.テンソル.とても.ながい.なまえ"):
+        from porter.reporting.fitting import _columns
+
+        assert _columns(shorten(name, width)) <= width
+        assert shorten(name, 100) == name
+
+
+def test_what_has_no_room_stands_below_its_row():
+    rows = [["Target", "×", "From"], ["t", "3", "one.long.name + another.long.name"]]
+    assert stack(rows, 30, right=(1,), under=(2,)) == [
+        "Target  ×",
+        "t       3",
+        "  from  one.long.name",
+        "        + another.long.name",
+    ]
+    assert stack(rows, 60, right=(1,), under=(2,)) == fit(rows, None, right=(1,))
+
+
+def test_a_title_is_folded_between_its_parts():
+    assert folded(["one", "two", "three"], 14) == ["one · two ·", "three"]
+    assert folded(["one", "two"], None) == ["one · two"]
+
+
+# --- numbered names ----------------------------------------------------------------------------------
+
+
+def rows_of(*names: str) -> list[str]:
+    tensors: list[Any] = [StoredTensor(name, DTYPES["F32"], (2, 3), "file", 0) for name in names]
+    return [row.name for row in collapse(tensors)]
+
+
+def test_the_numbered_folders_of_keras_and_flax_collapse():
+    keras = [f"layers/block{f'_{n}' if n else ''}/dense/vars/0" for n in range(18)]
+    assert rows_of(*keras) == ["layers/block{,_1.._17}/dense/vars/0"]
+    flax = [f"transformer/layer_{n}/mlp/linear/w" for n in range(18)]
+    assert rows_of(*flax) == ["transformer/layer_{0..17}/mlp/linear/w"]
+    assert collapsed_name(flax[3:5]) == "transformer/layer_{3,4}/mlp/linear/w"
+
+
+def test_tensors_that_only_share_a_name_do_not():
+    gate = [f"layers/block{f'_{n}' if n else ''}/{part}/0" for n in range(3) for part in ("ffw", "ffw_2")]
+    assert rows_of(*gate) == ["layers/block{,_1,_2}/ffw/0", "layers/block{,_1,_2}/ffw_2/0"]
+    assert rows_of("a/norm/w", "a/norm_2/w") == ["a/norm/w", "a/norm_2/w"]
+    # A dotted name's number is part of it.
+    assert rows_of("h.0.norm_1.w", "h.0.norm_2.w") == ["h.0.norm_1.w", "h.0.norm_2.w"]
