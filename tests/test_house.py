@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import porter
+from tests.tiny_llama import CONFIG, SHAPES
 
 ROOT = Path(porter.__file__).parent
 
@@ -109,35 +110,8 @@ def test_a_circle_is_seen():
 
 def weights():
     """A Llama of one layer in Hugging Face's names: two heads of 4 over one kv head, every size different."""
-    shapes = {
-        "model.embed_tokens.weight": (7, 6),
-        "model.layers.0.input_layernorm.weight": (6,),
-        "model.layers.0.self_attn.q_proj.weight": (8, 6),
-        "model.layers.0.self_attn.k_proj.weight": (4, 6),
-        "model.layers.0.self_attn.v_proj.weight": (4, 6),
-        "model.layers.0.self_attn.o_proj.weight": (6, 8),
-        "model.layers.0.post_attention_layernorm.weight": (6,),
-        "model.layers.0.mlp.gate_proj.weight": (11, 6),
-        "model.layers.0.mlp.up_proj.weight": (11, 6),
-        "model.layers.0.mlp.down_proj.weight": (6, 11),
-        "model.norm.weight": (6,),
-        "lm_head.weight": (7, 6),
-    }
-    return {name: np.full(shape, number, np.float32) for number, (name, shape) in enumerate(shapes.items())}
+    return {name: np.full(shape, number, np.float32) for number, (name, shape) in enumerate(SHAPES.items())}
 
-
-CONFIG = {
-    "model_type": "llama",
-    "num_hidden_layers": 1,
-    "hidden_size": 6,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 4,
-    "intermediate_size": 11,
-    "vocab_size": 7,
-    "max_position_embeddings": 13,
-    "hidden_act": "silu",
-}
 
 # What is imported is told on the last line of stdout, whatever the command printed and however it ended.
 PROGRAM = """

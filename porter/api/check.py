@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,13 @@ from porter.errors import PorterError, UnsupportedError, UsageError
 from porter.execution.leftovers import RECEIPT, lock_output, unlock_output
 from porter.execution.receipts import LARGEST, Receipt, read_receipt, seal
 from porter.execution.watch import Watch
+from porter.sources.buckets.bucket_address import BucketAddress, parse_address
 from porter.verification.integrity import (
     DIFFERENT,
     FRESH,
+    Directory,
     FileState,
+    Output,
     OutputCheck,
     check_files,
     digest_file,
@@ -29,7 +33,7 @@ from porter.verification.integrity import (
 def check(
     out: str | Path, *, record: bool = False, quick: bool = False, watch: Watch | None = None
 ) -> OutputCheck:
-    """Hold every file of a directory that porter wrote against its receipt.
+    """Hold every file of a directory, or a folder at `s3://…`, that porter wrote against its receipt.
 
     With `record` the digests, sizes and the like that the receipt lacks are taken from what is there now and
     added, atomically; nothing else is changed, and nothing is added where a file differs. With `quick`
@@ -38,7 +42,10 @@ def check(
     """
     if record and quick:
         raise UsageError("--record has to read what --quick leaves out", hint="leave out one")
-    root, watch = Path(out).expanduser(), watch or Watch()
+    watch = watch or Watch()
+    if isinstance(out, str) and (address := parse_address(out)) is not None:
+        return _check_bucket(address, record, quick, watch)
+    root = Path(out).expanduser()
     if not root.is_dir():
         raise UsageError(f"there is no directory at {out}", hint="give the directory that `convert` made")
     if record:
@@ -54,61 +61,106 @@ def check(
 
 def _check(root: Path, quick: bool, watch: Watch) -> tuple[OutputCheck, Receipt]:
     receipt = _receipt(root)
-    files = tuple(check_files(root, receipt, watch, quick=quick))
+    return _checked(Directory(root), root, receipt, quick, watch), receipt
+
+
+def _check_bucket(address: BucketAddress, record: bool, quick: bool, watch: Watch) -> OutputCheck:
+    from porter.sources.buckets.bucket_listing import open_bucket
+    from porter.verification.bucket_output import BucketOutput
+
+    output = BucketOutput(open_bucket(address))
+    content = output.content(RECEIPT, LARGEST)
+    if content is None:
+        raise _no_receipt(address.url)
+    receipt = read_receipt(content)
+    found = _checked(output, address.url, receipt, quick, watch)
+    if not record or found.verdict == "differs":
+        return found
+    sums = {file.name: output.sums(file.name, watch) for file in found.files if file.state == "unverified"}
+    files = tuple(
+        replace(file, state="recorded", sha256=sums[file.name].sha256, detail=None)
+        if file.name in sums
+        else file
+        for file in found.files
+    )
+    content, recorded = _with_digests(files, receipt, receipt.tensors or output.tensors())
+    if content is None:
+        return found
+    output.replace(RECEIPT, content)
+    return replace(found, files=files, lacks=(), recorded=recorded)
+
+
+def _checked(output: Output, out: Path | str, receipt: Receipt, quick: bool, watch: Watch) -> OutputCheck:
+    files = tuple(check_files(output, receipt, watch, quick=quick))
     # Where files differ, what their headers say is no news.
     alike = not any(file.state in DIFFERENT for file in files)
-    found = OutputCheck(
-        out=root,
+    return OutputCheck(
+        out=out,
         plan=receipt.plan,
         source_dialect=str(receipt.content.get("from", "")),
         target_dialect=str(receipt.content.get("to", "")),
         files=files,
-        tensors=tensors_problem(root, receipt) if alike else None,
+        tensors=tensors_problem(output, receipt) if alike else None,
         lacks=receipt.lacks,
         recorded=(),
         quick=quick,
+        fingerprint=receipt.fingerprint,
     )
-    return found, receipt
 
 
 def _receipt(root: Path) -> Receipt:
     path = find_file(root, RECEIPT)
     if path is None:
-        raise UnsupportedError(
-            f"{root} holds no {RECEIPT}",
-            cause="porter did not write it, or the receipt was removed",
-            hint="`porter verify SRC OUT` compares what any tool has made with its source",
-        )
+        raise _no_receipt(str(root))
     with path.open("rb") as stream:
         return read_receipt(stream.read(LARGEST))
+
+
+def _no_receipt(where: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"{where} holds no {RECEIPT}",
+        cause="porter did not write it, or the receipt was removed",
+        hint="`porter verify SRC OUT` compares what any tool has made with its source",
+    )
 
 
 def _record(found: OutputCheck, receipt: Receipt, watch: Watch) -> OutputCheck:
     """The same with what the receipt lacked, once that is written."""
     files: list[FileState] = []
-    entries: dict[str, Any] = {}
+    root = Path(found.out)
     for file in found.files:
-        path = find_file(found.out, file.name)
+        path = find_file(root, file.name)
         if path is None:
             raise PorterError(f"{file.name} is gone", hint="something else writes to this directory")
         if file.state == "unverified":
-            digest, size = digest_file(path, file.name, watch)
-            file = replace(file, state="recorded", size=size, sha256=digest, detail=None)
+            sums = digest_file(path, file.name, watch)
+            file = replace(file, state="recorded", size=sums.size, sha256=sums.sha256, detail=None)
         files.append(file)
-        entries[file.name] = {"size": file.size, "sha256": file.sha256}
-    late = [file.name for file in files if file.state == "recorded"]
+    content, recorded = _with_digests(files, receipt, receipt.tensors or tensors_in(root))
+    if content is None:
+        return found
+    _replace_receipt(root, content)
+    return replace(found, files=tuple(files), lacks=(), recorded=recorded)
+
+
+def _with_digests(
+    files: Sequence[FileState], receipt: Receipt, tensors: str | None
+) -> tuple[bytes | None, tuple[str, ...]]:
+    """A receipt that says what this one lacks, and what that is; None where it lacks nothing."""
+    late = [
+        file.name for file in files if file.sha256 is not None and receipt.files[file.name].sha256 is None
+    ]
     recorded = (*(f"the digest of {name}" for name in late), *receipt.lacks)
     if not recorded:
-        return found
-    earlier = receipt.content.get("recorded_later")
+        return None, ()
+    earlier, said = receipt.content.get("recorded_later"), receipt.content["files"]
     content: dict[str, Any] = {
         **receipt.content,
-        "files": entries,
-        "tensors": receipt.tensors or tensors_in(found.out),
+        "files": {f.name: {**said[f.name], "size": f.size, "sha256": f.sha256} for f in files},
+        "tensors": tensors,
         "recorded_later": sorted({*(earlier if isinstance(earlier, list) else ()), *late}),
     }
-    _replace_receipt(found.out, seal(content))
-    return replace(found, files=tuple(files), lacks=(), recorded=recorded)
+    return seal(content), recorded
 
 
 def _replace_receipt(root: Path, content: bytes) -> None:

@@ -9,13 +9,14 @@ from pathlib import Path
 
 from porter.containers.array_files import overlaid
 from porter.containers.array_names import ARRAY
-from porter.errors import UnsupportedError, UsageError, refused
+from porter.errors import PorterError, UnsupportedError, UsageError, refused
 from porter.execution.driver import Driver
 from porter.execution.executor import Result, execute
 from porter.execution.leftovers import fresh_name
 from porter.execution.preflight import preflight
 from porter.execution.run_options import ALWAYS, RunOptions
-from porter.execution.sinks.bucket import BucketSink
+from porter.execution.sinks.bucket import BucketSink, check_address, check_bucket
+from porter.execution.sinks.claim import in_use, read_claim
 from porter.execution.sinks.directory import DirectorySink
 from porter.execution.watch import Watch
 from porter.planning.plan import Plan
@@ -63,6 +64,21 @@ def publish_plan(
             return replace(result, out=out)
     except OSError as error:
         raise refused(f"the conversion to {out} failed", error, _named(error, out)) from error
+    except MemoryError as error:
+        raise PorterError(
+            f"the conversion to {out} failed",
+            cause="the system gives no more memory",
+            hint="--max-memory 128MB takes less",
+        ) from error
+    except RuntimeError as error:
+        # Python has no error of its own for it.
+        if "start new thread" not in str(error):
+            raise
+        raise PorterError(
+            f"the conversion to {out} failed",
+            cause="the system starts no more threads",
+            hint="close other programs, or raise the limit of processes (ulimit -u)",
+        ) from error
 
 
 def _publish_bucket(
@@ -75,20 +91,40 @@ def _publish_bucket(
     receipt: Callable[[Result], bytes] | None,
     driver: Driver | None,
 ) -> Result:
-    _refuse_own_source(out, source)
-    if options.reflink == ALWAYS:
-        raise UsageError("--reflink always: a bucket shares no blocks", hint="leave it out")
+    preflight_bucket(out, source, force=force, options=options)
     # Buffers of the kernels; the parts under way come on top.
     options = replace(options, max_memory=min(options.max_memory, BUCKET_MEMORY))
     sink = BucketSink(out, force=force, options=options, watch=watch)
-    if driver is not None and any(tensor.file.startswith(ARRAY) for tensor in plan.sources):
+    if driver is not None:
+        _refuse_arrays(plan, source)
+    with overlaid(source, plan.sources) as whole:
+        return execute(plan, whole, sink, options, watch, receipt, driver)
+
+
+def _refuse_arrays(plan: Plan, source: Source) -> None:
+    """Raises UnsupportedError for a source of which only this machine could read all."""
+    if any(tensor.file.startswith(ARRAY) for tensor in plan.sources):
         raise UnsupportedError(
             f"{source.label} cannot be read on other machines",
             cause="some of its arrays have to be written out first, on this machine",
             hint="convert it without --on, or into a directory that all machines share",
         )
-    with overlaid(source, plan.sources) as whole:
-        return execute(plan, whole, sink, options, watch, receipt, driver)
+
+
+def preflight_bucket(
+    out: BucketAddress, source: Source, *, force: bool = False, options: RunOptions | None = None
+) -> None:
+    """Raises what would be refused without a byte of the source, as `preflight` does for a directory."""
+    check_address(out)
+    _refuse_own_source(out, source)
+    if options is not None and options.reflink == ALWAYS:
+        raise UsageError("--reflink always: a bucket shares no blocks", hint="leave it out")
+    before = read_claim(out)
+    if before is not None and before.in_use:
+        raise in_use(out)
+    # What a run was killed over while it was published is settled by the run that comes next.
+    if before is None:
+        check_bucket(out, force=force)
 
 
 def _refuse_own_source(out: BucketAddress, source: Source) -> None:

@@ -25,20 +25,24 @@ SCHEMA = 2
 LARGEST = 64 << 20
 
 _SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
+_FINGERPRINT = re.compile(r"porter[0-9]+:[0-9a-f]{64}")
+_CRC32 = re.compile(r"[0-9a-f]{8}")
 _BLANK = "0" * 64
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a receipt says of a file: bytes and `sha256:<hex>`, each None where it does not say."""
+    """What a receipt says of a file: bytes, `sha256:<hex>` and CRC-32, each None where it does not say."""
 
     size: int | None
     sha256: str | None
+    crc32: int | None = None
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """A receipt that has been read. `tensors` is the digest of the planned tensors, or None.
+    """A receipt that has been read. `tensors` is the digest of the planned tensors, `fingerprint` that of the
+    weights (see `porter.verification.fingerprints`), or None.
 
     `lacks` are what a receipt of today has and this one has not, in words.
     """
@@ -48,6 +52,7 @@ class Receipt:
     plan: str
     tensors: str | None
     lacks: tuple[str, ...]
+    fingerprint: str | None = None
 
 
 def seal(content: Mapping[str, Any]) -> bytes:
@@ -92,7 +97,10 @@ def read_receipt(data: bytes) -> Receipt:
     if tensors is None:
         lacks.append("the planned tensors")
     recorded = {name: _recorded(name, said) for name, said in files.items()}
-    return Receipt(content, recorded, plan, tensors, tuple(lacks))
+    name = content.get("fingerprint")
+    if name is not None and not (isinstance(name, str) and _FINGERPRINT.fullmatch(name)):
+        raise _damaged(f"its fingerprint is {name!r:.80}")
+    return Receipt(content, recorded, plan, tensors, tuple(lacks), name)
 
 
 def _parse(data: bytes) -> dict[str, Any]:
@@ -130,7 +138,10 @@ def _recorded(name: str, said: object) -> Recorded:
         raise _damaged(f"the size of {name} is {size!r:.80}")
     if digest is not None and not (isinstance(digest, str) and _SHA256.fullmatch(digest)):
         raise _damaged(f"the digest of {name} is {digest!r:.80}")
-    return Recorded(size, digest)
+    crc = said.get("crc32")
+    if crc is not None and not (isinstance(crc, str) and _CRC32.fullmatch(crc)):
+        raise _damaged(f"the CRC-32 of {name} is {crc!r:.80}")
+    return Recorded(size, digest, None if crc is None else int(crc, 16))
 
 
 def _damaged(cause: str) -> MalformedError:

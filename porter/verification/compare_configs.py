@@ -6,7 +6,6 @@ place for is not compared, nor what changes nothing that a model computes (names
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,6 +20,7 @@ from porter.recognition.identify import Identity, config_section, matches
 from porter.recognition.port_dialect import Port
 from porter.tables.model import Constant, Dialect
 from porter.verification.known_mistakes import ConfigMistake
+from porter.verification.same_value import same_value
 from porter.verification.verdict import ConfigDifference, ConfigVerdict, Mistake
 
 # Advisory hyperparameters that are compared where both sides state them: another id ends a text elsewhere.
@@ -111,23 +111,6 @@ def name_config_mistakes(
         what = f"{one.name} is {_shown(one.found)}, not {_shown(one.expected)}"
         mistakes.append(Mistake(f"{said} ({what})", (), said, part="config"))
     return replace(verdict, differences=tuple(differences)), tuple(mistakes)
-
-
-def same_value(one: Any, other: Any) -> bool:
-    """Whether two values of a hyperparameter are one: floats as float32, which some containers keep."""
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(map(same_value, one, other))
-    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (one, other))
-    if numbers and (isinstance(one, float) or isinstance(other, float)):
-        try:
-            return struct.pack("<f", one) == struct.pack("<f", other)
-        except OverflowError:
-            return bool(one == other)
-    # A list of one id is that id.
-    for single, several in ((one, other), (other, one)):
-        if isinstance(several, list) and len(several) == 1 and not isinstance(single, list):
-            return same_value(single, several[0])
-    return type(one) is type(other) and one == other
 
 
 def _config_of(

@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple, Protocol
 
 from porter.containers.checkpoint import open_checkpoint
 from porter.errors import ChangedError, PorterError
@@ -46,14 +47,14 @@ class FileState:
 
 @dataclass(frozen=True)
 class OutputCheck:
-    """What `check` found. `plan` is the hash of the plan that made the output.
+    """What `check` found in `out`, text for a bucket. `plan` is the hash of the plan that made the output.
 
     `tensors` says why the headers do not hold the planned tensors; None where they do, and where files
     differ. `lacks` are what the receipt does not say and one of today would; `recorded` what was added to it
-    now. `quick` says that sizes and headers alone were asked for.
+    now. `quick` says that sizes and headers alone were asked for. `fingerprint` is what the receipt states.
     """
 
-    out: Path
+    out: Path | str
     plan: str
     source_dialect: str
     target_dialect: str
@@ -62,6 +63,7 @@ class OutputCheck:
     lacks: tuple[str, ...]
     recorded: tuple[str, ...]
     quick: bool
+    fingerprint: str | None = None
 
     @property
     def verdict(self) -> Literal["verified", "unverified", "differs"]:
@@ -78,32 +80,84 @@ class OutputCheck:
         return 0 if self.verdict == "verified" or self.quick else 1
 
 
-def check_files(root: Path, receipt: Receipt, watch: Watch, *, quick: bool = False) -> Iterator[FileState]:
-    """Every file that the receipt names or the directory holds; with `quick` no content is read.
+class Sums(NamedTuple):
+    """A file's `sha256:<hex>`, CRC-32 and bytes, as read just now."""
+
+    sha256: str
+    crc32: int
+    size: int
+
+
+class Output(Protocol):
+    """Where the files of an output lie: a directory, a folder in a bucket."""
+
+    def names(self) -> Iterable[str]:
+        """Every file, by its path within."""
+        ...
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a plain file; None for nothing. Raises PorterError for what is none."""
+        ...
+
+    def sums(self, name: str, watch: Watch) -> Sums:
+        """Raises ChangedError for a file that changes meanwhile."""
+        ...
+
+    def tensors(self) -> str | None:
+        """The digest of the tensors that the headers name, for `Receipt.tensors`; None where that cannot be
+        looked into from afar."""
+        ...
+
+
+@dataclass(frozen=True)
+class Directory:
+    root: Path
+
+    def names(self) -> Iterable[str]:
+        return _names(self.root)
+
+    def size(self, name: str) -> int | None:
+        path = find_file(self.root, name)
+        if path is None and os.path.lexists(self.root / name):
+            raise PorterError("no plain file")
+        return None if path is None else path.stat().st_size
+
+    def sums(self, name: str, watch: Watch) -> Sums:
+        return digest_file(locate(self.root, name), name, watch)
+
+    def tensors(self) -> str:
+        return tensors_in(self.root)
+
+
+def check_files(
+    output: Output, receipt: Receipt, watch: Watch, *, quick: bool = False
+) -> Iterator[FileState]:
+    """Every file that the receipt names or the output holds; with `quick` no content is read.
 
     Raises ChangedError for a file that changes meanwhile.
     """
     for name, recorded in receipt.files.items():
-        yield _check_file(root, name, recorded, watch, quick)
-    for name in sorted(_names(root)):
+        yield _check_file(output, name, recorded, watch, quick)
+    for name in sorted(output.names()):
         if name not in receipt.files and name not in (RECEIPT, FRESH):
             yield FileState(name, "added", detail="the receipt does not name it")
 
 
-def digest_file(path: Path, name: str, watch: Watch) -> tuple[str, int]:
-    """`sha256:<hex>` and size of a file. Raises ChangedError where it changes while it is read."""
+def digest_file(path: Path, name: str, watch: Watch) -> Sums:
+    """Reads a file once. Raises ChangedError where it changes while it is read."""
     with path.open("rb", buffering=0) as stream:
         before = os.fstat(stream.fileno())
-        hashed, buffer = hashlib.sha256(), memoryview(bytearray(_PIECE))
+        hashed, crc, buffer = hashlib.sha256(), 0, memoryview(bytearray(_PIECE))
         watch.moving(name)
         while count := stream.readinto(buffer):
             hashed.update(buffer[:count])
+            crc = zlib.crc32(buffer[:count], crc)
             if watch.progress is not None:
                 watch.progress(name, count)
         after = os.fstat(stream.fileno())
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise ChangedError(f"{name} changed while it was read", hint="wait until nothing writes to it")
-    return f"sha256:{hashed.hexdigest()}", before.st_size
+    return Sums(f"sha256:{hashed.hexdigest()}", crc, before.st_size)
 
 
 def find_file(root: Path, name: str) -> Path | None:
@@ -121,39 +175,43 @@ def tensors_in(root: Path) -> str:
     return tensors_digest(open_checkpoint(local.locate(root)).tensors.values())
 
 
-def tensors_problem(root: Path, receipt: Receipt) -> str | None:
-    """Why the headers do not hold the planned tensors; None where they do, or the receipt does not say."""
+def tensors_problem(output: Output, receipt: Receipt) -> str | None:
+    """Why the headers do not hold the planned tensors; None where they do, or that cannot be told."""
     if receipt.tensors is None:
         return None
     try:
-        found = tensors_in(root)
+        found = output.tensors()
     except PorterError as error:
         return f"the headers cannot be read: {error.message}" + (f" ({error.cause})" if error.cause else "")
-    return None if found == receipt.tensors else "the headers name other tensors than were planned"
+    return None if found in (None, receipt.tensors) else "the headers name other tensors than were planned"
 
 
-def _check_file(root: Path, name: str, recorded: Recorded, watch: Watch, quick: bool) -> FileState:
+def _check_file(output: Output, name: str, recorded: Recorded, watch: Watch, quick: bool) -> FileState:
     try:
-        path = find_file(root, name)
+        size = output.size(name)
     except PorterError as error:
         return FileState(name, "changed", detail=error.cause or error.message)
-    if path is None:
-        there = os.path.lexists(root / name)
-        return FileState(name, "changed", detail="no plain file") if there else FileState(name, "missing")
-    size = path.stat().st_size
+    if size is None:
+        return FileState(name, "missing")
     if recorded.size is not None and size != recorded.size:
         return FileState(
             name, "changed", size, detail=f"{recorded.size} bytes were written, {size} are there"
         )
-    if recorded.sha256 is None:
+    if recorded.sha256 is None and recorded.crc32 is None:
         why = "no digest in the receipt: its blocks were shared with the source, or it was not hashed"
         return FileState(name, "unverified", size, detail=why)
     if quick:
         return FileState(name, "unverified", size, detail="not read")
-    digest, size = digest_file(path, name, watch)
-    if digest != recorded.sha256:
-        return FileState(name, "changed", size, digest, f"{recorded.sha256} then, {digest} now")
-    return FileState(name, "verified", size, digest)
+    found = output.sums(name, watch)
+    if recorded.sha256 is not None and found.sha256 != recorded.sha256:
+        detail = f"{recorded.sha256} then, {found.sha256} now"
+        return FileState(name, "changed", found.size, found.sha256, detail)
+    if recorded.crc32 is not None and found.crc32 != recorded.crc32:
+        detail = f"CRC-32 {recorded.crc32:08x} then, {found.crc32:08x} now"
+        return FileState(name, "changed", found.size, found.sha256, detail)
+    # Machines that made it part by part have summed it, none has hashed all of it.
+    by = "by its CRC-32, no sha256 in the receipt" if recorded.sha256 is None else None
+    return FileState(name, "verified", found.size, found.sha256, by)
 
 
 def _names(root: Path) -> Iterator[str]:

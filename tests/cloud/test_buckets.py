@@ -411,3 +411,22 @@ def test_the_command(bucket, source):
     assert "gemma (litgpt)" in again.stdout
     refused = bucket.porter("inspect", there, "--offline")
     assert refused.returncode == 2 and "offline" in refused.stderr
+
+
+def test_from_the_hub_into_a_bucket(bucket, hub, source, tmp_path):
+    """Nothing is stored here on the way, and the Hub is asked for megabytes too."""
+    hub.server.add("org/gemma", {path.name: path.read_bytes() for path in sorted(source.iterdir())})
+    ran = bucket.porter(
+        "convert", "org/gemma", "--to", "keras", "-o", f"{bucket.url}/out", **{**hub.env, **settings(bucket)}
+    )
+    assert ran.returncode == 0, ran.stderr
+    porter.convert(source, tmp_path / "near", to="keras")
+    assert bucket_digests(bucket, "out") == digests(tmp_path / "near")
+    cached = [path for path in hub.home.rglob("*") if path.is_file() and path.stat().st_size > 50_000]
+    assert cached == []
+    asked = [request for request in hub.server.log if "safetensors" in request.path]
+    assert len(asked) < 250, "29 tensors, and their headers"
+
+
+def settings(bucket):
+    return {name: value for name, value in bucket.env.items() if name.startswith("AWS_")}

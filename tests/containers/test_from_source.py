@@ -16,33 +16,8 @@ from porter.errors import ChangedError, MalformedError, UnsupportedError, UsageE
 from porter.sources.in_memory import MemorySource
 from porter.sources.local import Location
 from porter.sources.local_files import LocalSource
+from tests.tiny_llama import CONFIG, SHAPES
 
-CONFIG = {
-    "model_type": "llama",
-    "num_hidden_layers": 1,
-    "hidden_size": 6,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 4,
-    "intermediate_size": 11,
-    "vocab_size": 7,
-    "max_position_embeddings": 13,
-    "hidden_act": "silu",
-}
-SHAPES = {
-    "model.embed_tokens.weight": (7, 6),
-    "model.layers.0.input_layernorm.weight": (6,),
-    "model.layers.0.self_attn.q_proj.weight": (8, 6),
-    "model.layers.0.self_attn.k_proj.weight": (4, 6),
-    "model.layers.0.self_attn.v_proj.weight": (4, 6),
-    "model.layers.0.self_attn.o_proj.weight": (6, 8),
-    "model.layers.0.post_attention_layernorm.weight": (6,),
-    "model.layers.0.mlp.gate_proj.weight": (11, 6),
-    "model.layers.0.mlp.up_proj.weight": (11, 6),
-    "model.layers.0.mlp.down_proj.weight": (6, 11),
-    "model.norm.weight": (6,),
-    "lm_head.weight": (7, 6),
-}
 WEIGHTS = {name: np.full(shape, n + 0.5, np.float32) for n, (name, shape) in enumerate(SHAPES.items())}
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
 

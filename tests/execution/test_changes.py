@@ -16,6 +16,7 @@ from porter.execution.watch import Watch
 from porter.layout.copies import Loop
 from porter.planning.plan import EXTENT, Copy, SideFile
 from porter.sources.local_files import LocalSource
+from tests.tiny_llama import CONFIG, SHAPES
 
 CONTENT = bytes(range(256)) * 40
 WEIGHTS, SIDE = "source.bin", "tokenizer.model"
@@ -193,27 +194,11 @@ def test_the_command_says_which_file_and_exits_with_6(tmp_path):
     import numpy as np
     from safetensors.numpy import save_file
 
-    shapes = {
-        "model.embed_tokens.weight": (7, 6),
-        "model.layers.0.input_layernorm.weight": (6,),
-        "model.layers.0.self_attn.q_proj.weight": (8, 6),
-        "model.layers.0.self_attn.k_proj.weight": (4, 6),
-        "model.layers.0.self_attn.v_proj.weight": (4, 6),
-        "model.layers.0.self_attn.o_proj.weight": (6, 8),
-        "model.layers.0.post_attention_layernorm.weight": (6,),
-        "model.layers.0.mlp.gate_proj.weight": (11, 6),
-        "model.layers.0.mlp.up_proj.weight": (11, 6),
-        "model.layers.0.mlp.down_proj.weight": (6, 11),
-        "model.norm.weight": (6,),
-        "lm_head.weight": (7, 6),
-    }
     folder = tmp_path / "llama"
     folder.mkdir()
-    tensors = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+    tensors = {name: np.ones(shape, np.float32) for name, shape in SHAPES.items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    config = {"model_type": "llama", "num_hidden_layers": 1, "hidden_size": 6, "num_attention_heads": 2}
-    config |= {"num_key_value_heads": 1, "head_dim": 4, "intermediate_size": 11, "vocab_size": 7}
-    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps(CONFIG))
     program = (
         "import sys, time, porter.planning.build as build\n"
         "from porter.cli import main\n"

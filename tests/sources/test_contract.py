@@ -190,6 +190,17 @@ def test_a_bucket_goes_to_another_process_without_who_asks(bucket, tmp_path, req
     assert bytes(view) == CONTENTS["config.json"]
 
 
+def test_a_repository_goes_to_another_process_without_its_token(hub_here, tmp_path):
+    hub_here.add("org/name", written(tmp_path / "served"))
+    ref = HubReference("org/name")
+    source = HubSource(ref, list_files(ref), tmp_path / "small", "hf_thesecret")
+    sent = pickle.dumps(source)
+    assert b"hf_thesecret" not in sent
+    view = memoryview(bytearray(300))
+    pickle.loads(sent).open("one.safetensors").read([view], 200)
+    assert bytes(view) == CONTENTS["one.safetensors"][200:500]
+
+
 def test_a_replaced_content_is_noticed():
     """A negative control for those whose content can change under them."""
     contents = dict(CONTENTS)

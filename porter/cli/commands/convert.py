@@ -158,7 +158,6 @@ def convert(
             rich_help_panel=SAFETY,
         ),
     ] = False,
-    report: ReportOption = None,
     target_model: Annotated[
         str | None,
         typer.Option(
@@ -201,6 +200,7 @@ def convert(
         bool,
         typer.Option("--force", help="Replace a directory that porter wrote.", rich_help_panel=SAFETY),
     ] = False,
+    report: ReportOption = None,
     json: JsonOption = False,
 ) -> None:
     """Convert a checkpoint into another dialect.
@@ -223,11 +223,11 @@ def convert(
 
     if explain and not dry_run:
         raise UsageError("--explain tells about a plan that is not run", hint="--dry-run --explain")
+    if assume and not (dry_run and on):
+        raise UsageError("--assume is for the time that is predicted", hint="--dry-run --on ray --assume …")
     if report is not None and not dry_run:
         raise UsageError("--report shows a plan that is not run", hint="--dry-run --report FILE.html")
     check_report(report)
-    if assume and not (dry_run and on):
-        raise UsageError("--assume is for the time that is predicted", hint="--dry-run --on ray --assume …")
     source = at_revision(source, revision)
     options = RunOptions(reflink, digest, resume, memory_spoken(max_memory), on)
     if keep_source:

@@ -58,14 +58,7 @@ class BucketSink:
         options: RunOptions | None = None,
         watch: Watch | None = None,
     ) -> None:
-        if out.scheme != "s3":
-            raise UnsupportedError(
-                f"porter does not write to {out.scheme}://",
-                cause="it writes objects in parts, as S3 takes them",
-                hint="s3://, also for stores that speak S3 (AWS_ENDPOINT_URL), or a directory",
-            )
-        if not out.folder:
-            raise UsageError(f"{out.url} is a whole bucket", hint=f"name a folder in it: {out.url}/model")
+        check_address(out)
         self._out, self._force = out, force
         self._options, self._watch = options or RunOptions(), watch or Watch()
         self._claim: Claim | None = None
@@ -279,6 +272,18 @@ class BucketSink:
                 f"uploads to {self._out.url} are left behind ({left.message}); "
                 f"`porter doctor --clean {self._out.parent()[0].url}` ends them"
             )
+
+
+def check_address(out: BucketAddress) -> None:
+    """Raises for what porter does not write to."""
+    if out.scheme != "s3":
+        raise UnsupportedError(
+            f"porter does not write to {out.scheme}://",
+            cause="it writes objects in parts, as S3 takes them",
+            hint="s3://, also for stores that speak S3 (AWS_ENDPOINT_URL), or a directory",
+        )
+    if not out.folder:
+        raise UsageError(f"{out.url} is a whole bucket", hint=f"name a folder in it: {out.url}/model")
 
 
 def check_bucket(out: BucketAddress, *, force: bool) -> list[str]:

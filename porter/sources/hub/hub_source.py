@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from porter.errors import MalformedError
 from porter.sources.base import FileInfo, SourceFile
@@ -23,7 +24,7 @@ class HubFile:
     """A file of a repository; nothing of it is stored."""
 
     # Bytes; see `FarFile`.
-    request = 8 << 20
+    request = 4 << 20
 
     def __init__(self, reader: RangeReader, file: RepoFile) -> None:
         self.name, self.size = file.name, file.size
@@ -48,6 +49,11 @@ class HubSource:
         self.ref, self.listing, self.root = ref, listing, root
         self.label = ref.repo
         self._token = token
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, perhaps on another machine, which has a token of its own or needs none."""
+        left_out = {"_token": None}
+        return {name: value for name, value in vars(self).items() if name != "_reader"} | left_out
 
     @property
     def version(self) -> str:
