@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
 from collections.abc import Iterable, Sequence
 
-from porter.reporting.text import printable
+from porter.untrusted import escape
 
 STYLE = """
 :root { color-scheme: light dark; --line: #d0d7de; --soft: #f3f5f8; --text: #1c2128; --dim: #59636e;
@@ -76,7 +75,7 @@ addEventListener("afterprint", () => { for (const part of closed) part.open = fa
 
 def text(value: object) -> str:
     """Anything as text that is no markup and holds no invisible characters."""
-    return html.escape(printable(str(value)))
+    return escape(str(value), "html")
 
 
 def page(title: str, lead: Sequence[str], sections: Sequence[tuple[str, str, str]]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from porter.planning.fidelity import grade
+from porter.planning.fidelity import grade, sentence
 from porter.planning.plan import Plan, ZeroCheck
 from porter.recognition.inspection import Inspection
 from porter.reporting import html_config, html_tensors
@@ -59,6 +59,7 @@ def plan_report(
     lead = [
         paragraph(f"{plan.family}: {plan.source_dialect} → {plan.target_dialect} · {grade(plan)}", "verdict"),
         paragraph(summary(plan), "dim"),
+        paragraph(sentence(plan)),
     ]
     sections: list[Section] = [("flow", "From source to target", html_tensors.flow(plan, "moves"))]
     if plan.checks:
