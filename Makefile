@@ -2,7 +2,8 @@
 #   make demo    the real Gemma 3 270M, from GGUF to LitGPT to generated text
 #   make test    all checks
 # And: make cluster (buckets and Ray at length), make fuzz (more plans made up at random), make mutants (wrong ports),
-# make drift (the newest of each peer).
+# make fuzz-bytes (damaged files), make hostile (files made to harm), make finetune (the real model through LitGPT's
+# finetuning), make docs (the pages as a site), make drift (the newest of each peer).
 # Both share one virtual environment, .venv.
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 JOBS ?= 2
 
-.PHONY: cluster mutants families demo test lint check fuzz drift clean
+.PHONY: cluster mutants families demo test lint check docs finetune fuzz fuzz-bytes hostile drift clean
 
 demo: $(VENV)/.installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh demo
@@ -27,11 +28,34 @@ lint: $(VENV)/.tested
 check: $(VENV)/.tested
 	$(BIN)/python -m pytest -n $(JOBS)
 
+# The pages as a site, in site/; a warning is an error. The list of commands is made anew first.
+docs: $(VENV)/.tested
+	$(PIP) install -q -c constraints.txt --group docs
+	$(BIN)/python docs/commands.py
+	$(BIN)/mkdocs build --strict -q
+
+# The real 270M through LitGPT's own finetuning, and back: about five minutes.
+finetune: $(VENV)/.tested
+	$(BIN)/python -m pytest -n 0 tests/real/finetuned.py
+
 # Made-up families, in tens of thousands, through every way of running a plan.
 PLANS ?= 20000
 
 fuzz: $(VENV)/.tested
 	$(BIN)/python tests/generated/fuzz.py $(PLANS)
+
+# Damaged files through every parser, held against the formats' own readers: SECONDS of each by mutation, and by
+# atheris, which follows the branches and is installed for this alone. What was found is kept in .fuzz.
+SECONDS ?= 60
+
+fuzz-bytes: $(VENV)/.tested
+	$(PIP) install -q -c constraints.txt --group fuzz
+	$(BIN)/python tests/hostile/fuzz.py $(SECONDS)
+	$(BIN)/python tests/hostile/fuzz.py $(SECONDS) --engine atheris
+
+# Files made to harm, through porter and the peers' readers; writes a section of docs/reliability.md.
+hostile: $(VENV)/.tested
+	$(BIN)/python tests/hostile/run.py --docs
 
 # Buckets and Ray at length: two nodes, one of them killed; faults of a store; memory; the example.
 cluster: $(VENV)/.tested
@@ -79,4 +103,4 @@ $(VENV)/.tested: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(DRIFT) demo .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DRIFT) demo .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz

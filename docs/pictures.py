@@ -28,6 +28,8 @@ PICTURES = {
     "inspect.svg": "porter inspect gemma-3-270m",
     "convert.svg": "porter convert gemma-3-270m --to litgpt -o out",
 }
+# Columns of the terminal; a longer line is broken, as a terminal breaks it.
+WIDEST = 104
 # Dark on light, so that it reads on either of GitHub's backgrounds.
 THEME = TerminalTheme(
     (250, 250, 250),
@@ -77,12 +79,12 @@ def picture(command: str, printed: str) -> str:
         Text.assemble(("$ ", "bold green"), (command, "bold")),
         *map(Text.from_ansi, printed.splitlines()),
     ]
-    width = max(len(line) for line in lines) + 1
+    width = min(max(len(line) for line in lines) + 1, WIDEST)
     console = Console(
         record=True, width=width, file=io.StringIO(), force_terminal=True, color_system="truecolor"
     )
     for line in lines:
-        console.print(line, no_wrap=True, overflow="ignore", crop=False)
+        console.print(line, overflow="fold")
     drawn = console.export_svg(title="", theme=THEME)
     # A picture fetches nothing: the reader's own monospaced font will do.
     return re.sub(r"@font-face \{[^}]*\}\s*", "", drawn).replace("Fira Code", "monospace")

@@ -8,6 +8,7 @@
     porter.verify("gemma-2b/", "out/")                     # is it a right port, by whatever tool?
     porter.check("out/")                                   # is it still what was written
     porter.fingerprint("gemma-2b/").fingerprint            # one digest, the same in every dialect
+    porter.diff("gemma-2b/", "finetuned/").values          # how two models differ
     porter.load_state_dict("gemma-2b/", as_="litgpt")      # no file written (this one loads torch)
     porter.compare_logits("gemma-2b/", "out/")             # do both compute the same? (and this one)
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from porter.api.check import check
     from porter.api.compare_logits import compare_logits
     from porter.api.convert import Conversion, convert, plan
+    from porter.api.diff import diff
     from porter.api.doctor import Health, doctor
     from porter.api.download import download
     from porter.api.downloaded import Download
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from porter.verification.fingerprints import Fingerprint
     from porter.verification.integrity import OutputCheck
     from porter.verification.logits import LogitsComparison
+    from porter.verification.model_diff import ModelDiff
     from porter.verification.verdict import Verdict
 
 __all__ = [
@@ -51,6 +54,7 @@ __all__ = [
     "Health",
     "Inspection",
     "LogitsComparison",
+    "ModelDiff",
     "OutputCheck",
     "Plan",
     "PlanOptions",
@@ -63,6 +67,7 @@ __all__ = [
     "check",
     "compare_logits",
     "convert",
+    "diff",
     "doctor",
     "download",
     "fingerprint",
@@ -83,6 +88,8 @@ _HOMES = {
     "check": "porter.api.check",
     "Fingerprint": "porter.verification.fingerprints",
     "fingerprint": "porter.api.fingerprint",
+    "ModelDiff": "porter.verification.model_diff",
+    "diff": "porter.api.diff",
     "Download": "porter.api.downloaded",
     "download": "porter.api.download",
     "Health": "porter.api.doctor",

@@ -104,6 +104,7 @@ def _checked(output: Output, out: Path | str, receipt: Receipt, quick: bool, wat
         lacks=receipt.lacks,
         recorded=(),
         quick=quick,
+        fingerprint=receipt.fingerprint,
     )
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from porter.api.convert import prepare
 from porter.api.opening import Opened, open_source
-from porter.api.state_dict import load_state_dict, open_state_dict
-from porter.errors import ModelLacksError, PorterError, UnsupportedError, UsageError
+from porter.api.state_dict import open_state_dict
+from porter.errors import MalformedError, PorterError, UnsupportedError, UsageError
 from porter.planning.as_stored import as_stored
+from porter.planning.plan_options import PlanOptions
+from porter.sources.base import Source
 
 if TYPE_CHECKING:
     import torch
@@ -25,19 +28,28 @@ _STAND_INS = (("litgpt", "porter"), ("hf", "transformers"))
 
 
 def compare_logits(
-    source: str | Path,
-    out: str | Path,
+    source: str | Path | Source,
+    out: str | Path | Source,
     *,
     dtype: Literal["float32", "bfloat16"] = "float32",
     tokens: int = 600,
     seed: int | None = None,
+    maps: str | Path | Sequence[str | Path] = (),
+    config: str | Path | None = None,
+    source_dialect: str | None = None,
+    out_dialect: str | None = None,
+    family: str | None = None,
+    key: str | None = None,
+    out_key: str | None = None,
 ) -> LogitsComparison:
     """Run two checkpoints on the same ids, layer by layer from disk, and say where they part.
 
     Each runs in the framework that it belongs to where that is installed (transformers, LitGPT, KerasHub), in
     porter's own model otherwise. The ids are those of a page of English with the tokenizer of `source`, or of
     `out`; random ones where neither has one that fits, or where `seed` is given. No more than one layer's
-    weights and a range of the head are in memory. Raises PorterError: 5 where one cannot be run, 3 where the
+    weights and a range of the head are in memory. The other arguments are those of `porter.verify`.
+
+    Raises PorterError: 5 where one cannot be run, 3 where the
     two have no states to compare.
     """
     import torch
@@ -49,25 +61,28 @@ def compare_logits(
         raise UsageError(f"the logits are compared in float32 or bfloat16, not in {dtype!r}")
     if tokens < 2:
         raise UsageError(f"logits need 2 tokens or more, not {tokens}")
-    opened = [open_source(where) for where in (source, out)]
-    values = [side.identified().hyperparameters for side in opened]
+    sides = (
+        _Side.of(source, maps=maps, config=config, source_dialect=source_dialect, family=family, key=key),
+        _Side.of(out, maps=maps, source_dialect=out_dialect, key=out_key),
+    )
+    values = [side.opened.identified().hyperparameters for side in sides]
     vocab = min(int(each["vocab_size"]) for each in values)
     tokens = min(tokens, *(int(each.get("context_length") or tokens) for each in values))
     sample: SampleIds | None = None
-    for side in opened if seed is None else ():
+    for side in sides if seed is None else ():
         if sample is None or sample.tokenizer is None:
-            sample = sample_ids(side.checkpoint.files, vocab, tokens)
+            sample = sample_ids(side.opened.checkpoint.files, vocab, tokens)
     if sample is None:
         sample = sample_ids({}, vocab, tokens, SEED if seed is None else seed)
     wanted = getattr(torch, dtype)
-    first, second = (_run(side, tokens, wanted) for side in opened)
-    exact = _run(opened[0], tokens, torch.float32) if dtype == "bfloat16" else None
+    first, second = (_run(side, tokens, wanted) for side in sides)
+    exact = _run(sides[0], tokens, torch.float32) if dtype == "bfloat16" else None
     vocab = min(vocab, first.model.rows, second.model.rows)
     measured = measure(first.model, second.model, sample.ids, vocab, exact.model if exact else None)
     sums, kl = measured.sums, measured.sums.kl()
     return LogitsComparison(
-        source=opened[0].source,
-        out=opened[1].source,
+        source=sides[0].opened.source,
+        out=sides[1].opened.source,
         source_code=first.model.title,
         out_code=second.model.title,
         dtype=dtype,
@@ -91,34 +106,55 @@ def compare_logits(
 
 @dataclass(frozen=True)
 class _Side:
+    """A checkpoint, and how it was asked for."""
+
+    where: str | Path | Source
+    options: PlanOptions
+    opened: Opened
+
+    @classmethod
+    def of(cls, where: str | Path | Source, **asked: Any) -> _Side:
+        options = PlanOptions(**asked)
+        opened = open_source(
+            where,
+            maps=options.maps,
+            config=options.config,
+            dialect=options.source_dialect,
+            key=options.key,
+            family=options.family,
+        )
+        return cls(where, options, opened)
+
+
+@dataclass(frozen=True)
+class _Running:
     model: LayeredModel
     notes: tuple[str, ...]
 
 
-def _run(opened: Opened, tokens: int, dtype: torch.dtype) -> _Side:
+def _run(side: _Side, tokens: int, dtype: torch.dtype) -> _Running:
     """A side in its own framework's code; in another's, by porter's tables, with a note that says so."""
     from porter.verification.own_code import build, installed
 
-    identity = opened.identified()
+    source, identity = side.opened.source, side.opened.identified()
     dialect = identity.dialect
     own = _OWN.get(dialect.name)
     why = f"no code of {dialect.title} runs here"
     if own is not None and identity.words is None and identity.raw:
         if installed(own):
-            weights = _AsStored(opened)
-            return _Side(build(own, identity.raw, weights, tokens, dtype), ())
+            return _Running(build(own, identity.raw, _AsStored(side.opened), tokens, dtype), ())
         why = f"{own} is not installed"
     problem: PorterError | None = None
     for name, code in _STAND_INS:
         if name not in identity.family.dialects or not installed(code):
             continue
         try:
-            weights, config = _converted(opened, name)
-            note = f"{opened.source}: {why}; it ran as {name} by porter's tables"
-            return _Side(build(code, config, weights, tokens, dtype), (note,))
-        except (ModelLacksError, UnsupportedError) as error:
+            weights, config = _converted(side, name)
+            note = f"{source}: {why}; it ran as {name} by porter's tables"
+            return _Running(build(code, config, weights, tokens, dtype), (note,))
+        except UnsupportedError as error:
             problem = problem or error
-    raise problem or UnsupportedError(f"nothing that is installed runs {opened.source}", cause=why)
+    raise problem or UnsupportedError(f"nothing that is installed runs {source}", cause=why)
 
 
 class _AsStored:
@@ -126,7 +162,10 @@ class _AsStored:
 
     def __init__(self, opened: Opened) -> None:
         checkpoint = opened.checkpoint
-        self._state = open_state_dict(as_stored(checkpoint), checkpoint.source)
+        self._label, self._state = (
+            checkpoint.label,
+            open_state_dict(as_stored(checkpoint), checkpoint.source),
+        )
         known = opened.identified().names
         self._stored = {known.get(name, name): name for name in checkpoint.tensors}
 
@@ -134,18 +173,25 @@ class _AsStored:
         return name in self._stored
 
     def __getitem__(self, name: str) -> torch.Tensor:
+        if name not in self._stored:
+            raise MalformedError(f"{self._label} cannot be run: it holds no {name}")
         return self._state[self._stored[name]]
 
     def release(self) -> None:
         self._state.release()
 
 
-def _converted(opened: Opened, to: str) -> tuple[Any, dict[str, Any]]:
+def _converted(side: _Side, to: str) -> tuple[Any, dict[str, Any]]:
     """Weights and config in another dialect, as `porter convert` would write them."""
     from porter.verification.live import target_config
 
-    identity = opened.identified()
-    quantised = any(tensor.dtype.quantised for tensor in opened.checkpoint.tensors.values())
-    wanted = "float32" if quantised else "keep"
-    made = prepare(opened.source, to=to, dtype=wanted, text_only=bool(identity.dialect.beyond))
-    return load_state_dict(opened.source, to, dtype=wanted), target_config(made.plan, made.target)
+    quantised = any(tensor.dtype.quantised for tensor in side.opened.checkpoint.tensors.values())
+    options = replace(
+        side.options,
+        to=to,
+        dtype="float32" if quantised else "keep",
+        text_only=bool(side.opened.identified().dialect.beyond),
+    )
+    made = prepare(side.where, options)
+    weights = open_state_dict(made.plan, made.opened.checkpoint.source)
+    return weights, target_config(made.plan, made.target)

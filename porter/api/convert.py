@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from porter.api.opening import Opened, open_source
+from porter.containers.array_names import ARRAY
 from porter.errors import DifferenceError, PorterError, UnsupportedError, UsageError
 from porter.execution.leftovers import RECEIPT
 from porter.execution.receipts import seal, tensors_digest
-from porter.execution.run_options import RunOptions
+from porter.execution.run_options import ALWAYS, RunOptions
 from porter.execution.watch import Watch
 from porter.planning.arguments import unused_patterns
 from porter.planning.build import build_plan
 from porter.planning.fidelity import grade, sentence
-from porter.planning.plan import Plan
+from porter.planning.plan import COMPUTE, Plan
 from porter.planning.plan_options import PlanOptions
 from porter.reading.net import reading
 from porter.recognition.identify import Identity
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
     from porter.execution.cluster.predict import Prediction
     from porter.execution.driver import Driver
     from porter.execution.executor import Result
+
+
+# Bytes of weights whose fingerprint costs a tenth of a second.
+CHEAP = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -53,11 +58,12 @@ class Conversion:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A plan with what is needed to check and run it."""
+    """A plan with what is needed to check and run it, and the options that it was made by."""
 
     opened: Opened
     target: Dialect
     plan: Plan
+    options: PlanOptions = field(default_factory=PlanOptions)
 
 
 def plan(
@@ -67,6 +73,12 @@ def plan(
 
     `source` is a path, a model's name, or a `porter.sources.base.Source`. What to make is said by a
     `PlanOptions`, or by its fields as keywords: `to="litgpt"`. Raises PorterError.
+
+    >>> plan = porter.plan("gemma-2b/", to="litgpt")
+    >>> plan
+    <Plan gemma: hf → litgpt, 29 → 24 tensors, ... bytes>
+    >>> plan.target_by_name["transformer.ln_f.weight"].shape
+    (66,)
     """
     return prepare(source, options, **chosen).plan
 
@@ -101,7 +113,7 @@ def prepare(
         made = replace(made, notes=(*made.notes, "--text-only: the checkpoint holds no other part"))
     if not options.weights_only and (left := _left_behind(opened, made)):
         made = replace(made, notes=(*made.notes, f"not carried over: {some(left)}"))
-    return Prepared(opened, target, made)
+    return Prepared(opened, target, made, options)
 
 
 # Files beside the weights that say how the weights are stored, or what was done to make them; a target has
@@ -160,6 +172,10 @@ def convert(
     told how it goes. With `target_model` the live PyTorch module is asked first (see
     `porter.verification.live`). An existing `out` is replaced only with `force`, and only if porter wrote it.
     Raises PorterError.
+
+    >>> done = porter.convert("gemma-2b/", "out/", to="litgpt")
+    >>> sorted(done.sizes)[:2]
+    ['generation_config.json', 'lit_model.safetensors']
     """
     prepared = prepare(source, options, **chosen)
     if target_model is not None:
@@ -192,6 +208,7 @@ def run(
     assert checkpoint.source is not None, "a plan that is run has a source"
     destination = _destination(prepared, out)
     with ExitStack() as stack:
+        hashed = options is not None and options.digest == ALWAYS
         result = publish_plan(
             prepared.plan,
             checkpoint.source,
@@ -200,7 +217,7 @@ def run(
             inside=checkpoint.single,
             options=options,
             watch=watch,
-            receipt=lambda made: receipt(prepared, made),
+            receipt=lambda made: receipt(prepared, made, hashed=hashed),
             driver=cluster_driver(options.on, stack) if options is not None and options.on else None,
         )
     digests = dict(result.digests)
@@ -297,8 +314,11 @@ def default_out(prepared: Prepared) -> Path:
     return here / f"{checkpoint.label.rsplit('/', 1)[-1]}-{prepared.target.name}"
 
 
-def receipt(prepared: Prepared, result: Result) -> bytes:
-    """What was converted from what, by which plan and tables; digests where the bytes passed by."""
+def receipt(prepared: Prepared, result: Result, *, hashed: bool = False) -> bytes:
+    """What was converted from what, by which plan and tables; digests where the bytes passed by.
+
+    The fingerprint is there where it is cheap, and where everything is to be `hashed`.
+    """
     from porter import __version__
 
     made, source = prepared.plan, prepared.opened.checkpoint.source
@@ -322,9 +342,37 @@ def receipt(prepared: Prepared, result: Result) -> bytes:
         },
         "files": {name: _file_entry(result, name) for name in result.digests},
         "tensors": tensors_digest(made.targets()),
+        "fingerprint": _fingerprint(prepared, hashed),
         "notes": list(made.notes),
     }
     return seal(content)
+
+
+def _fingerprint(prepared: Prepared, hashed: bool) -> str | None:
+    """The fingerprint of the output, which is the source's: taken from that, whose pages were just read.
+
+    None where values or ties changed on the way, where the source is far or has to be unpacked, and, unless
+    it is `hashed`, for weights of more than CHEAP bytes.
+    """
+    made, checkpoint = prepared.plan, prepared.opened.checkpoint
+    identity = prepared.opened.identified()
+    tied = "tie_embeddings"
+    if (
+        checkpoint.source is None
+        or not checkpoint.source.near
+        or made.classes[COMPUTE]
+        or made.hyperparameters.get(tied) != identity.hyperparameters.get(tied)
+        or any(tensor.file.startswith(ARRAY) for tensor in made.sources)
+        or (sum(tensor.nbytes for tensor in made.sources) > CHEAP and not hashed)
+    ):
+        return None
+    from porter.verification.fingerprints import fingerprint_of
+
+    try:
+        return fingerprint_of(checkpoint, identity, prepared.options).fingerprint
+    except PorterError:
+        # The output is none the worse for it.
+        return None
 
 
 def _file_entry(result: Result, name: str) -> dict[str, Any]:

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from porter.api.leftovers import LeftBehind, left_behind
 from porter.execution.preflight import shares_blocks
+from porter.system.extras import extras
 
-_DISTRIBUTION = "weight-porter"
 _PACKAGES = (
     "torch",
     "safetensors",
@@ -62,7 +61,12 @@ class Health:
 
 
 def doctor(path: str | Path = ".") -> Health:
-    """Look around; `path` is where outputs would be written."""
+    """Look around; `path` is where outputs would be written.
+
+    >>> health = porter.doctor()
+    >>> health.packages["numpy"] is not None, health.file_system.writable
+    (True, True)
+    """
     from huggingface_hub import constants, get_token
 
     from porter import __version__
@@ -91,18 +95,12 @@ def _version(package: str) -> str | None:
         return None
 
 
-# A requirement of an extra as a distribution's metadata spell it: `h5py>=3.10; extra == 'keras'`.
-_EXTRA = re.compile(r"(?P<package>[\w.-]+)[^;]*;.*\bextra\s*==\s*['\"](?P<extra>[\w.-]+)['\"]")
-
-
 def _extras() -> dict[str, bool]:
     """Porter's own extras, and whether all that each asks for is installed."""
-    found: dict[str, bool] = {}
-    for requirement in requires(_DISTRIBUTION) or ():
-        if match := _EXTRA.match(requirement):
-            there = _version(match["package"]) is not None
-            found[match["extra"]] = found.get(match["extra"], True) and there
-    return found
+    return {
+        extra: all(_version(package) is not None for package, _ in wanted)
+        for extra, wanted in extras().items()
+    }
 
 
 def _file_system(path: Path) -> FileSystem:

@@ -37,15 +37,20 @@ def download(
     revision: str | None = None,
     include: str | Sequence[str] = (),
     exclude: str | Sequence[str] = (),
-    to: str | Path | None = None,
+    out: str | Path | None = None,
     dry_run: bool = False,
     offline: bool = False,
     progress: Callable[[str, int], None] | None = None,
     token: str | None = None,
     source_dialect: str | None = None,
     bars: bool = False,
+    to: str | Path | None = None,
 ) -> Download:
-    """Fetch a model by short name, `org/name[@revision]` or `hf://…` into the Hub's cache, or into `to`.
+    """Fetch a model by short name, `org/name[@revision]` or `hf://…` into the Hub's cache, or into `out`.
+
+    >>> got = porter.download("gemma-2b", dry_run=True)
+    >>> got.repo, got.files[0].name
+    ('google/gemma-2b', 'config.json')
 
     `kaggle://…` comes from Kaggle, and so does a short name with `source_dialect` "keras": KerasHub's
     preset of it. Of a repository that means its Keras weights. There `bars` lets the client draw progress.
@@ -60,7 +65,12 @@ def download(
     PorterError for a full disk or a failing network.
     """
     include, exclude = as_list(include, "include"), as_list(exclude, "exclude")
-    directory = Path(to).expanduser() if to is not None else None
+    if to is not None:
+        import warnings
+
+        warnings.warn("porter.download(to=…) is called out=", DeprecationWarning, stacklevel=2)
+        out = to
+    directory = Path(out).expanduser() if out is not None else None
     if directory is not None and directory.exists() and not directory.is_dir():
         raise UsageError(f"{directory} is a file", hint="-o names the directory to download into")
     if isinstance(source, str) and (there := kaggle_source(source, source_dialect)) is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from porter.api.opening import open_source
 from porter.execution.watch import Watch
@@ -32,11 +33,10 @@ def fingerprint(
     those of `porter.convert`. Raises PorterError as that does.
     """
     # What callers may pass is wider than what the options then hold.
+    given: dict[str, Any] = {"allow_unmapped": allow_unmapped, "maps": maps, "config": config}
     options = PlanOptions(
+        **given,
         text_only=text_only,
-        allow_unmapped=allow_unmapped,
-        maps=maps,  # type: ignore[arg-type]
-        config=config,  # type: ignore[arg-type]
         source_dialect=source_dialect,
         family=family,
         key=key,

@@ -9,12 +9,15 @@ from pathlib import Path
 
 from porter.api.opening import open_source
 from porter.errors import UsageError
+from porter.planning.arguments import as_paths
 from porter.planning.build import build_plan
 from porter.planning.plan import Plan
 from porter.planning.plan_options import PlanOptions
 from porter.reading.net import reading
 from porter.recognition.inspection import Inspection, describe
 from porter.sources.base import Source
+from porter.verification.known_mistakes import known_mistakes
+from porter.verification.published import departures
 
 
 def inspect(
@@ -34,6 +37,10 @@ def inspect(
     holds several, and what it is if it could be two; `key` the state dict to take from a torch file that
     holds several. No weight is read. Raises PorterError: 6 for a malformed file, 5 for a container that is
     not read, 2 if there is nothing at `source`.
+
+    >>> found = porter.inspect("gemma-2b/")
+    >>> found.family, found.dialect, len(found.tensors)
+    ('gemma', 'hf', 29)
     """
     opened = open_source(
         source,
@@ -47,7 +54,11 @@ def inspect(
     if isinstance(opened.reason, UsageError):
         raise opened.reason
     with reading(opened.source):
-        return describe(opened.source, opened.checkpoint, opened.identity, opened.reason, filter)
+        found = describe(opened.source, opened.checkpoint, opened.identity, opened.reason, filter)
+    if opened.identity is None:
+        return found
+    known = known_mistakes(tuple(path for path in as_paths(maps, "maps") if path.is_dir()))
+    return replace(found, notes=(*found.notes, *departures(opened.identity, known)))
 
 
 def inspect_as(

@@ -19,6 +19,7 @@ from porter.recognition.identify import Identity, identify
 from porter.sources.base import Source
 from porter.sources.buckets.bucket_address import parse_address
 from porter.sources.choose_weights import Wanted
+from porter.sources.hub_addresses import repository_at
 from porter.sources.kaggle import kaggle_models as kaggle
 from porter.sources.local import Location, locate, near_names
 from porter.sources.names import HubReference, find_source
@@ -161,7 +162,9 @@ def _open_named(source: str | Path, remote: str | None, wanted: Wanted | None, k
             cause=f"{there.label} is not, or not completely, in {kaggle.cache_root()}",
             hint=f"porter download {source}",
         )
-    if isinstance(source, str) and (address := parse_address(source)) is not None:
+    # A page of the Hub is an https:// address, too.
+    page = isinstance(source, str) and repository_at(source) is not None
+    if isinstance(source, str) and not page and (address := parse_address(source)) is not None:
         from porter.sources.buckets.bucket_listing import open_bucket
 
         return _open_own(open_bucket(address), wanted, key)

@@ -38,6 +38,10 @@ def load_state_dict(
     tensor changes the process's own page and never the file. Tied weights are there under both names and
     share their memory. `dtype` is keep, bfloat16, float16 or float32; `key` names a state dict of a torch
     file that holds several. Raises PorterError as `porter.convert` does; nothing is written.
+
+    >>> state = porter.load_state_dict("gemma-2b/", as_="litgpt")
+    >>> state["transformer.h.0.attn.qkv.weight"].shape
+    torch.Size([100, 66])
     """
     # What callers may pass is wider than what the options then hold.
     given: dict[str, Any] = {"dtype": dtype, "maps": maps, "config": config}

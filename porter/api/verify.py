@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
+from porter.api.compare_logits import compare_logits
 from porter.api.opening import open_source, open_weights
 from porter.containers.array_files import overlaid
 from porter.containers.array_names import ARRAY
-from porter.errors import UnsupportedError
+from porter.errors import PorterError, UnsupportedError
 from porter.execution.open_files import OpenFiles
 from porter.execution.sinks.compare import Differing
 from porter.execution.watch import Watch
@@ -21,7 +24,7 @@ from porter.sources.base import Source
 from porter.verification.compare_configs import compare_configs, name_config_mistakes
 from porter.verification.compare_tokenizers import compare_tokenizers
 from porter.verification.compare_weights import compare_weights, weights_verdict
-from porter.verification.conclude import conclude
+from porter.verification.conclude import conclude, with_logits
 from porter.verification.diagnose import Diagnosis, diagnose, open_sides, sampled_differences
 from porter.verification.known_mistakes import known_mistakes
 from porter.verification.verdict import Verdict
@@ -40,6 +43,7 @@ def verify(
     out_key: str | None = None,
     allow_unmapped: str | Sequence[str] = (),
     quick: bool = False,
+    logits: Literal["float32", "bfloat16"] | None = None,
     watch: Watch | None = None,
 ) -> Verdict:
     """Compare a port with its original: weights, config and tokenizer, each in any dialect and container.
@@ -50,7 +54,9 @@ def verify(
     `config`, `source_dialect`, `family` and `key` tell of `source` what `porter.convert` takes for it, and
     `allow_unmapped` which of its tensors are not compared. With `quick` a thousand elements of each weight
     are looked at, which misses a single value or row. Where something differs, known mistakes are tried:
-    those of porter's table, and of a `_mistakes.toml` in a folder of `maps`. Nothing is written.
+    those of porter's table, and of a `_mistakes.toml` in a folder of `maps`. Nothing is written. `logits` is
+    the dtype that both are run in besides, each in the code of its own framework (see
+    `porter.compare_logits`; this loads torch).
 
     Raises PorterError where `source` cannot be read, or `out` is nothing that could be compared with it.
     """
@@ -80,8 +86,7 @@ def verify(
             stack.callback(sides.close)
             if quick:
                 differing = sampled_differences(sides)
-            extra = {name: found.tensors[name] for name in planned.extra}
-            diagnosis = diagnose(planned, sides, differing, known, extra, quick=quick)
+            diagnosis = diagnose(planned, sides, differing, known, found.tensors, quick=quick)
         for side, files in ((original, opened.checkpoint.sizes), (there, found.sizes)):
             side.check(file for file in files if not file.startswith(ARRAY))
     configs, notes = compare_configs(identity, found, port, _head_stands(planned, differing))
@@ -89,7 +94,7 @@ def verify(
     unused = unused_patterns(patterns, opened.checkpoint.tensors)
     if unused:
         notes += (f"--allow-unmapped fits no tensor: {', '.join(map(repr, unused))}",)
-    return conclude(
+    verdict = conclude(
         source=opened.source,
         out=name,
         family=identity.family.name,
@@ -102,6 +107,28 @@ def verify(
         notes=(*planned.notes, *operation_notes(planned.plan.copies), *notes),
         quick=quick,
     )
+    if logits is None:
+        return verdict
+    try:
+        compared = compare_logits(
+            source,
+            out,
+            dtype=logits,
+            maps=maps,
+            config=config,
+            source_dialect=source_dialect,
+            out_dialect=out_dialect,
+            family=family,
+            key=key,
+            out_key=out_key,
+        )
+    except PorterError as error:
+        if verdict.right:
+            raise
+        # What is wrong is known already.
+        note = f"the logits could not be compared: {error.message}"
+        return replace(verdict, notes=(*verdict.notes, note))
+    return with_logits(verdict, compared)
 
 
 def _head_stands(planned: PortPlan, differing: Container[str]) -> bool:

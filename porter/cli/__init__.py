@@ -9,13 +9,16 @@ def main() -> None:
     """Run `porter`."""
     if sys.platform == "win32":
         sys.exit(_refuse_windows())
-    from porter.cli.streams import prepare
-
-    prepare()
-    from porter.cli.app import app
-
     try:
+        from porter.cli.streams import prepare
+
+        prepare()
+        from porter.cli.app import app
+
         app()
+    except KeyboardInterrupt:
+        # Before a command has begun, or after its end.
+        raise SystemExit(130) from None
     except OSError as refused:
         # What the commands do not catch: a version or a help that could not be printed.
         sys.stderr.write(f"error: {refused}\n")

@@ -10,6 +10,7 @@ import typer
 
 from porter.cli.commands.check import check
 from porter.cli.commands.convert import convert
+from porter.cli.commands.diff import diff
 from porter.cli.commands.doctor import doctor
 from porter.cli.commands.download import download
 from porter.cli.commands.fingerprint import fingerprint
@@ -58,7 +59,7 @@ KNOW = "Find out more"
 
 _HEADINGS: tuple[tuple[str, tuple[Callable[..., None], ...]], ...] = (
     (PORT, (download, inspect, convert)),
-    (PROVE, (verify, check, fingerprint)),
+    (PROVE, (verify, diff, check, fingerprint)),
     (KNOW, (models, doctor)),
 )
 for heading, functions in _HEADINGS:

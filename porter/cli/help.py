@@ -36,7 +36,12 @@ def help_text(command: Any, context: Any) -> str:
 def described(command: Any) -> tuple[list[str], list[str]]:
     """A command's paragraphs, and its examples as they are typed."""
     text, _, examples = (command.help or "").partition("Examples:")
-    paragraphs = [" ".join(part.split()) for part in text.strip().split("\n\n") if part.strip()]
+    # A part under `\b` keeps its lines.
+    paragraphs = [
+        part.strip("\b\n") if "\b" in part else " ".join(part.split())
+        for part in text.strip().split("\n\n")
+        if part.strip(" \b\n")
+    ]
     return paragraphs, textwrap.dedent(examples.strip("\n")).rstrip().splitlines()
 
 
@@ -106,5 +111,8 @@ def _columns(rows: Rows, width: int) -> Iterable[str]:
 def _filled(paragraphs: Sequence[str], width: int) -> list[str]:
     lines: list[str] = []
     for paragraph in paragraphs:
+        if "\n" in paragraph:
+            lines += ["", *paragraph.split("\n")]
+            continue
         lines += ["", *textwrap.wrap(paragraph, width)] if lines else textwrap.wrap(paragraph, width)
     return lines

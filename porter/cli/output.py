@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -18,6 +19,9 @@ from porter.untrusted import escape, printable, printable_lines
 
 # Version of the JSON that `--json` prints; it changes when a field changes its meaning or goes.
 SCHEMA = 1
+
+BOLD = "1"
+_BOLD = re.compile(r"(\x1b\[[01]m)")
 
 
 @dataclass
@@ -34,9 +38,11 @@ settings = Settings()
 
 
 def data(lines: Iterable[str] | str) -> None:
-    """Print data: this is what a pipe gets."""
+    """Print data: this is what a pipe gets. Of escapes a heading's own are left, where stdout shows them."""
     text = lines if isinstance(lines, str) else "\n".join(lines)
-    streams.write(printable_lines(text) + "\n")
+    parts = _BOLD.split(text) if colored(sys.stdout) else [text]
+    parts[::2] = map(printable_lines, parts[::2])
+    streams.write("".join(parts) + "\n")
 
 
 def width() -> int | None:
@@ -62,7 +68,7 @@ def table(
 
 def heading(text: str) -> str:
     """A table's header, bold where stdout shows it."""
-    return paint(text, "1", sys.stdout)
+    return paint(text, BOLD, sys.stdout)
 
 
 def report(text: str) -> None:

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from porter.cli import output
 from porter.planning.plan import Plan
@@ -56,7 +55,8 @@ def _bar(verb: str, plan: Plan) -> Iterator[Watch]:
     console = Console(stderr=True, no_color=not output.colored(sys.stderr))
     columns = (
         TextColumn(f"{verb:<8}"),
-        BarColumn(bar_width=16),
+        BarColumn(bar_width=12),
+        TextColumn("{task.percentage:>3.0f}%"),
         DownloadColumn(),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
@@ -115,22 +115,23 @@ def transfer(verb: str) -> Iterator[Advance]:
         yield line
         return
     from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TotalFileSizeColumn, TransferSpeedColumn
+    from rich.markup import escape
+    from rich.progress import FileSizeColumn, Progress, SpinnerColumn, TextColumn, TransferSpeedColumn
+    from rich.table import Column
 
     console = Console(stderr=True, no_color=not output.colored(sys.stderr))
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
-        TotalFileSizeColumn(),
+        TextColumn(f"{verb:<8}"),
+        FileSizeColumn(),
         TransferSpeedColumn(),
+        # What is left of the line, so that it never breaks.
+        TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True)),
     )
-    with Progress(*columns, console=console) as bars:
-        tasks: dict[str, Any] = {}
+    with Progress(*columns, console=console, expand=True) as bars:
+        task = bars.add_task("", total=None)
 
         def advance(name: str, came: int) -> None:
-            if name not in tasks:
-                tasks[name] = bars.add_task(f"{verb} {name}", total=0)
-            task = bars.tasks[bars.task_ids.index(tasks[name])]
-            bars.update(tasks[name], advance=came, total=task.completed + came)
+            bars.update(task, advance=came, description=escape(printable(name)))
 
         yield advance

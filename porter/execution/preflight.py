@@ -48,7 +48,7 @@ def preflight(
             cause="you have no permission to write there",
             hint="choose another output directory with -o",
         )
-    if len(stage_name(out, plan.hash).name.encode()) > os.pathconf(place, "PC_NAME_MAX"):
+    if len(os.fsencode(stage_name(out, plan.hash).name)) > os.pathconf(place, "PC_NAME_MAX"):
         raise UsageError(
             f"the name {out.name[:40]}… is too long for that file system", hint="choose a shorter one"
         )

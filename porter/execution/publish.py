@@ -9,7 +9,7 @@ from pathlib import Path
 
 from porter.containers.array_files import overlaid
 from porter.containers.array_names import ARRAY
-from porter.errors import UnsupportedError, UsageError, refused
+from porter.errors import PorterError, UnsupportedError, UsageError, refused
 from porter.execution.driver import Driver
 from porter.execution.executor import Result, execute
 from porter.execution.leftovers import fresh_name
@@ -64,6 +64,21 @@ def publish_plan(
             return replace(result, out=out)
     except OSError as error:
         raise refused(f"the conversion to {out} failed", error, _named(error, out)) from error
+    except MemoryError as error:
+        raise PorterError(
+            f"the conversion to {out} failed",
+            cause="the system gives no more memory",
+            hint="--max-memory 128MB takes less",
+        ) from error
+    except RuntimeError as error:
+        # Python has no error of its own for it.
+        if "start new thread" not in str(error):
+            raise
+        raise PorterError(
+            f"the conversion to {out} failed",
+            cause="the system starts no more threads",
+            hint="close other programs, or raise the limit of processes (ulimit -u)",
+        ) from error
 
 
 def _publish_bucket(

@@ -25,6 +25,7 @@ SCHEMA = 2
 LARGEST = 64 << 20
 
 _SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
+_FINGERPRINT = re.compile(r"porter[0-9]+:[0-9a-f]{64}")
 _CRC32 = re.compile(r"[0-9a-f]{8}")
 _BLANK = "0" * 64
 
@@ -40,7 +41,8 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Receipt:
-    """A receipt that has been read. `tensors` is the digest of the planned tensors, or None.
+    """A receipt that has been read. `tensors` is the digest of the planned tensors, `fingerprint` that of the
+    weights (see `porter.verification.fingerprints`), or None.
 
     `lacks` are what a receipt of today has and this one has not, in words.
     """
@@ -50,6 +52,7 @@ class Receipt:
     plan: str
     tensors: str | None
     lacks: tuple[str, ...]
+    fingerprint: str | None = None
 
 
 def seal(content: Mapping[str, Any]) -> bytes:
@@ -94,7 +97,10 @@ def read_receipt(data: bytes) -> Receipt:
     if tensors is None:
         lacks.append("the planned tensors")
     recorded = {name: _recorded(name, said) for name, said in files.items()}
-    return Receipt(content, recorded, plan, tensors, tuple(lacks))
+    name = content.get("fingerprint")
+    if name is not None and not (isinstance(name, str) and _FINGERPRINT.fullmatch(name)):
+        raise _damaged(f"its fingerprint is {name!r:.80}")
+    return Receipt(content, recorded, plan, tensors, tuple(lacks), name)
 
 
 def _parse(data: bytes) -> dict[str, Any]:

@@ -112,14 +112,22 @@ def _frames(file: OutputFile, start: int, end: int, limit: int) -> Iterator[Unit
 
 def tensor_units(plan: Plan, tensor: StoredTensor, copies: Sequence[Copy], limit: int) -> Iterator[Unit]:
     """The units of one tensor, whose copies fill it."""
-    parts = [_whole(plan, tensor, copy) for copy in copies]
-    parts.sort(key=lambda part: part.box.target)
+    parts = tensor_parts(plan, tensor, copies)
     step = _step(tensor, parts, limit)
     for low in range(0, tensor.elements, step):
-        high = min(low + step, tensor.elements)
-        cut = tuple(part._replace(box=box) for part in parts for box in clip_to_target(part.box, low, high))
-        start = tensor.offset + tensor.dtype.nbytes(low)
-        yield Unit(tensor.file, start, tensor.offset + tensor.dtype.nbytes(high), tensor.name, cut)
+        yield cut_unit(tensor, parts, low, min(low + step, tensor.elements))
+
+
+def tensor_parts(plan: Plan, tensor: StoredTensor, copies: Sequence[Copy]) -> list[Part]:
+    """What makes one tensor, in the order of its elements."""
+    return sorted((_whole(plan, tensor, copy) for copy in copies), key=lambda part: part.box.target)
+
+
+def cut_unit(tensor: StoredTensor, parts: Sequence[Part], low: int, high: int) -> Unit:
+    """What makes the elements from `low` to `high` of a tensor."""
+    cut = tuple(part._replace(box=box) for part in parts for box in clip_to_target(part.box, low, high))
+    start = tensor.offset + tensor.dtype.nbytes(low)
+    return Unit(tensor.file, start, tensor.offset + tensor.dtype.nbytes(high), tensor.name, cut)
 
 
 def _whole(plan: Plan, tensor: StoredTensor, copy: Copy) -> Part:

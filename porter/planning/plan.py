@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from html import escape
 from typing import Any, NamedTuple, overload
 
 from porter.containers.base import OutputFile, StoredTensor
@@ -210,6 +211,50 @@ class Plan:
     rules: Mapping[str, str] = field(default_factory=dict)
     layouts: Mapping[str, str] = field(default_factory=dict)
     zeros: tuple[Zeros, ...] = ()
+
+    def __repr__(self) -> str:
+        counts = self.summary
+        return (
+            f"<Plan {self.family}: {self.source_dialect} → {self.target_dialect}, "
+            f"{counts.source_tensors} → {counts.target_tensors} tensors, {self.weight_bytes:,} bytes>"
+        )
+
+    def __str__(self) -> str:
+        return "\n".join(f"{word:<8} {text}" for word, text in self._facts())
+
+    def _repr_html_(self) -> str:
+        """The same as a table, for notebooks."""
+        rows = "".join(
+            f"<tr><th>{escape(word)}</th><td>{escape(text)}</td></tr>" for word, text in self._facts()
+        )
+        return f"<table>{rows}</table>"
+
+    def _facts(self) -> list[tuple[str, str]]:
+        counts, computed = self.summary, self.classes[COMPUTE]
+        done = [
+            f"{number} {word}"
+            for number, word in (
+                (counts.renamed, "renamed"),
+                (counts.fused, "fused"),
+                (counts.split, "split"),
+                (self.classes[TILE], "transposed"),
+                (counts.ties_written, "tied and written"),
+                (counts.ties_dropped, "tied and dropped"),
+                (counts.dropped, "dropped"),
+                (computed, "cast or computed"),
+            )
+            if number
+        ]
+        names = [file.name for file in self.files]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        return [
+            ("plan", f"{self.family}: {self.source_dialect} → {self.target_dialect}"),
+            ("tensors", f"{counts.source_tensors} → {counts.target_tensors}: {', '.join(done)}"),
+            ("values", "some are cast or computed" if computed else "every one is moved as it is"),
+            ("checks", f"{len(self.checks)} before anything is published"),
+            ("files", f"{', '.join(names[:3])}{more}: {self.weight_bytes:,} bytes of weights"),
+            ("hash", self.hash),
+        ]
 
     @cached_property
     def source_by_name(self) -> dict[str, StoredTensor]:

@@ -44,9 +44,13 @@ class Absent:
 
 @dataclass(frozen=True)
 class Misfit:
-    """A tensor of a port that has another shape than it should, or is no tensor of floats."""
+    """A tensor of a port that has another shape than it should, or is no tensor of floats.
+
+    `name` is the port's, `table_name` the table's.
+    """
 
     name: str
+    table_name: str
     expected: tuple[int, ...]
     found: tuple[int, ...]
     dtype: str
@@ -113,7 +117,7 @@ def plan_port(
             elif tensor is None:
                 missing.append(Absent(name, rule.shape, tuple(block.canonical for block in rule.blocks)))
             elif not fits[-1]:
-                misfits.append(Misfit(tensor.name, rule.shape, tensor.shape, tensor.dtype.name))
+                misfits.append(Misfit(tensor.name, name, rule.shape, tensor.shape, tensor.dtype.name))
         comparable.extend(_by_dtype(rule, fits, there))
     groups: list[CopyGroup] = []
     for rule in comparable:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from itertools import accumulate
 from typing import Any, NamedTuple, NoReturn
 
 from porter.errors import MalformedError
@@ -21,7 +20,7 @@ class Limit(NamedTuple):
 
     nbytes: int
     values: int
-    depth: int
+    depth: int | None
 
 
 # The largest published config.json has about 1 MB, of label names.
@@ -37,7 +36,8 @@ HEADER = Limit(25_000_000, 3_000_000, 8)
 INDEX = Limit(25_000_000, 1_000_000, 16)
 
 # 262,144 tokens take some 35 MB; with 514,000 merges as pairs there are 2,500,000 values.
-TOKENIZER = Limit(96 << 20, 6_000_000, 64)
+# Their depth, which costs a second to know, is what Python's own parser allows: nothing of them is shown.
+TOKENIZER = Limit(96 << 20, 6_000_000, None)
 
 # One array of a zarr store; a few hundred bytes.
 ARRAY = Limit(1 << 20, 20_000, 32)
@@ -49,13 +49,13 @@ TREE = Limit(64 << 20, 3_000_000, 64)
 MAX_DIGITS = 64
 
 _LONG = re.compile(rb"[0-9]{%d}" % (MAX_DIGITS + 1))
-_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+# A text, whole or cut short by the document's end, or a bracket that is in none.
+_BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)|[\[\]{}]', re.DOTALL)
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def parse_json(
-    text: bytes,
+    text: bytes | bytearray,
     name: str,
     limit: Limit,
     *,
@@ -93,20 +93,28 @@ def parse_json(
     return value
 
 
-def check_limits(text: bytes, name: str, limit: Limit) -> None:
+def check_limits(text: bytes | bytearray, name: str, limit: Limit) -> None:
     """Raises MalformedError for a document with more than the limit allows, before it is parsed."""
     if len(text) > limit.nbytes:
         _refuse(name, f"expected at most {limit.nbytes:,} bytes, found {len(text):,}")
     opened = text.count(b"[") + text.count(b"{")
     if opened + text.count(b",") > limit.values:
         _refuse(name, f"expected at most {limit.values:,} values, found more")
-    if opened > limit.depth and _deepest(text) > limit.depth:
+    if limit.depth is not None and opened > limit.depth and _is_deeper(text, limit.depth):
         _refuse(name, f"expected at most {limit.depth} levels, found it nested deeper")
 
 
-def _deepest(text: bytes) -> int:
-    brackets = _STRINGS.sub(b"", text).translate(None, _NO_BRACKETS)
-    return max(accumulate(1 if byte in b"[{" else -1 for byte in brackets), default=0)
+_STEPS = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
+
+
+def _is_deeper(text: bytes | bytearray, most: int) -> bool:
+    depth = 0
+    for bracket in _BRACKET.finditer(text):
+        if bracket[0] in _STEPS:
+            depth += _STEPS[bracket[0]]
+        if depth > most:
+            return True
+    return False
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

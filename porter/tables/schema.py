@@ -291,3 +291,42 @@ CANONICAL = Table(
         "example": TableOf(PLAIN),
     }
 )
+
+# The table of known mistakes: what a right port is not, and what published models have.
+_STEP: dict[str, Spec] = {
+    "add": Either((NUMBER, TEXT)),
+    "multiply": Either((NUMBER, TEXT)),
+    "through": TEXT,
+    "cut": TEXT,
+    "bits": YES_NO,
+}
+MISTAKES = Table(
+    {
+        "mistake": ListOf(
+            Table(
+                {
+                    "says": TEXT,
+                    "of": TEXTS,
+                    "alias": TableOf(TEXT),
+                    "exchange": TEXTS,
+                    "reshaped": YES_NO,
+                    "reverse": YES_NO,
+                    "ours": TEXTS,
+                    "layout": TEXT,
+                    "interleave": TEXTS,
+                    "hold": TableOf(WHOLE),
+                    "index": TEXT,
+                    "named": ListOf(ListOf(TEXT)),
+                    "steps": ListOf(Table(_STEP)),
+                    **_STEP,
+                }
+            ),
+            "a list of entries, each under [[mistake]]",
+        ),
+        "config": ListOf(
+            Table({"of": TEXT, "says": TEXT, "found": PLAIN, "expected": PLAIN}),
+            "a list of entries, each under [[config]]",
+        ),
+        "published": TableOf(TableOf(PLAIN)),
+    }
+)

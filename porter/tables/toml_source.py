@@ -17,7 +17,7 @@ from typing import Any
 from porter.errors import MalformedError, UsageError
 from porter.reading.regular import read_regular
 from porter.tables.model import TableError, Where
-from porter.tables.schema import CANONICAL, DIALECT, wrong_entries
+from porter.tables.schema import CANONICAL, DIALECT, MISTAKES, wrong_entries
 from porter.untrusted import quoted, shortened
 
 # Characters of a line that is looked at for its key: matching takes time that grows with their square.
@@ -30,6 +30,10 @@ _MANY_PARTS = re.compile(r"(?<![\w.-])(?:[\w-]++[ \t]*+\.[ \t]*+){32}")
 _SECTION = re.compile(r"\s*\[(\[)?\s*([^\[\],]+?)\s*\]\]?\s*(?:#.*)?$")
 _KEY = re.compile(r"""\s*(?:"([^"]+)"|'([^']+)'|([A-Za-z0-9_.\-]+))\s*=""")
 
+
+# Files that are no dialect's, by name.
+MISTAKES_FILE = "_mistakes.toml"
+_SCHEMAS = {"canonical.toml": CANONICAL, MISTAKES_FILE: MISTAKES}
 
 # What stands at the top of a table for something further down.
 SHORT = ("match", "model_type", "architecture")
@@ -55,7 +59,7 @@ class TableSource:
         except (ValueError, RecursionError) as error:
             # Numbers that are too long, lists that are nested too deep.
             raise TableError(Where(self.path, 1), "not valid TOML", cause=str(error)) from None
-        schema = CANONICAL if self.path.name == "canonical.toml" else DIALECT
+        schema = _SCHEMAS.get(self.path.name, DIALECT)
         for place, must, found in wrong_entries(data, schema):
             named = next((key for key in place[::-1] if isinstance(key, str)), "the table")
             # A rule that is written out is found by where it begins.

@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from porter.errors import MalformedError
-from porter.tokenizers.tokenizer_values import read_bytes
+from porter.reading.regular import read_regular
 from porter.tokenizers.vocabulary import Kind, Vocabulary
 
 _BPE = 2
+
+# Bytes. The largest published models, of 256,000 pieces, have 5 MB.
+_LARGEST = 8 << 20
 
 
 def model_bytes(vocabulary: Vocabulary) -> bytes:
@@ -74,8 +77,9 @@ def model_facts(path: Path, name: str) -> ModelFacts:
     from google.protobuf.message import DecodeError
 
     model = _empty()
+    content = read_regular(path, name, _LARGEST)
     try:
-        model.ParseFromString(read_bytes(path, name))
+        model.ParseFromString(content)
     except DecodeError as error:
         raise MalformedError(
             f"{name} is no SentencePiece model",
@@ -84,6 +88,8 @@ def model_facts(path: Path, name: str) -> ModelFacts:
         ) from None
     if not len(model.pieces):
         raise MalformedError(f"{name} is no SentencePiece model", cause="it holds no pieces")
+    if broken := [index for index, piece in enumerate(model.pieces) if not isinstance(piece.piece, str)]:
+        raise MalformedError(f"{name} is no SentencePiece model", cause=f"its piece {broken[0]} is not UTF-8")
     trainer = model.trainer_spec
     ids = {"bos": trainer.bos_id, "eos": trainer.eos_id, "pad": trainer.pad_id, "unk": trainer.unk_id}
     return ModelFacts(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from porter.dtypes import SCALED_I8, Dtype
 from porter.errors import PorterError, UnsupportedError
+from porter.system.extras import install_line
 
 Values = NDArray[np.float32]
 
@@ -92,7 +93,7 @@ def _gguf(dtype: Dtype) -> tuple[Any, Any]:
     except ImportError:
         raise UnsupportedError(
             f"{dtype.name} needs the gguf package to be dequantised",
-            hint="pip install 'weight-porter[gguf]'",
+            hint=f"{install_line('gguf')} (the extra gguf)",
         ) from None
     kind = getattr(GGMLQuantizationType, dtype.name, None)
     if kind is None:

@@ -6,7 +6,6 @@ place for is not compared, nor what changes nothing that a model computes (names
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,6 +20,7 @@ from porter.recognition.identify import Identity, config_section, matches
 from porter.recognition.port_dialect import Port
 from porter.tables.model import Constant, Dialect
 from porter.verification.known_mistakes import ConfigMistake
+from porter.verification.same_value import same_value
 from porter.verification.verdict import ConfigDifference, ConfigVerdict, Mistake
 
 # Advisory hyperparameters that are compared where both sides state them: another id ends a text elsewhere.
@@ -67,10 +67,11 @@ def compare_configs(
     values, errors = _read(reader, original)
     found += [ConfigDifference(name, None, None, said) for name, said in errors.items()]
     compared = 0
+    ours, theirs = _without_unscaled(original.hyperparameters), _without_unscaled(values)
     for name in _comparable(original, words):
         if name in errors:
             continue
-        expected, value = original.hyperparameters.get(name), values[name]
+        expected, value = ours.get(name), theirs[name]
         advisory = original.family.canonical.hyperparameters[name].advisory
         if advisory and (expected is None or value is None):
             continue
@@ -112,23 +113,6 @@ def name_config_mistakes(
     return replace(verdict, differences=tuple(differences)), tuple(mistakes)
 
 
-def same_value(one: Any, other: Any) -> bool:
-    """Whether two values of a hyperparameter are one: floats as float32, which some containers keep."""
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(map(same_value, one, other))
-    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (one, other))
-    if numbers and (isinstance(one, float) or isinstance(other, float)):
-        try:
-            return struct.pack("<f", one) == struct.pack("<f", other)
-        except OverflowError:
-            return bool(one == other)
-    # A list of one id is that id.
-    for single, several in ((one, other), (other, one)):
-        if isinstance(several, list) and len(several) == 1 and not isinstance(single, list):
-            return same_value(single, several[0])
-    return type(one) is type(other) and one == other
-
-
 def _config_of(
     out: Checkpoint, original: Identity, port: Port
 ) -> tuple[Mapping[str, Any] | None, Dialect | None, str]:
@@ -159,6 +143,15 @@ def _comparable(original: Identity, words: Dialect) -> list[str]:
         if (not item.advisory or name in _IDS)
         and not any(name in fields and fields[name].has_assumed for fields in (source, words.config.fields))
     ]
+
+
+def _without_unscaled(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A linear scaling by 1 is none, however it is said."""
+    found = dict(values)
+    for kind, factor in (("rope_type", "rope_factor"), ("rope_local_type", "rope_local_factor")):
+        if found.get(kind) == "linear" and found.get(factor) == 1:
+            found[kind], found[factor] = "default", None
+    return found
 
 
 def _read(reader: ConfigReader, original: Identity) -> tuple[dict[str, Any], dict[str, str]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from porter.dtypes import dtype_named, dtype_word
 from porter.verification.verdict import (
@@ -13,6 +15,9 @@ from porter.verification.verdict import (
     Verdict,
     WeightsVerdict,
 )
+
+if TYPE_CHECKING:
+    from porter.verification.logits import LogitsComparison
 
 # Mistakes that the one line names; the others are counted.
 _SAID = 2
@@ -56,6 +61,15 @@ def conclude(
     )
 
 
+def with_logits(verdict: Verdict, logits: LogitsComparison) -> Verdict:
+    """The verdict with what the two compute. Where all that is stored is equal and they still part, the port
+    is wrong: the framework makes something else of it. Rounded weights compute something else by nature."""
+    if logits.agree or verdict.outcome != "equal":
+        return replace(verdict, logits=logits)
+    says = f"differs: what is stored is equal, and the two part at {logits.first_parted} when they run"
+    return replace(verdict, logits=logits, outcome="differs", says=says)
+
+
 def _line(
     outcome: Outcome,
     weights: WeightsVerdict,
@@ -76,7 +90,8 @@ def _line(
         return line + (f"; {_and(lacks, 'or')} could not be compared" if lacks else "")
     said = [mistake.says for mistake in mistakes[:_SAID]]
     if len(mistakes) > _SAID:
-        said.append(f"{len(mistakes) - _SAID} more mistakes")
+        more = len(mistakes) - _SAID
+        said.append(f"{more} more mistake{'s' if more > 1 else ''}")
     if not said:
         if weights.differing:
             said.append(f"{len(weights.differing)} of {weights.tensors} tensors hold other values")

@@ -51,7 +51,7 @@ class OutputCheck:
 
     `tensors` says why the headers do not hold the planned tensors; None where they do, and where files
     differ. `lacks` are what the receipt does not say and one of today would; `recorded` what was added to it
-    now. `quick` says that sizes and headers alone were asked for.
+    now. `quick` says that sizes and headers alone were asked for. `fingerprint` is what the receipt states.
     """
 
     out: Path | str
@@ -63,6 +63,7 @@ class OutputCheck:
     lacks: tuple[str, ...]
     recorded: tuple[str, ...]
     quick: bool
+    fingerprint: str | None = None
 
     @property
     def verdict(self) -> Literal["verified", "unverified", "differs"]:

@@ -13,7 +13,8 @@ entry has one kind of change and says it in words; `of` limits it to some canoni
     add multiply through cut bits steps    what was done to values
     index       steps of an index variable are in another order, by the names of `named`
 
-`[[config]]` entries say what it means that a hyperparameter is another one.
+`[[config]]` entries say what it means that a hyperparameter is another one, and `[published.FAMILY]` what all
+published models of a family have.
 """
 
 from __future__ import annotations
@@ -27,13 +28,12 @@ from pathlib import Path
 from typing import Any
 
 from porter.dtypes import DTYPES
+from porter.errors import PorterError
 from porter.layout import Expression, Layout, parse_layout
 from porter.tables.catalogue import mappings_root
 from porter.tables.model import TableError, Where
 from porter.tables.table_parts import expression_at, require_known_keys
-from porter.tables.toml_source import TableSource, read_source
-
-FILE = "_mistakes.toml"
+from porter.tables.toml_source import MISTAKES_FILE, read_source
 
 # Kinds of changes to values, in the order in which an entry that has several does them.
 VALUES = ("bits", "add", "multiply", "through", "cut")
@@ -88,8 +88,11 @@ class ConfigMistake:
 
 @dataclass(frozen=True)
 class KnownMistakes:
+    """`published` gives, by family and hyperparameter, the values that published models have."""
+
     mistakes: tuple[KnownMistake, ...]
-    configs: tuple[ConfigMistake, ...] = field(default=())
+    configs: tuple[ConfigMistake, ...] = ()
+    published: Mapping[str, Mapping[str, tuple[Any, ...]]] = field(default_factory=dict)
 
 
 @cache
@@ -97,34 +100,33 @@ def known_mistakes(folders: Sequence[Path] = ()) -> KnownMistakes:
     """Those of the user's folders, which come first, and porter's own. Raises TableError."""
     mistakes: list[KnownMistake] = []
     configs: list[ConfigMistake] = []
+    published: dict[str, dict[str, tuple[Any, ...]]] = {}
     for folder in (*folders, mappings_root()):
-        path = folder / FILE
+        path = folder / MISTAKES_FILE
         if not path.is_file():
             continue
         source = read_source(path)
-        require_known_keys(source.data, {"mistake", "config"}, source.where())
-        for number, raw in enumerate(_entries(source, "mistake")):
+        require_known_keys(source.data, {"mistake", "config", "published"}, source.where())
+        for family, values in source.data.get("published", {}).items():
+            told = {name: tuple(v) if isinstance(v, list) else (v,) for name, v in values.items()}
+            published[family] = {**told, **published.get(family, {})}
+        for number, raw in enumerate(source.data.get("mistake", [])):
             mistakes.append(_mistake(raw, source.where("mistake", number)))
-        for number, raw in enumerate(_entries(source, "config")):
+        for number, raw in enumerate(source.data.get("config", [])):
             where = source.where("config", number)
             require_known_keys(raw, _CONFIG_KEYS, where)
-            if not isinstance(raw.get("of"), str) or not isinstance(raw.get("says"), str):
+            if "of" not in raw or "says" not in raw:
                 raise TableError(where, "a config's mistake needs `of` and `says`")
             configs.append(ConfigMistake(raw["of"], raw["says"], raw.get("found"), raw.get("expected")))
-    return KnownMistakes(tuple(mistakes), tuple(configs))
-
-
-def _entries(source: TableSource, key: str) -> list[dict[str, Any]]:
-    found = source.data.get(key, [])
-    if not isinstance(found, list) or not all(isinstance(raw, dict) for raw in found):
-        raise TableError(source.where(key), f"write [[{key}]] above each entry")
-    return found
+    return KnownMistakes(tuple(mistakes), tuple(configs), published)
 
 
 def _mistake(raw: Mapping[str, Any], where: Where) -> KnownMistake:
     require_known_keys(raw, _KEYS, where)
-    if not isinstance(raw.get("says"), str):
+    if "says" not in raw:
         raise TableError(where, "a mistake needs `says`", hint='says = "gate and up are swapped"')
+    if any(len(pair) != 2 for pair in raw.get("named", ())):
+        raise TableError(where, "`named` has pairs of words and an expression")
     steps = [step for item in raw.get("steps", [raw]) for step in _steps(item, where)]
     kinds = [key for key in _STRUCTURES if key in raw]
     if len(kinds) + bool(steps) != 1:
@@ -135,24 +137,31 @@ def _mistake(raw: Mapping[str, Any], where: Where) -> KnownMistake:
             hint=f"one of {', '.join((*_STRUCTURES, *VALUES, 'steps'))}",
         )
     exchange = raw.get("exchange")
-    if exchange is not None and (not isinstance(exchange, list) or len(exchange) != 2):
+    if exchange is not None and len(exchange) != 2:
         raise TableError(where, "`exchange` names two axes", hint='exchange = ["n_kv_head", "q_per_kv"]')
     return KnownMistake(
         says=raw["says"],
         where=where,
         of=tuple(raw.get("of", ("*",))),
         alias=tuple(raw.get("alias", {}).items()),
-        exchange=None if exchange is None else (str(exchange[0]), str(exchange[1])),
+        exchange=None if exchange is None else (exchange[0], exchange[1]),
         reshaped=bool(raw.get("reshaped", False)),
         reverse=bool(raw.get("reverse", False)),
         ours=tuple(raw.get("ours", ())),
-        layout=parse_layout(raw["layout"]) if "layout" in raw else None,
+        layout=_layout(raw["layout"], where) if "layout" in raw else None,
         interleave=tuple(raw.get("interleave", ())),
         hold=tuple(raw.get("hold", {}).items()),
         steps=tuple(steps),
         index=raw.get("index"),
         named=tuple((said, expression_at(text, where)) for said, text in raw.get("named", ())),
     )
+
+
+def _layout(text: str, where: Where) -> Layout:
+    try:
+        return parse_layout(text)
+    except PorterError as error:
+        raise TableError(where, error.message, cause=error.cause, hint=error.hint) from None
 
 
 def _steps(raw: Mapping[str, Any], where: Where) -> list[Step]:
@@ -174,3 +183,14 @@ def operand_value(operand: Any, hyperparameters: Mapping[str, Any]) -> float:
     if isinstance(operand, Expression):
         operand = operand.evaluate(hyperparameters.__getitem__, {"sqrt": math.sqrt})
     return float(operand)
+
+
+def has_numbers(known: KnownMistake, hyperparameters: Mapping[str, Any]) -> bool:
+    """Whether what is added and multiplied by has a value for these hyperparameters."""
+    try:
+        for kind, operand in known.steps:
+            if kind in ("add", "multiply"):
+                operand_value(operand, hyperparameters)
+    except (PorterError, TypeError, ValueError):
+        return False
+    return True

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from porter.errors import UnsupportedError
+from porter.errors import DifferenceError, UnsupportedError
 from porter.execution.buffers import LARGE
 from porter.system import anonymous_memory
 
@@ -214,6 +214,12 @@ class LayeredModule:
         values = self._fetch([name for _, _, name in places])
         for part, key, name in places:
             value = values[name]
+            expected = getattr(part, key).shape
+            if value.shape != expected:
+                raise DifferenceError(
+                    f"{name} does not fit the model that the config describes",
+                    cause=f"expected the shape {list(expected)}, found {list(value.shape)}",
+                )
             if key in part._parameters:
                 part._parameters[key] = nn.Parameter(value, requires_grad=False)
             else:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from porter.planning.port_plan import compared_dtype
-from porter.verification.known_mistakes import KnownMistake, Step
+from porter.verification.known_mistakes import KnownMistake, Step, has_numbers
 from porter.verification.readings import Reading, readings, right
 from porter.verification.samples import Coordinates, samples
 from porter.verification.sides import Origin, Sides, same
@@ -133,7 +133,13 @@ class Search:
                 yield Reading(one.known, one.look, comes), (one.known, other.known)
 
     def _changes(self, weight: Weight) -> tuple[list[Change], list[Change]]:
-        concerned = [known for known in self.known if known.steps and known.concerns(weight.canonical)]
+        concerned = [
+            known
+            for known in self.known
+            if known.steps
+            and known.concerns(weight.canonical)
+            and has_numbers(known, self.sides.hyperparameters)
+        ]
         single: list[Change] = [((known,), known.steps) for known in concerned]
         last = [known for known in concerned if known.steps[-1][0] in ("through", "cut")]
         double: list[Change] = [

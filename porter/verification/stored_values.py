@@ -1,7 +1,8 @@
 """Single elements of stored tensors as float values, wherever they lie in their files.
 
-For samples and for proofs of what went wrong, which ask for elements in any order. Files are mapped, and the
-system is told not to read ahead; pages that were touched are given back as soon as there are many.
+For samples and for proofs of what went wrong, which ask for elements in any order. Files are mapped; for
+samples the system is told not to read ahead, which would cost a hundred times what is looked at. Pages that
+were touched are given back as soon as there are many.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ Addresses = NDArray[np.int64]
 # Bytes that may be touched before their pages are given back.
 _TOUCHED = 48 << 20
 
+# Elements of one read from which on reading ahead pays.
+_MANY = 1 << 16
+
 # What a read of one element costs, since it brings its page.
 _PAGE = 4096
 
@@ -36,7 +40,7 @@ class StoredValues:
 
     def __init__(self, files: Mapping[str, SourceFile], stored: Mapping[str, StoredTensor]) -> None:
         self._files, self._stored = files, stored
-        self._maps: dict[str, mmap.mmap] = {}
+        self._maps: dict[tuple[str, bool], mmap.mmap] = {}
         self._touched = 0
 
     def at(self, tensor: StoredTensor, addresses: Addresses) -> Values:
@@ -66,7 +70,7 @@ class StoredValues:
         if encoding_of(tensor.dtype) is not None:
             return None
         item = tensor.dtype.itemsize
-        whole = np.frombuffer(self._map(tensor.file), f"<u{item}", tensor.span, tensor.offset)
+        whole = np.frombuffer(self._map(tensor.file, swept=True), f"<u{item}", tensor.span, tensor.offset)
         steps = [stride * item for stride in strides]
         found: Values = np.lib.stride_tricks.as_strided(whole[offset:], sizes, steps, writeable=False)
         return found
@@ -74,7 +78,7 @@ class StoredValues:
     def give_back(self, nbytes: int) -> None:
         """Notes that so many bytes of views were looked at."""
         self._touched += nbytes
-        self._give_back("", 0)
+        self._give_back(0)
 
     def close(self) -> None:
         for mapped in self._maps.values():
@@ -85,33 +89,34 @@ class StoredValues:
 
     def _words(self, tensor: StoredTensor, addresses: Addresses) -> Values:
         item = tensor.dtype.itemsize
-        mapped = self._map(tensor.file)
+        mapped = self._map(tensor.file, swept=len(addresses) >= _MANY)
         whole = np.frombuffer(mapped, f"<u{item}", tensor.span, tensor.offset)
         found: Values = whole[addresses]
         del whole
-        self._give_back(tensor.file, len(addresses))
+        self._give_back(len(addresses))
         return found
 
     def _bytes(self, file: str, starts: Addresses, size: int) -> Values:
-        mapped = self._map(file)
+        mapped = self._map(file, swept=len(starts) * size >= _MANY)
         whole = np.frombuffer(mapped, np.uint8)
         found: Values = whole[starts[:, None] + np.arange(size)]
         del whole
-        self._give_back(file, len(starts))
+        self._give_back(len(starts))
         return found
 
-    def _map(self, name: str) -> mmap.mmap:
-        if name not in self._maps:
+    def _map(self, name: str, *, swept: bool) -> mmap.mmap:
+        """The mapped file. Where all of a tensor is `swept` over, the system may read ahead."""
+        if (name, swept) not in self._maps:
             file = self._files[name]
             if not isinstance(file, NearFile):
                 raise UnsupportedError(f"{name} is not on this machine, and single elements of it are needed")
             mapped = mmap.mmap(file.fd, 0, access=mmap.ACCESS_READ)
-            if hasattr(mmap, "MADV_RANDOM"):
+            if not swept and hasattr(mmap, "MADV_RANDOM"):
                 mapped.madvise(mmap.MADV_RANDOM)
-            self._maps[name] = mapped
-        return self._maps[name]
+            self._maps[name, swept] = mapped
+        return self._maps[name, swept]
 
-    def _give_back(self, name: str, count: int) -> None:
+    def _give_back(self, count: int) -> None:
         self._touched += count * _PAGE
         if self._touched > _TOUCHED:
             self._touched = 0

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from porter.verification.logits import LogitsComparison
 
 # Whether a part of a port is right: as it is; but for one correct rounding; not; or could not be looked at.
 Outcome = Literal["equal", "rounded", "differs", "not compared"]
@@ -118,6 +121,7 @@ class Verdict:
     `outcome` is `equal` where weights, config and tokenizer say the same, `rounded` where values were
     rounded to another dtype, each one correctly, and `differs`. `mistakes` say what was done wrong, as far as
     it is known. With `quick` weights were sampled, and `equal` means that no sample differs.
+    `logits` is there where it was asked what the two compute.
     """
 
     source: str
@@ -133,7 +137,7 @@ class Verdict:
     mistakes: tuple[Mistake, ...] = ()
     notes: tuple[str, ...] = ()
     quick: bool = False
-    logits: None = field(default=None)
+    logits: LogitsComparison | None = None
 
     @property
     def right(self) -> bool:

@@ -82,6 +82,15 @@ def test_no_line_is_wider_than_the_terminal(shown, gemma, columns, arguments):
     assert any(line.startswith("\x1b[1m") for line in lines), "headers are bold"
 
 
+def test_progress_is_one_line_that_fits(shown, gemma, tmp_path):
+    text = "\n".join(shown(80, "convert", gemma, "--to", "litgpt", "-o", tmp_path / "o"))
+    frames = [_ANSI.sub("", frame) for line in text.split("\n") for frame in line.split("\r")]
+    bars = [frame for frame in frames if frame.startswith("convert ")]
+    assert bars and "100%" in bars[-1]
+    assert "56.8/56.8 kB" in bars[-1], "bytes"
+    assert max(map(len, bars)) <= 80
+
+
 def test_in_a_pipe_a_table_keeps_its_width(run, gemma):
     done = run("inspect", gemma, "--as", "litgpt", env={"COLUMNS": "80"})
     assert max(map(len, done.stdout.splitlines())) > 120

@@ -365,4 +365,4 @@ def test_without_h5py_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(hdf5, "import_module", missing)
     with pytest.raises(UnsupportedError) as caught:
         read(path)
-    assert "weight-porter[keras]" in str(caught.value)
+    assert "pip install 'h5py>=3.10' (the extra keras)" in str(caught.value)

@@ -340,7 +340,7 @@ def test_without_tensorstore_the_error_names_the_extra(root):
     ran = subprocess.run(
         [sys.executable, "-c", code, str(root)], capture_output=True, text=True, env=dict(os.environ)
     )
-    assert ran.stdout.strip() == "pip install 'weight-porter[orbax]'", ran.stderr
+    assert ran.stdout.strip() == "pip install 'tensorstore>=0.1.60' (the extra orbax)", ran.stderr
 
 
 def test_what_is_placed_is_read_again(tmp_path):

@@ -140,6 +140,21 @@ def test_a_failure_leaves_nothing_behind(ready, monkeypatch, fault, error):
     assert [path.name for path in ready.root.iterdir()] == ["source"]
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [(RuntimeError("can't start new thread"), "no more threads"), (MemoryError(), "no more memory")],
+)
+def test_what_the_system_does_not_give_is_said(ready, monkeypatch, error, words):
+    def refuse(thread):
+        raise error
+
+    monkeypatch.setattr("threading.Thread.start", refuse)
+    with pytest.raises(PorterError) as raised:
+        ready.run()
+    assert raised.value.exit_code == 1 and words in str(raised.value)
+    assert [path.name for path in ready.root.iterdir()] == ["source"]
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_failure_under_force_keeps_the_old_output(ready, monkeypatch, fault):
     result, _ = ready.run(receipt=receipt)

@@ -153,9 +153,9 @@ SAFETENSORS: dict[str, Callable[[], bytes]] = {
     "layers up to 10^17": lambda: _safetensors(
         _entries(200, lambda n: f"model.layers.{n * 10**15}.input_layernorm.weight")
     ),
-    "100,000 tensors without elements": lambda: _safetensors(_entries(100_000, lambda n: f"t{n}")),
-    "60,000 layers": lambda: _safetensors(
-        _entries(60_000, lambda n: f"model.layers.{n}.input_layernorm.weight")
+    "30,000 tensors without elements": lambda: _safetensors(_entries(30_000, lambda n: f"t{n}")),
+    "20,000 layers": lambda: _safetensors(
+        _entries(20_000, lambda n: f"model.layers.{n}.input_layernorm.weight")
     ),
     "control characters in a name": lambda: _safetensors(_entries(1, lambda n: "\x1b[2Ja\r")),
     "bidi marks in a name": lambda: _safetensors(_entries(2, lambda n: f"\u202e{n}\u2066\u2028")),

@@ -24,6 +24,7 @@ from typing import Any
 
 # Seconds of processor time and bytes after which a child is stopped: far beyond what is wanted.
 _MOST_SECONDS = 20
+_MOST_WALL = 300
 _MOST_BYTES = 6 << 30
 _MOST_OUTPUT = 16 << 20
 
@@ -178,7 +179,7 @@ def _child(act: Any, writer: int, allowed: list[str], cwd: Path, hooked: bool) -
         resource.setrlimit(resource.RLIMIT_CPU, (_MOST_SECONDS, _MOST_SECONDS + 1))
         resource.setrlimit(resource.RLIMIT_AS, (_MOST_BYTES, _MOST_BYTES))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        signal.alarm(3 * _MOST_SECONDS)
+        signal.alarm(_MOST_WALL)
         os.chdir(cwd)
         nowhere = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2):

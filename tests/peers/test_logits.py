@@ -276,6 +276,66 @@ def test_wrong_words_are_refused(models, wrong):
         porter.compare_logits(models.path("gemma3"), models.path("gemma3"), **wrong)
 
 
+# --- through `porter verify` ---------------------------------------------------------------------------
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "porter", *map(str, arguments)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_the_command_runs_both(models, ported, tmp_path):
+    wrong = mutant(ported("gemma3"), tmp_path / "wrong", weights=gate_and_up(4))
+    report = tmp_path / "wrong.html"
+    done = command("verify", models.path("gemma3"), wrong, "--logits", "--json", "--report", report)
+    assert done.returncode == 3, done.stderr
+    found = json.loads(done.stdout)
+    assert found["logits"]["first_parted"] == "layer 4" and found["outcome"] == "differs"
+    assert found["logits"]["states"][0]["place"] == "embedding"
+    written = report.read_text(encoding="utf-8")
+    assert "the two part at layer 4" in written and "<svg" in written and 'class="heat"' in written
+
+
+def test_what_only_runs_otherwise_is_no_right_port(models, ported, monkeypatch):
+    """Everything that is stored is equal, and the framework computes something else."""
+    from litgpt import model
+
+    source, out = models.path("gemma2"), ported("gemma2")
+    sound = porter.verify(source, out, logits="float32")
+    assert sound.outcome == "equal" and sound.logits.agree
+    assert porter.verify(source, out).logits is None
+
+    def silu(self, x):
+        return self.proj(torch.nn.functional.silu(self.fc_1(x)) * self.fc_2(x))
+
+    monkeypatch.setattr(model.GemmaMLP, "forward", silu)
+    wrong = porter.verify(source, out, logits="float32")
+    assert not wrong.right and wrong.weights.outcome == wrong.config.outcome == "equal"
+    assert "the two part at layer 0" in wrong.says
+
+
+def test_rounded_weights_are_still_a_right_port(models, tmp_path):
+    porter.convert(models.path("gemma3"), tmp_path / "half", to="litgpt", dtype="bfloat16")
+    found = porter.verify(models.path("gemma3"), tmp_path / "half", logits="float32")
+    assert found.outcome == "rounded" and found.right and found.logits.first_parted == "embedding"
+
+
+def test_a_port_that_cannot_be_run_keeps_its_verdict(models, ported, tmp_path):
+    def lose(state):
+        del state["transformer.h.1.mlp.proj.weight"]
+
+    found = porter.verify(
+        models.path("gemma3"), mutant(ported("gemma3"), tmp_path / "out", weights=lose), logits="float32"
+    )
+    assert not found.right and found.logits is None
+    assert any("logits could not be compared" in note for note in found.notes)
+
+
 # --- what is summed up range by range ------------------------------------------------------------------
 
 

@@ -125,7 +125,7 @@ def test_a_family_that_a_framework_has_no_model_for_says_why(tmp_path):
     # Nor is what LitGPT holds ever called that.
     assert choose_family(families, LITGPT, values("llama", scale_embeddings=True)).name != "mine"
     (tmp_path / "mine" / "hf.toml").write_text(MINE + "\n[no_dialect]\nlitgpt = true\n")
-    assert "the reason must be a text" in str(load_families([tmp_path])["mine"].missing)
+    assert "must be false or a text" in str(load_families([tmp_path])["mine"].missing)
 
 
 def test_a_broken_family_of_ones_own_stops_no_other(tmp_path):

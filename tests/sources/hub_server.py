@@ -111,6 +111,9 @@ class Request:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A reader that has been killed, or has had enough, is no news."""
+
     def server_bind(self) -> None:
         # HTTPServer would look its own name up, which takes seconds where there is no network.
         TCPServer.server_bind(self)

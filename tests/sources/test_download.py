@@ -113,8 +113,8 @@ def test_a_revision_is_a_tag_or_a_commit(hub: Any, model: str, way: str) -> None
 def test_an_alias_names_a_repository_even_beside_a_directory_of_that_name(hub: Any, tmp_path: Path) -> None:
     hub.server.add("google/gemma-2b", FILES)
     out = tmp_path / "gemma-2b"
-    assert hub.download("gemma-2b", to=out)["repo"] == "google/gemma-2b"
-    assert statuses(hub.download("gemma-2b", to=out)) == {"cached"}
+    assert hub.download("gemma-2b", out=out)["repo"] == "google/gemma-2b"
+    assert statuses(hub.download("gemma-2b", out=out)) == {"cached"}
 
 
 def test_progress_tells_every_byte_once(hub: Any, model: str) -> None:
@@ -178,18 +178,18 @@ def test_a_dry_run_says_what_would_be_fetched_and_fetches_nothing(hub: Any, mode
 
 def test_into_a_directory(hub: Any, model: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    result = hub.download("org/model", to=out)
+    result = hub.download("org/model", out=out)
     assert result["path"] == str(out)
     assert contents(out) == {name: FILES[name] for name in FETCHED}
     hub.server.forget()
-    assert hub.download("org/model", to=out)["bytes_fetched"] == hub.server.file_bytes == 0
+    assert hub.download("org/model", out=out)["bytes_fetched"] == hub.server.file_bytes == 0
 
 
 def test_a_file_cut_short_in_a_directory_is_fetched_again(hub: Any, model: str, tmp_path: Path) -> None:
-    hub.download("org/model", to=tmp_path / "out")
+    hub.download("org/model", out=tmp_path / "out")
     (tmp_path / "out" / BIG).write_bytes(b"short")
     hub.server.forget()
-    hub.download("org/model", to=tmp_path / "out")
+    hub.download("org/model", out=tmp_path / "out")
     assert contents(tmp_path / "out")[BIG] == FILES[BIG]
     assert hub.server.file_bytes == len(FILES[BIG])
 
@@ -197,7 +197,7 @@ def test_a_file_cut_short_in_a_directory_is_fetched_again(hub: Any, model: str, 
 def test_a_directory_takes_from_the_cache_what_is_there(hub: Any, model: str, tmp_path: Path) -> None:
     hub.download("org/model")
     hub.server.forget()
-    result = hub.download("org/model", to=tmp_path / "out")
+    result = hub.download("org/model", out=tmp_path / "out")
     assert contents(tmp_path / "out") == {name: FILES[name] for name in FETCHED}
     assert statuses(result) == {"cached"} and hub.server.file_bytes == 0
 
@@ -206,14 +206,14 @@ def test_a_file_of_ones_own_is_never_overwritten(hub: Any, model: str, tmp_path:
     out = tmp_path / "out"
     out.mkdir()
     (out / "config.json").write_bytes(b'{"mine": true}')
-    result = hub.download("org/model", to=out)
+    result = hub.download("org/model", out=out)
     assert (result["error"], result["exit"]) == ("UsageError", 2)
     assert contents(out) == {"config.json": b'{"mine": true}'}
     # The Hub's own content, put there by hand, is no stranger.
     (out / "config.json").write_bytes(CONFIG)
     (out / BIG).write_bytes(FILES[BIG])
     hub.server.forget()
-    hub.download("org/model", to=out)
+    hub.download("org/model", out=out)
     assert contents(out) == {name: FILES[name] for name in FETCHED}
     assert hub.server.file_bytes == SIZE - len(CONFIG) - len(FILES[BIG])
 
@@ -265,7 +265,7 @@ def test_offline_uses_the_cache_and_never_the_network(hub: Any, model: str, way:
     hub.server.forget()
     there = hub.download("org/model", **way)
     assert there["commit"] == model and statuses(there) == {"cached"}
-    copied = hub.download("org/model", to=tmp_path / "out", **way)
+    copied = hub.download("org/model", out=tmp_path / "out", **way)
     assert contents(copied["path"]) == {name: FILES[name] for name in FETCHED}
     assert hub.server.log == []
 
@@ -299,7 +299,7 @@ def test_an_interrupt_leaves_no_unfinished_file_under_its_name(hub: Any, tmp_pat
     hub.server.add("org/model", {"config.json": CONFIG, "model.safetensors": data})
     hub.server.fault("model.safetensors", "slow")
     to = tmp_path / "out" if into == "directory" else None
-    code = "from porter.api.download import download\ndownload('org/model', to=sys.argv[1] or None)"
+    code = "from porter.api.download import download\ndownload('org/model', out=sys.argv[1] or None)"
     started = hub.start(code, str(to or ""))
     while not any(request.path.endswith("config.json") for request in hub.server.log):
         time.sleep(0.05)
@@ -311,5 +311,5 @@ def test_an_interrupt_leaves_no_unfinished_file_under_its_name(hub: Any, tmp_pat
     found = contents(to or hub.cache / "models--org--model" / "snapshots")
     assert {Path(name).name for name in found} == {"config.json"}
     hub.server.faults.clear()
-    again = hub.download("org/model", to=to) if to else hub.download("org/model")
+    again = hub.download("org/model", out=to) if to else hub.download("org/model")
     assert contents(again["path"])["model.safetensors"] == data

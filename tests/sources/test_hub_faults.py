@@ -148,6 +148,8 @@ def test_what_killed_clients_have_left_is_used_if_it_is_right_and_removed(hub: A
     name = hashlib.sha256(data).hexdigest()
     (blobs / f"{name}.0a1b2c3d.incomplete").write_bytes(left)
     (blobs / f"{name}.incomplete").write_bytes(b"")
+    small = hashlib.sha1(b"blob 2\0{}").hexdigest()
+    (blobs / f"{small}.0a1b2c3d.incomplete").write_bytes(b"{")
     result = hub.download("org/model")
     assert (Path(result["path"]) / "model.safetensors").read_bytes() == data
     assert not list(blobs.glob("*.incomplete"))

@@ -150,12 +150,12 @@ def test_offline_the_copy_is_enough(cache: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_into_a_directory_nothing_of_yours_is_overwritten(cache: Path, tmp_path: Path) -> None:
     put(cache, 3)
-    made: Download = download(GEMMA.label, to=tmp_path / "out")
+    made: Download = download(GEMMA.label, out=tmp_path / "out")
     assert (tmp_path / "out" / "config.json").read_text() == "{}"
-    assert download(GEMMA.label, to=tmp_path / "out") == made
+    assert download(GEMMA.label, out=tmp_path / "out") == made
     (tmp_path / "out" / "config.json").write_text("mine")
     with pytest.raises(UsageError, match="is in the way"):
-        download(GEMMA.label, to=tmp_path / "out")
+        download(GEMMA.label, out=tmp_path / "out")
     assert (tmp_path / "out" / "config.json").read_text() == "mine"
 
 
@@ -182,7 +182,7 @@ def test_without_the_client_the_extra_is_named(cache: Path, monkeypatch: pytest.
     with pytest.raises(UnsupportedError) as caught:
         download("gemma-2b", source_dialect="keras")
     assert caught.value.hint is not None
-    assert "weight-porter[kaggle]" in caught.value.hint
+    assert "pip install 'kagglehub>=0.3' (the extra kaggle)" in caught.value.hint
     assert "google/gemma-2b-keras" in caught.value.hint, "the same preset lies on the Hub"
 
 

@@ -180,14 +180,18 @@ def test_receipts_of_before_are_read_and_completed(out: Path) -> None:
     for key in ("seal", "tensors"):
         del content[key]
     content["schema"] = 1
-    content["files"] = {name: {"sha256": said["sha256"]} for name, said in content["files"].items()}
+    content["files"] = {
+        name: {"sha256": said["sha256"], "crc32": "12345678"} for name, said in content["files"].items()
+    }
     (out / RECEIPT).write_text(json.dumps(content))
     found = porter.check(out)
     assert (found.verdict, len(found.lacks)) == ("verified", 3)
     assert porter.check(out, record=True).recorded == found.lacks
     again = porter.check(out)
     assert (again.verdict, again.lacks, again.plan) == ("verified", (), found.plan)
-    assert json.loads((out / RECEIPT).read_text())["recorded_later"] == []
+    content = json.loads((out / RECEIPT).read_text())
+    assert content["recorded_later"] == []
+    assert {said["crc32"] for said in content["files"].values()} == {"12345678"}, "the rest stays"
 
 
 def damaged(text: str) -> dict[str, tuple[str | None, int]]:

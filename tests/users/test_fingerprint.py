@@ -156,6 +156,29 @@ def test_weights_of_several_pieces_also_where_units_cut_them(
     assert porter.fingerprint(tmp_path / "keras").fingerprint == expected
 
 
+@pytest.mark.parametrize("form", FORMS[2:], ids=lambda form: "-".join(map(str, form.values())))
+def test_the_receipt_of_an_exact_port_holds_it(ways: Callable[..., Path], form: Any) -> None:
+    held = porter.check(ways(**form), quick=True).fingerprint
+    assert held == porter.fingerprint(ways(**form)).fingerprint
+
+
+def test_a_receipt_holds_none_where_it_would_be_another_or_dear(
+    tiny_gemma: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    porter.convert(tiny_gemma, tmp_path / "half", to="litgpt", dtype="bfloat16")
+    porter.convert(tiny_gemma, tmp_path / "untied", to="hf", tied="untie")
+    monkeypatch.setattr("porter.api.convert.CHEAP", 1000)
+    porter.convert(tiny_gemma, tmp_path / "dear", to="litgpt")
+    porter.convert(
+        tiny_gemma, tmp_path / "hashed", to="litgpt", run_options=porter.RunOptions(digest="always")
+    )
+    held = {
+        name: porter.check(tmp_path / name, quick=True).fingerprint
+        for name in ("half", "untied", "dear", "hashed")
+    }
+    assert held == {"half": None, "untied": None, "dear": None, "hashed": independent(tiny_gemma)}
+
+
 def test_dtypes_count_unless_they_should_not(
     tiny_gemma: Path, ways: Callable[..., Path], tmp_path: Path
 ) -> None:

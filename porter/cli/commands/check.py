@@ -27,18 +27,14 @@ def check(
 ) -> None:
     """Recheck a converted directory against its receipt: sizes, sha256 digests, planned tensors.
 
-    \b
-    Exit codes:
-    0  every file is as it was written (with --quick: sizes and headers are)
-    1  a file has no digest to be verified by; --record adds it
-    3  a file is missing, was added or has changed
-    6  the receipt itself is damaged (5: there is none)
+    Exit code 0: every file is as it was written (with --quick: sizes and headers are). 1: a file has no
+    digest to be verified by, which --record adds. 3: a file is missing, was added or has changed. 6: the
+    receipt itself is damaged; 5: there is none.
 
-    \b
     Examples:
-    porter check out/
-    porter check s3://bucket/out
-    porter check out/ --record    # right after a conversion that shared blocks
+      porter check out/
+      porter check s3://bucket/out
+      porter check out/ --record    # right after a conversion that shared blocks
     """
     from porter.api.check import check as look
     from porter.cli.progress import transfer

@@ -22,6 +22,7 @@ from porter.cli.options import (
     SourceArgument,
     SourceDialectOption,
 )
+from porter.cli.report_file import ReportOption, check_report, write_report
 from porter.errors import UsageError
 from porter.planning.fidelity import grade, sentence
 from porter.planning.plan import Plan
@@ -199,6 +200,7 @@ def convert(
         bool,
         typer.Option("--force", help="Replace a directory that porter wrote.", rich_help_panel=SAFETY),
     ] = False,
+    report: ReportOption = None,
     json: JsonOption = False,
 ) -> None:
     """Convert a checkpoint into another dialect.
@@ -223,6 +225,9 @@ def convert(
         raise UsageError("--explain tells about a plan that is not run", hint="--dry-run --explain")
     if assume and not (dry_run and on):
         raise UsageError("--assume is for the time that is predicted", hint="--dry-run --on ray --assume …")
+    if report is not None and not dry_run:
+        raise UsageError("--report shows a plan that is not run", hint="--dry-run --report FILE.html")
+    check_report(report)
     source = at_revision(source, revision)
     options = RunOptions(reflink, digest, resume, memory_spoken(max_memory), on)
     if keep_source:
@@ -270,6 +275,15 @@ def convert(
                 output.data(["", *explanation(plan)])
             if predicted is not None:
                 output.data(["", *prediction_lines(predicted, every=explain)])
+        if report is not None:
+            from porter.reporting.html_reports import plan_report
+            from porter.verification.live import target_config
+
+            identity = prepared.opened.identified()
+            words = identity.words or identity.dialect
+            written = target_config(plan, prepared.target), prepared.target
+            label = prepared.opened.checkpoint.label
+            write_report(report, plan_report(plan, label, (identity.raw, words), written))
         return
     api.check_before(prepared, out, force=force, options=options)
     output.say(f"plan     {summary(plan)}")

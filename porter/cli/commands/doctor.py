@@ -31,6 +31,7 @@ def doctor(
     from porter.api.doctor import doctor as look
     from porter.reporting.text import printable, size, table
     from porter.sources.buckets.bucket_address import parse_address
+    from porter.system.extras import install_line
 
     if (folder := parse_address(path)) is not None:
         _bucket(folder, clean, json)
@@ -51,7 +52,7 @@ def doctor(
         ["python", f"{found.python} on {found.system}"],
         *([name, version or missing] for name, version in found.packages.items()),
         *(
-            [f"extra {name}", "installed" if there else f"missing: pip install 'weight-porter[{name}]'"]
+            [f"extra {name}", "installed" if there else f"missing: {install_line(name)}"]
             for name, there in found.extras.items()
         ),
         *([f"peer {name}", version or missing] for name, version in found.peers.items()),

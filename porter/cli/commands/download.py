@@ -72,7 +72,7 @@ def download(
         "revision": revision,
         "include": include,
         "exclude": exclude,
-        "to": out,
+        "out": out,
         "source_dialect": source_dialect,
         "bars": sys.stderr.isatty() and not output.settings.quiet,
     }

@@ -21,7 +21,7 @@ def fingerprint(
     source: Annotated[
         str | None,
         typer.Argument(
-            metavar="[SRC]", help="A checkpoint, as for convert. Default: here, or the last model downloaded."
+            metavar="SRC", help="A checkpoint, as for convert. Default: here, or the last model downloaded."
         ),
     ] = None,
     tensors: Annotated[
@@ -52,11 +52,10 @@ def fingerprint(
 
     Weights alone count, not the config or the tokenizer. docs/fingerprint.md says how it is computed.
 
-    \b
     Examples:
-    porter fingerprint gemma-2b
-    porter fingerprint out/                    # a port that moved every value: the same digest
-    porter fingerprint model.gguf --dtype-agnostic
+      porter fingerprint gemma-2b
+      porter fingerprint out/                    # a port that moved every value: the same digest
+      porter fingerprint model.gguf --dtype-agnostic
     """
     from porter.api.fingerprint import fingerprint as take
     from porter.cli.progress import transfer

@@ -21,6 +21,7 @@ from porter.cli.options import (
     SourceArgument,
     SourceDialectOption,
 )
+from porter.cli.report_file import ReportOption, check_report, receipt_of, write_report
 from porter.errors import UsageError
 from porter.sources.names import at_revision
 
@@ -54,6 +55,7 @@ def inspect(
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print the table as Markdown.", rich_help_panel=OUTPUT)
     ] = False,
+    report: ReportOption = None,
     map: MapOption = [],  # noqa: B006
     mappings: MappingsOption = [],  # noqa: B006
     family: FamilyOption = None,
@@ -74,8 +76,11 @@ def inspect(
     """
     if json + csv + markdown > 1:
         raise UsageError("choose one of --json, --csv and --markdown")
+    check_report(report)
     source = at_revision(source, revision)
     if as_ is not None:
+        if report is not None:
+            raise UsageError("--report shows a checkpoint as it is", hint="leave out --as")
         maps = [*mappings, *map]
         _as(source, as_, full, filter, json, csv, markdown, maps, config, source_dialect, key, family)
         return
@@ -99,6 +104,10 @@ def inspect(
         _print(cells(found, full=full, exact=csv), RIGHT, csv)
     else:
         output.data(render(found, full=full, width=output.width(), heading=output.heading))
+    if report is not None:
+        from porter.reporting.html_reports import inspection_report
+
+        write_report(report, inspection_report(found, receipt_of(found.source)))
     for text in found.notes:
         output.note(text)
     if found.reason is not None:

@@ -15,7 +15,8 @@ from porter.cli.options import (
     MappingsOption,
     SourceDialectOption,
 )
-from porter.errors import DifferenceError
+from porter.cli.report_file import ReportOption, check_report, receipt_of, write_report
+from porter.errors import DifferenceError, UsageError
 
 
 def verify(
@@ -48,6 +49,16 @@ def verify(
     quick: Annotated[
         bool, typer.Option("--quick", help="Look at a thousand elements of each weight and not at every one.")
     ] = False,
+    logits: Annotated[
+        bool,
+        typer.Option(
+            "--logits", help="Run both as well, each in its own framework, and say at which layer they part."
+        ),
+    ] = False,
+    logits_dtype: Annotated[
+        str, typer.Option("--logits-dtype", metavar="DTYPE", help="With --logits: float32 or bfloat16.")
+    ] = "float32",
+    report: ReportOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say whether OUT is a right port of SRC: weights, config and tokenizer. Exit code 3 if not."""
@@ -56,6 +67,11 @@ def verify(
     from porter.execution.watch import Watch
     from porter.reporting.verdicts import render
 
+    check_report(report)
+    if logits_dtype not in ("float32", "bfloat16"):
+        raise UsageError(f"--logits-dtype is float32 or bfloat16, not {logits_dtype!r}")
+    if logits_dtype != "float32" and not logits:
+        raise UsageError("--logits-dtype says how --logits computes", hint="--logits --logits-dtype bfloat16")
     with transfer("verify") as advance:
         verdict = compare(
             source,
@@ -69,13 +85,22 @@ def verify(
             out_key=out_key,
             allow_unmapped=allow_unmapped,
             quick=quick,
+            logits=logits_dtype if logits else None,  # type: ignore[arg-type]  # checked above
             watch=Watch(lambda name, count: advance(out, count)),
         )
     if json:
         output.as_json(verdict, right=verdict.right)
     else:
         output.data(render(verdict))
-    for text in verdict.notes:
+        if verdict.logits is not None:
+            from porter.reporting.logits_table import render as render_logits
+
+            output.data(["", *render_logits(verdict.logits)])
+    if report is not None:
+        from porter.reporting.html_verdict import verdict_report
+
+        write_report(report, verdict_report(verdict, receipt_of(verdict.out)))
+    for text in (*verdict.notes, *(verdict.logits.notes if verdict.logits else ())):
         output.note(text)
     if not verdict.right:
         streams.flush()

@@ -25,6 +25,9 @@ SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", BOOL: "?", 10
 _LENGTH = struct.Struct("<Q")
 
 
+# Bytes of one string. Chat templates, the longest, have some 100,000.
+MAX_STRING = 4 << 20
+
 # Strings of all arrays together. The largest vocabularies have 262,144 tokens, and 514,000 merges.
 MAX_STRINGS = 2**20
 
@@ -141,7 +144,7 @@ class Cursor:
             raise self.malformed(f"{what} cannot be", f"at most {bound}", f"{found}")
         return found
 
-    def string(self, what: str, most: int | None = None) -> str:
+    def string(self, what: str, most: int = MAX_STRING) -> str:
         return self._decoded(self.take(self.count("Q", f"the length of {what}", 1, most), what), what)
 
     def value(self, kind: int, what: str) -> Any:

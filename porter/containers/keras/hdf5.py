@@ -29,6 +29,7 @@ from porter.dtypes import DTYPES, Dtype
 from porter.errors import MalformedError, UnsupportedError
 from porter.reading.regular import open_regular, refused
 from porter.sources.paths import CONTROL
+from porter.system.extras import install_line
 
 CONTAINER = "hdf5"
 
@@ -52,7 +53,7 @@ def require_h5py() -> Any:
     except ImportError:
         raise UnsupportedError(
             "Keras HDF5 files are read and written through h5py, which is not installed",
-            hint="pip install 'weight-porter[keras]'",
+            hint=f"{install_line('keras')} (the extra keras)",
         ) from None
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from porter.errors import MalformedError, UnsupportedError
+from porter.system.extras import install_line
 
 _METADATA = ("/.zarray", "/zarr.json")
 
@@ -17,7 +18,7 @@ def tensorstore() -> Any:
     except ImportError:
         raise UnsupportedError(
             "this Orbax checkpoint keeps its arrays in a form that needs tensorstore to be read",
-            hint="pip install 'weight-porter[orbax]'",
+            hint=f"{install_line('orbax')} (the extra orbax)",
         ) from None
     return found
 

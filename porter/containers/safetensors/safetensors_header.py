@@ -29,6 +29,9 @@ MAX_HEADER = HEADER.nbytes
 # Characters. The longest real names have some 150; each is held, matched and shown many times.
 MAX_NAME = 4_096
 
+# Characters. Training arguments and such take some 100,000.
+_MAX_METADATA = 4_000_000
+
 # Elements. Offsets and sizes are u64 in the format and i64 in torch; nothing stored comes near.
 _MAX_ELEMENTS = 2**63 - 1
 
@@ -43,11 +46,16 @@ def parse_header(raw: bytes, size: int, file: str) -> Header:
     length = header_length(raw[:8], size, file)
     if len(raw) < 8 + length:
         refuse(file, f"expected a header of {length} bytes, found {len(raw) - 8}")
-    text = raw[8 : 8 + length]
+    return parse_text(raw[8 : 8 + length], size, file)
+
+
+def parse_text(text: bytes | bytearray, size: int, file: str) -> Header:
+    """The header whose JSON is `text`, of a file of `size` bytes; raises as `parse_header` does."""
+    length = len(text)
     if not text.startswith(b"{"):
-        refuse(file, f"expected the header to start with '{{', found {text[:1]!r}")
+        refuse(file, f"expected the header to start with '{{', found {bytes(text[:1])!r}")
     if not text.rstrip(b" ").endswith(b"}"):
-        refuse(file, f"expected only blanks after the header's JSON, found {text[-1:]!r}")
+        refuse(file, f"expected only blanks after the header's JSON, found {bytes(text[-1:])!r}")
     check_limits(text, file, HEADER)
     placed, metadata = _plain(text, 8 + length, file) or _strict(text, 8 + length, file)
     astray, end = _astray(placed, 8 + length)
@@ -65,7 +73,7 @@ _Entries = tuple[list[StoredTensor], dict[str, str]]
 _NEGATIVE = re.compile(rb"[:\[,]\s*-")
 
 
-def _plain(text: bytes, data_start: int, file: str) -> _Entries | None:
+def _plain(text: bytes | bytearray, data_start: int, file: str) -> _Entries | None:
     """The entries of a header as every writer makes it, in a third of the time; None for any other.
 
     What is accepted here `_strict` accepts too, and it alone says what is wrong with the rest.
@@ -113,7 +121,7 @@ def _plain(text: bytes, data_start: int, file: str) -> _Entries | None:
     return placed, metadata
 
 
-def _strict(text: bytes, data_start: int, file: str) -> _Entries:
+def _strict(text: bytes | bytearray, data_start: int, file: str) -> _Entries:
     entries = strict_json(text, file, HEADER)
     metadata = _metadata(entries.pop("__metadata__", {}), file)
     return [_entry(name, entry, data_start, file) for name, entry in entries.items()], metadata
@@ -131,7 +139,7 @@ def header_length(prefix: bytes, size: int, file: str) -> int:
     return length
 
 
-def strict_json(text: bytes, file: str, limit: Limit) -> dict[str, Any]:
+def strict_json(text: bytes | bytearray, file: str, limit: Limit) -> dict[str, Any]:
     check_limits(text, file, limit)
     value = _flat(text) or parse_json(text, file, limit, unique=True, whole=_natural)
     if not isinstance(value, dict):
@@ -139,7 +147,7 @@ def strict_json(text: bytes, file: str, limit: Limit) -> dict[str, Any]:
     return value
 
 
-def _flat(text: bytes) -> dict[str, Any] | None:
+def _flat(text: bytes | bytearray) -> dict[str, Any] | None:
     """An index as every writer makes it, in half the time; None for any other JSON.
 
     It is an object of objects of texts and numbers. What is accepted here the strict way accepts too.
@@ -172,6 +180,9 @@ def _natural(digits: str) -> int:
 def _metadata(value: Any, file: str) -> dict[str, str]:
     if not isinstance(value, dict):
         refuse(file, f"expected __metadata__ to be an object, found {kind_of(value)}")
+    held = sum(len(key) + len(text) for key, text in value.items() if isinstance(text, str))
+    if held > _MAX_METADATA:
+        refuse(file, f"expected __metadata__ of at most {_MAX_METADATA:,} characters, found {held:,}")
     for key, text in value.items():
         if not isinstance(text, str):
             refuse(file, f"expected __metadata__[{key!r}] to be a string, found {kind_of(text)}")

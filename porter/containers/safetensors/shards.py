@@ -14,7 +14,7 @@ from porter.containers.safetensors.safetensors_header import (
     check_names,
     header_length,
     kind_of,
-    parse_header,
+    parse_text,
     refuse,
     some,
     strict_json,
@@ -28,6 +28,9 @@ from porter.sources.paths import unsafe_path
 
 # Bytes. The largest published indexes (90,000 tensors) take 9 MB.
 MAX_INDEX = INDEX.nbytes
+
+# The largest published models have some 200.
+MAX_SHARDS = 2_000
 
 # Bytes that are read of a file whose header's length nothing foretells: as many as one of 250 tensors has.
 HEADER_GUESS = 32_768
@@ -48,12 +51,15 @@ def header_of(file: SourceFile, guess: int = HEADER_GUESS) -> Header:
     """The header of a file that lies anywhere, in one range, or two where it is longer than `guess` bytes."""
     raw = bytearray(min(max(8, guess), file.size))
     file.read([memoryview(raw)], 0)
-    end = 8 + header_length(bytes(raw[:8]), file.size, file.name)
-    if end > len(raw):
-        rest = bytearray(end - len(raw))
-        file.read([memoryview(rest)], len(raw))
-        raw += rest
-    return parse_header(bytes(raw[:end]), file.size, file.name)
+    length = header_length(bytes(raw[:8]), file.size, file.name)
+    # One copy, for it may have megabytes.
+    text = bytearray(length)
+    have = min(len(raw) - 8, length)
+    text[:have] = memoryview(raw)[8 : 8 + have]
+    del raw
+    if have < length:
+        file.read([memoryview(text)[have:]], 8 + have)
+    return parse_text(text, file.size, file.name)
 
 
 def read_index(path: Path) -> dict[str, str]:
@@ -66,6 +72,8 @@ def read_index(path: Path) -> dict[str, str]:
     weight_map = strict_json(text, file, INDEX).get("weight_map")
     if not isinstance(weight_map, dict):
         refuse(file, f"expected an object called weight_map, found {kind_of(weight_map)}")
+    if not weight_map:
+        refuse(file, "expected tensors in its weight_map, found none")
     check_names(weight_map, file)
     safe: set[str] = set()
     for name, shard in weight_map.items():
@@ -79,6 +87,8 @@ def read_index(path: Path) -> dict[str, str]:
                 cause=f"expected a path inside the checkpoint, found one that {reason}",
             )
         safe.add(shard)
+        if len(safe) > MAX_SHARDS:
+            refuse(file, f"expected at most {MAX_SHARDS:,} shards, found more")
     return weight_map
 
 

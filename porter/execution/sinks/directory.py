@@ -114,7 +114,7 @@ class DirectorySink:
         self._stage: Stage | None = None
         self._reserved: set[str] = set()
         self._made: set[str] = set()
-        self._published = False
+        self._finished: os.stat_result | None = None
 
     @property
     def resumable(self) -> bool:
@@ -153,7 +153,7 @@ class DirectorySink:
 
     def _keep(self, error: BaseException) -> None:
         """Leaves the staging directory where there is cause to, and says so in the error."""
-        if self._published:
+        if self._published():
             if isinstance(error, KeyboardInterrupt):
                 self._watch.notice(f"{self._out} is complete")
             return
@@ -262,11 +262,17 @@ class DirectorySink:
     def commit(self) -> None:
         if self._journal is not None:
             self._journal.close()
-        made = self.stage.path.lstat()
+        self._finished = self.stage.path.lstat()
+        publish(self.stage, self._out, force=self._force, files=self._made)
+
+    def _published(self) -> bool:
+        """Whether the output stands, however the run ended. An interrupt may come between any two steps."""
+        if self._finished is None:
+            return False
         try:
-            publish(self.stage, self._out, force=self._force, files=self._made)
-        finally:
-            self._published = self._out.exists() and os.path.samestat(self._out.stat(), made)
+            return os.path.samestat(self._out.lstat(), self._finished)
+        except FileNotFoundError:
+            return False
 
     def _place(self, name: str) -> Path:
         path = self.stage.path / name

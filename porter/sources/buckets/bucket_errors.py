@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from porter.errors import AccessError, ChangedError, MalformedError, PorterError, UnsupportedError
 from porter.sources.buckets.bucket_address import BucketAddress
+from porter.system.extras import install_line
 
 _STATUS = re.compile(r"status code: ([0-9]{3})")
 _CODE = re.compile(r"<Code>([A-Za-z]{1,60})</Code>")
@@ -63,7 +64,7 @@ class Occupied(PorterError):
 def needs_extra(package: str, extra: str, what: str) -> UnsupportedError:
     """The error for a package that is not installed."""
     return UnsupportedError(
-        f"{what} needs {package}, which is not installed", hint=f"pip install 'weight-porter[{extra}]'"
+        f"{what} needs {package}, which is not installed", hint=f"{install_line(extra)} (the extra {extra})"
     )
 
 

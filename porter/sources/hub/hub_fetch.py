@@ -20,7 +20,7 @@ from porter.errors import PorterError
 from porter.sources.hub.hub_errors import translated
 from porter.sources.hub.hub_ranges import RangeReader
 from porter.sources.hub.hub_retry import asked_again
-from porter.sources.hub.hub_transfer import partials, transfer, wrong_digest
+from porter.sources.hub.hub_transfer import partials, remove_partials, transfer, wrong_digest
 from porter.sources.hub.listing import RepoFile, RepoListing
 from porter.sources.hub.repository import UNVERIFIED, cache_folder
 from porter.sources.names import HubReference
@@ -74,16 +74,16 @@ class Place:
         return self.root / ".cache" / "huggingface" / "download" / f"{file.name}.metadata"
 
     def store(self, file: RepoFile) -> tuple[Path, Path, Path]:
-        """Where a large file's bytes lie, where they lie until they are whole, and what is locked meanwhile:
+        """Where a file's bytes lie, where they lie until they are whole, and what is locked meanwhile:
         all as the Hub's client has it.
         """
         if self.to is None:
             folder = cache_folder(self.listing.repo)
-            blob = folder / "blobs" / str(file.sha256)
-            lock = folder.parent / ".locks" / folder.name / f"{file.sha256}.lock"
+            blob = folder / "blobs" / str(file.etag)
+            lock = folder.parent / ".locks" / folder.name / f"{file.etag}.lock"
             return blob, blob.with_name(f"{blob.name}.incomplete"), lock
         record = self.record(file)
-        partial = record.with_name(f"{self.path(file).name}.{file.sha256}.incomplete")
+        partial = record.with_name(f"{self.path(file).name}.{file.etag}.incomplete")
         return self.path(file), partial, record.with_suffix(".lock")
 
     def begun(self, file: RepoFile) -> int:
@@ -139,6 +139,9 @@ def fetch(
             proved = transfer(reader, file, *place.store(file), tick)
             if place.to is not None:
                 place.record(file).write_text(f"{place.listing.commit}\n{file.etag}\n{time.time()}\n")
+        if file.sha256 is None and file.etag is not None:
+            _, partial, lock = place.store(file)
+            remove_partials(partial, lock)
         if not (proved and place.to is not None):
             _by_client(place, file, ref, token, tick)
         if not proved:

@@ -86,6 +86,17 @@ def partials(partial: Path) -> list[Path]:
     return sorted(found, key=lambda path: -path.stat().st_size)
 
 
+def remove_partials(partial: Path, lock: Path) -> None:
+    """Removes what killed runs of the Hub's client have left of a small file, which it fetches anew."""
+    from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
+
+    if partials(partial):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with WeakFileLock(lock):
+            for path in partials(partial):
+                path.unlink()
+
+
 def _take_up(partial: Path, size: int) -> bool:
     """Lets the longest of what is left, that is not too long, be `partial`; removes the rest."""
     left = [path for path in partials(partial) if path.stat().st_size <= size]

@@ -18,6 +18,7 @@ from typing import Any
 from porter.errors import UnsupportedError
 from porter.sources.kaggle.kaggle_errors import secrets, translated
 from porter.sources.kaggle.kaggle_models import KaggleReference, on_the_hub
+from porter.system.extras import install_line
 
 
 def fetch(ref: KaggleReference, *, bars: bool = False) -> Path:
@@ -44,7 +45,8 @@ def _client(ref: KaggleReference) -> Any:
             "models on Kaggle are fetched through kagglehub, which "
             + ("is not installed" if missing else "cannot be imported"),
             cause=None if missing else str(error),
-            hint="pip install 'weight-porter[kaggle]'" + (f", or porter download {twin}" if twin else ""),
+            hint=f"{install_line('kaggle')} (the extra kaggle)"
+            + (f", or porter download {twin}" if twin else ""),
         ) from None
 
 

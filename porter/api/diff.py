@@ -1,0 +1,139 @@
+"""`porter.diff`: how two models differ, in whatever dialects and containers the two are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from porter.api.opening import Opened, open_source
+from porter.config.raw import load_mapping
+from porter.errors import PorterError, UsageError
+from porter.execution.watch import Watch
+from porter.planning.plan_options import PlanOptions
+from porter.sources.base import Source
+from porter.verification.compare_models import (
+    Side,
+    compare_values,
+    dtype_differences,
+    lone_tensors,
+    pair_models,
+    shape_differences,
+)
+from porter.verification.compare_tokenizers import compare_tokenizers
+from porter.verification.model_diff import FieldDifference, ModelDiff
+from porter.verification.same_value import same_value
+
+# Of the hyperparameters that change nothing in what is computed, those that end a text elsewhere.
+_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+def diff(
+    a: str | Path | Source,
+    b: str | Path | Source,
+    *,
+    atol: float = 0.0,
+    rtol: float = 0.0,
+    dtype_agnostic: bool = False,
+    weights_only: bool = False,
+    text_only: bool = False,
+    allow_unmapped: str | Sequence[str] = (),
+    maps: str | Path | Sequence[str | Path] = (),
+    a_dialect: str | None = None,
+    b_dialect: str | None = None,
+    a_key: str | None = None,
+    b_key: str | None = None,
+    family: str | None = None,
+    watch: Watch | None = None,
+) -> ModelDiff:
+    """Compare two models: weights by value in float32, dtypes, shapes, configs by meaning, tokenizers by ids.
+
+    Weights are paired by porter's canonical names and axes where tables know both sides, else by their names.
+    Values are the same where |a - b| ≤ atol + rtol · |b|; NaN is NaN, and -0 is 0. With `dtype_agnostic` it
+    does not matter what values are stored in, with `weights_only` what config and tokenizer say. Nothing is
+    written. Raises PorterError where a side cannot be read or the two have nothing in common.
+    """
+    if not (atol >= 0 and rtol >= 0):
+        raise UsageError("a tolerance is a number from 0 on", cause=f"atol = {atol}, rtol = {rtol}")
+    # What callers may pass is wider than what the options then hold.
+    given: dict[str, Any] = {"allow_unmapped": allow_unmapped, "maps": maps}
+    options = PlanOptions(text_only=text_only, family=family, **given)
+    one = open_source(a, maps=options.maps, dialect=a_dialect, key=a_key, family=family)
+    two = open_source(b, maps=options.maps, dialect=b_dialect, key=b_key, family=family)
+    pair = pair_models(_side(one), _side(two), options)
+    compared = sum(tensor.name in pair.b.target_by_name for tensor in pair.a.targets())
+    shapes = shape_differences(pair)
+    values = compare_values(
+        pair, one.checkpoint, two.checkpoint, atol=atol, rtol=rtol, watch=watch or Watch()
+    )
+    config, notes = (None, ()) if weights_only else _configs(one, two)
+    return ModelDiff(
+        a=one.source,
+        b=two.source,
+        by=pair.by,
+        families=(_family(one), _family(two)),
+        dialects=(_dialect(one), _dialect(two)),
+        compared=compared,
+        equal=compared - len({item.name for item in shapes} | {item.name for item in values}),
+        only_in_a=lone_tensors(pair.a, pair.b),
+        only_in_b=lone_tensors(pair.b, pair.a),
+        shapes=shapes,
+        dtypes=() if dtype_agnostic else dtype_differences(pair),
+        values=values,
+        config=config,
+        tokenizer=None if weights_only else compare_tokenizers(one.checkpoint, two.checkpoint),
+        notes=(*pair.notes, *notes),
+    )
+
+
+def _side(opened: Opened) -> Side:
+    return Side(opened.checkpoint, opened.identity, opened.reason)
+
+
+def _family(opened: Opened) -> str:
+    return "" if opened.identity is None else opened.identity.family.name
+
+
+def _dialect(opened: Opened) -> str:
+    return "" if opened.identity is None else opened.identity.dialect.name
+
+
+def _configs(a: Opened, b: Opened) -> tuple[tuple[FieldDifference, ...] | None, tuple[str, ...]]:
+    """By canonical hyperparameters where both are known, else by the fields of `config.json`; notes."""
+    if a.identity is not None and b.identity is not None:
+        table = {**b.identity.family.canonical.hyperparameters, **a.identity.family.canonical.hyperparameters}
+        assumed = {
+            name
+            for identity in (a.identity, b.identity)
+            for name, field in (identity.words or identity.dialect).config.fields.items()
+            if field.has_assumed
+        }
+        one, two = a.identity.hyperparameters, b.identity.hyperparameters
+        names = [
+            name
+            for name, item in table.items()
+            if name not in assumed and (not item.advisory or (name in _IDS and _stated(name, one, two)))
+        ]
+    else:
+        one, two = _raw(a), _raw(b)
+        if not one or not two:
+            return None, ("the configs are not compared: a side has none that is known",)
+        names = list(dict.fromkeys([*one, *two]))
+    return tuple(
+        FieldDifference(name, one.get(name), two.get(name))
+        for name in names
+        if not same_value(one.get(name), two.get(name))
+    ), ()
+
+
+def _stated(name: str, *sides: Mapping[str, Any]) -> bool:
+    """Whether both sides state an id; a dialect without a place for it says nothing."""
+    return all(side.get(name) is not None for side in sides)
+
+
+def _raw(opened: Opened) -> Mapping[str, Any]:
+    path = opened.checkpoint.files.get("config.json")
+    try:
+        return {} if path is None else load_mapping(path)
+    except PorterError:
+        return {}

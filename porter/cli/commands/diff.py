@@ -1,0 +1,90 @@
+"""`porter diff`: how two models differ."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from porter.cli import output, streams
+from porter.cli.options import FamilyOption, MapOption, MappingsOption
+from porter.errors import DifferenceError
+
+
+def diff(
+    a: Annotated[str, typer.Argument(metavar="A", help="A checkpoint, as for convert.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The other one, in any dialect and container.")],
+    atol: Annotated[float, typer.Option("--atol", help="Values are the same up to so much, and")] = 0.0,
+    rtol: Annotated[float, typer.Option("--rtol", help="so much times the value in B besides.")] = 0.0,
+    dtype_agnostic: Annotated[
+        bool, typer.Option("--dtype-agnostic", help="What values are stored in does not count.")
+    ] = False,
+    weights_only: Annotated[
+        bool, typer.Option("--weights-only", help="Neither config nor tokenizer counts.")
+    ] = False,
+    text_only: Annotated[
+        bool, typer.Option("--text-only", help="The language models of multimodal checkpoints.")
+    ] = False,
+    allow_unmapped: Annotated[
+        list[str],
+        typer.Option("--allow-unmapped", metavar="GLOB", help="Pass over these tensors; may be repeated."),
+    ] = [],  # noqa: B006
+    a_dialect: Annotated[
+        str | None, typer.Option("--a-dialect", metavar="DIALECT", help="What A is in.")
+    ] = None,
+    b_dialect: Annotated[
+        str | None, typer.Option("--b-dialect", metavar="DIALECT", help="What B is in.")
+    ] = None,
+    a_key: Annotated[
+        str | None, typer.Option("--a-key", metavar="NAME", help="Which state dict of A's torch file.")
+    ] = None,
+    b_key: Annotated[
+        str | None, typer.Option("--b-key", metavar="NAME", help="Which state dict of B's torch file.")
+    ] = None,
+    map: MapOption = [],  # noqa: B006
+    mappings: MappingsOption = [],  # noqa: B006
+    family: FamilyOption = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, with every tensor.")] = False,
+) -> None:
+    """Show how two models differ: weights, dtypes, config, tokenizer; in any two dialects of a family.
+
+    Of checkpoints that no table knows, tensors are paired by their names.
+
+    Exit code 0: nothing that was compared differs. 3: something does.
+
+    Examples:
+      porter diff gemma-2b finetuned/
+      porter diff hf/ litgpt/ --dtype-agnostic --atol 1e-3
+    """
+    from porter.api.diff import diff as compare
+    from porter.cli.progress import transfer
+    from porter.execution.watch import Watch
+    from porter.reporting.differences import render
+
+    with transfer("diff") as advance:
+        found = compare(
+            a,
+            b,
+            atol=atol,
+            rtol=rtol,
+            dtype_agnostic=dtype_agnostic,
+            weights_only=weights_only,
+            text_only=text_only,
+            allow_unmapped=allow_unmapped,
+            maps=[*mappings, *map],
+            a_dialect=a_dialect,
+            b_dialect=b_dialect,
+            a_key=a_key,
+            b_key=b_key,
+            family=family,
+            watch=Watch(progress=lambda name, count: advance(a, count)),
+        )
+    if json:
+        output.as_json(found, same=found.same)
+    else:
+        output.data(render(found))
+    for text in found.notes:
+        output.note(text)
+    if not found.same:
+        streams.flush()
+        raise SystemExit(DifferenceError.exit_code)

@@ -1,0 +1,137 @@
+"""The report of `porter verify`: the verdict, what differs layer by layer, and what the two compute."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from porter.reporting import html_config, logits_table
+from porter.reporting.html_page import items, page, paragraph, table, text
+from porter.reporting.text import plural
+from porter.verification.verdict import DifferingTensor, Verdict
+
+if TYPE_CHECKING:
+    from porter.verification.logits import LogitsComparison
+
+_LAYER = re.compile(r"(?<![^./_])[0-9]+(?![^./])")
+_HEAT = 5
+
+
+def verdict_report(verdict: Verdict, receipt: Mapping[str, Any] | None = None) -> str:
+    """`receipt` is that of the port, where porter made it."""
+    weights = verdict.weights
+    lead = [
+        paragraph(verdict.says, f"verdict {'good' if verdict.right else 'bad'}"),
+        paragraph(f"{verdict.out} ({verdict.out_dialect})"),
+        paragraph(f"as a port of {verdict.source} ({verdict.family}, {verdict.source_dialect})", "dim"),
+    ]
+    facts = [
+        ["Part", "", "What was compared"],
+        ["weights", weights.outcome, plural(weights.tensors, "tensor") + (", sampled" * verdict.quick)],
+        ["config", verdict.config.outcome, plural(verdict.config.compared, "hyperparameter")],
+        ["tokenizer", verdict.tokenizer.outcome, verdict.tokenizer.says],
+    ]
+    sections = [("parts", "Compared", table(facts))]
+    if verdict.mistakes:
+        sections.append(("mistakes", "What was done wrong", items(each.says for each in verdict.mistakes)))
+    if weights.differing:
+        sections.append(("heat", "Where values differ", heat_map(weights.differing)))
+        sections.append(("differing", "Tensors that differ", _differing(weights.differing)))
+    others = [[t.name, "missing", str(list(t.shape)), ""] for t in weights.missing]
+    others += [[name, "not expected", "", ""] for name in weights.extra]
+    others += [[t.name, "shape", str(list(t.expected)), str(list(t.found))] for t in weights.misshapen]
+    if others:
+        rows = [["Tensor", "", "Expected", "Found"], *others]
+        sections.append(("other", "Tensors that are missing, extra or misshapen", table(rows, name="others")))
+    if verdict.config.differences:
+        rows = [["Hyperparameter", "Expected", "Found", ""]]
+        rows += [
+            [each.name, html_config.shown(each.expected), html_config.shown(each.found), each.says]
+            for each in verdict.config.differences
+        ]
+        sections.append(("config", "Configs, where they differ", table(rows)))
+    if verdict.logits is not None:
+        sections.append(("logits", "What the two compute", logits(verdict.logits)))
+    if verdict.notes:
+        sections.append(("notes", "Notes", items(verdict.notes)))
+    if receipt:
+        sections.append(("receipt", "Receipt", html_config.receipt(receipt)))
+    return page(f"porter verify: {verdict.outcome}", lead, sections)
+
+
+def heat_map(tensors: Sequence[DifferingTensor]) -> str:
+    """Layers by tensors; a cell says which share of the elements differs, darker where it is more."""
+    cells: dict[tuple[str, str], float] = {}
+    for tensor in tensors:
+        found = _LAYER.search(tensor.name)
+        layer = found[0] if found else ""
+        name = _LAYER.sub("*", tensor.name, count=1)
+        cells[layer, name] = tensor.elements / tensor.of if tensor.of else 1.0
+    layers = sorted({layer for layer, _ in cells}, key=lambda layer: int(layer or -1))
+    names = list(dict.fromkeys(name for _, name in cells))
+    head = "".join(f'<th scope="col">{text(layer or "no layer")}</th>' for layer in layers)
+    body = []
+    for name in names:
+        row = "".join(_cell(cells.get((layer, name))) for layer in layers)
+        body.append(f'<tr><th scope="row"><code>{text(name)}</code></th>{row}</tr>')
+    return (
+        '<div class="wide"><table class="heat"><thead><tr><th scope="col">share that differs</th>'
+        f"{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def _cell(share: float | None) -> str:
+    if share is None:
+        return "<td></td>"
+    return f'<td class="h{max(1, math.ceil(_HEAT * share))}">{share:.0%}</td>'
+
+
+def _differing(tensors: Sequence[DifferingTensor]) -> str:
+    rows = [["Tensor", "Shape", "Differing", "First at", "What differs"]]
+    rows += [
+        [t.name, str(list(t.shape)), f"{t.elements:,} of {t.of:,}", str(list(t.first)), t.says or "explained"]
+        for t in tensors
+    ]
+    return table(rows, right=(2,), name="tensors")
+
+
+def logits(found: LogitsComparison) -> str:
+    """The verdict on what the two compute, its measures, and the states one after the other."""
+    lines = [logits_table.ids(found), *(f"{name}: {code}" for name, code in logits_table.sides(found))]
+    lines += logits_table.measures(found)
+    rows = logits_table.cells(found)
+    marked = [at for at, state in enumerate(found.states) if state.place == found.first_parted]
+    return (
+        paragraph(logits_table.verdict(found), "good" if found.agree else "bad")
+        + items(lines)
+        + _chart(found)
+        + table(rows, right=logits_table.RIGHT, marked=marked)
+    )
+
+
+def _chart(found: LogitsComparison) -> str:
+    """The relative difference of each state, on a logarithmic scale from 1e-8 to 1, and its bound."""
+    width, height, left = 1000, 220, 46
+    step = (width - left) / max(1, len(found.states))
+
+    def y(value: float) -> float:
+        share = 1.0 if math.isnan(value) else (math.log10(min(1.0, max(1e-8, value))) + 8) / 8
+        return round(10 + (height - 40) * (1 - share), 1)
+
+    parts = [f'<text x="0" y="{y(10.0**power) + 4}">1e{power}</text>' for power in (0, -2, -4, -6, -8)]
+    for number, state in enumerate(found.states):
+        x = round(left + step * number, 1)
+        kind = "over" if state.parted else "mark"
+        top, bound = y(state.relative), y(state.bound)
+        high = round(y(1e-8) - top + 1, 1)
+        parts.append(
+            f'<rect class="{kind}" x="{x}" y="{top}" width="{step * 0.7:.1f}" height="{high}">'
+            f"<title>{text(state.place)}: {state.relative:.1e}</title></rect>"
+            f'<line class="bound" x1="{x}" x2="{x + step * 0.7:.1f}" y1="{bound}" y2="{bound}"/>'
+        )
+    parts.append(f'<text x="{left}" y="{height - 6}">{text(found.states[0].place)}</text>')
+    parts.append(f'<text x="{width - 60}" y="{height - 6}">{text(found.states[-1].place)}</text>')
+    title = "relative difference of each state; the lines are its bounds"
+    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{title}">{"".join(parts)}</svg>'
