@@ -2,9 +2,8 @@
 
     python -m benchmarks.cluster [FOLDER]
 
-Two runs of one conversion, in large and in small parts, give the two unknowns: seconds that a task takes, and
-bytes a second. Other conversions are then predicted, and run. The best of three counts: what else a machine
-does only ever adds.
+A conversion of next to nothing gives the seconds that a task takes, a large one the bytes a second. Others
+are then predicted, and run. The best of some runs counts: what else a machine does only ever adds.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ from porter.execution.cluster.ray_pool import RayPool
 from porter.execution.publish import publish_plan
 
 MIB = 1 << 20
-LARGE = Division(64 * MIB, 32 * MIB, 256 * MIB)
-MEDIUM = Division(24 * MIB, 12 * MIB, 256 * MIB)
-SMALL = Division(8 * MIB, 4 * MIB, 256 * MIB)
+PARTS = Division(32 * MIB, 16 * MIB, 256 * MIB)
+# Every unit a task.
+EACH = Division(1, 16 * MIB, 256 * MIB)
 RUNS = 3
 
 
@@ -81,7 +80,7 @@ def seconds(source: Path, out: Path, pool: RayPool, division: Division, **option
         times: list[float] = []
 
         class Timed(ClusterDriver):
-            def run(self, *given):  # type: ignore[no-untyped-def]  # noqa: ANN
+            def run(self, *given):  # type: ignore[no-untyped-def]
                 began = time.monotonic()
                 made = super().run(*given)
                 times.append(time.monotonic() - began)  # noqa: B023
@@ -103,27 +102,30 @@ def costs(source: Path, division: Division, **options: str) -> tuple[int, int]:
 def main(folder: Path) -> None:
     import ray
 
-    one = checkpoint(folder / "one", 6, 32_000, 1024, 8192)
-    two = checkpoint(folder / "two", 4, 64_000, 1536, 6144)
+    tiny = checkpoint(folder / "tiny", 3, 500, 256, 300)
+    one = checkpoint(folder / "one", 3, 32_000, 1024, 8192)
+    two = checkpoint(folder / "two", 2, 48_000, 1536, 6144)
     ray.init(num_cpus=1, object_store_memory=80 * MIB, log_to_driver=False)
     rows = []
     with RayPool() as pool:
         # The worker is started, and porter imported there.
-        seconds(one, folder / "out", pool, LARGE, to="litgpt")
-        walls = [seconds(one, folder / "out", pool, division, to="litgpt") for division in (LARGE, SMALL)]
-        (few, nbytes), (many, again) = (costs(one, d, to="litgpt") for d in (LARGE, SMALL))
-        task = max(0.0, (walls[1] - walls[0]) / (many - few))
-        rate = nbytes / (walls[0] - few * task)
-        assert nbytes == again
-        print(f"fitted: {task:.3f} s a task, {rate / 1e6:.0f} MB/s read or written, from")
-        for wall, count in zip(walls, (few, many), strict=True):
-            print(f"  litgpt, {nbytes / 1e9:.2f} GB, {count} tasks: {wall:.2f} s")
+        seconds(tiny, folder / "out", pool, EACH, to="litgpt")
+        count, _ = costs(tiny, EACH, to="litgpt")
+        task = seconds(tiny, folder / "out", pool, EACH, to="litgpt") / count
+        few, nbytes = costs(one, PARTS, to="litgpt")
+        wall = seconds(one, folder / "out", pool, PARTS, to="litgpt")
+        rate = nbytes / (wall - few * task)
+        print(f"fitted: {task:.3f} s a task, {rate / 1e6:.0f} MB/s read or written, from", flush=True)
+        print(
+            f"  {count} tasks of next to nothing; {few} tasks, {nbytes / 1e9:.2f} GB: {wall:.2f} s",
+            flush=True,
+        )
         assumed = Assumed(1, int(rate), int(rate), task)
         for source, division, options in (
-            (two, LARGE, {"to": "litgpt"}),
-            (two, MEDIUM, {"to": "hf", "max_shard_size": "150MB"}),
-            (one, MEDIUM, {"to": "litgpt", "tied": "omit"}),
-            (two, LARGE, {"to": "keras"}),
+            (two, PARTS, {"to": "litgpt"}),
+            (two, PARTS, {"to": "hf", "max_shard_size": "150MB"}),
+            (one, PARTS, {"to": "litgpt", "tied": "omit"}),
+            (two, PARTS, {"to": "keras"}),
         ):
             plan = prepare(source, **options).plan  # type: ignore[arg-type]
             told = predict(plan, assumed, division)

@@ -163,7 +163,7 @@ class Bucket:
     def porter(self, *words: object, **env: str) -> subprocess.CompletedProcess[str]:
         """The command itself."""
         command = [sys.executable, "-m", "porter", *map(str, words)]
-        ran = subprocess.run(command, env={**self.env, **env}, capture_output=True, text=True, timeout=120)
+        ran = subprocess.run(command, env={**self.env, **env}, capture_output=True, text=True, timeout=300)
         assert "Traceback" not in ran.stderr, ran.stderr
         return ran
 
