@@ -19,7 +19,7 @@ _LONG = 60
 
 
 def render(found: ModelDiff) -> list[str]:
-    lines = [_verdict(found)]
+    lines = [verdict_line(found)]
     for item in found.config or ():
         lines.append(f"config     {printable(f'{item.name}: {_shown(item.a)} | {_shown(item.b)}')}")
     if found.tokenizer is not None:
@@ -37,7 +37,7 @@ def render(found: ModelDiff) -> list[str]:
     return lines
 
 
-def _verdict(found: ModelDiff) -> str:
+def verdict_line(found: ModelDiff) -> str:
     names = f"{' and '.join(dict.fromkeys(filter(None, found.families))) or 'no table'}, by {found.by}"
     if found.same:
         return f"same       {plural(found.compared, 'tensor')} of A and B are equal ({names})"

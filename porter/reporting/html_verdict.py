@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from porter.reporting import html_config, logits_table
+from porter.reporting.html_heat import SHADES, Heat, heat_map
 from porter.reporting.html_page import items, page, paragraph, table, text
 from porter.reporting.text import plural
 from porter.verification.verdict import DifferingTensor, Verdict
 
 if TYPE_CHECKING:
     from porter.verification.logits import LogitsComparison
-
-_LAYER = re.compile(r"(?<![^./_])[0-9]+(?![^./])")
-_HEAT = 5
 
 
 def verdict_report(verdict: Verdict, receipt: Mapping[str, Any] | None = None) -> str:
@@ -37,7 +34,9 @@ def verdict_report(verdict: Verdict, receipt: Mapping[str, Any] | None = None) -
     if verdict.mistakes:
         sections.append(("mistakes", "What was done wrong", items(each.says for each in verdict.mistakes)))
     if weights.differing:
-        sections.append(("heat", "Where values differ", heat_map(weights.differing)))
+        sections.append(
+            ("heat", "Where values differ", heat_map(map(_heat, weights.differing), "share that differs"))
+        )
         sections.append(("differing", "Tensors that differ", _differing(weights.differing)))
     others = [[t.name, "missing", str(list(t.shape)), ""] for t in weights.missing]
     others += [[name, "not expected", "", ""] for name in weights.extra]
@@ -61,31 +60,10 @@ def verdict_report(verdict: Verdict, receipt: Mapping[str, Any] | None = None) -
     return page(f"porter verify: {verdict.outcome}", lead, sections)
 
 
-def heat_map(tensors: Sequence[DifferingTensor]) -> str:
-    """Layers by tensors; a cell says which share of the elements differs, darker where it is more."""
-    cells: dict[tuple[str, str], float] = {}
-    for tensor in tensors:
-        found = _LAYER.search(tensor.name)
-        layer = found[0] if found else ""
-        name = _LAYER.sub("*", tensor.name, count=1)
-        cells[layer, name] = tensor.elements / tensor.of if tensor.of else 1.0
-    layers = sorted({layer for layer, _ in cells}, key=lambda layer: int(layer or -1))
-    names = list(dict.fromkeys(name for _, name in cells))
-    head = "".join(f'<th scope="col">{text(layer or "no layer")}</th>' for layer in layers)
-    body = []
-    for name in names:
-        row = "".join(_cell(cells.get((layer, name))) for layer in layers)
-        body.append(f'<tr><th scope="row"><code>{text(name)}</code></th>{row}</tr>')
-    return (
-        '<div class="wide"><table class="heat"><thead><tr><th scope="col">share that differs</th>'
-        f"{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
-    )
-
-
-def _cell(share: float | None) -> str:
-    if share is None:
-        return "<td></td>"
-    return f'<td class="h{max(1, math.ceil(_HEAT * share))}">{share:.0%}</td>'
+def _heat(tensor: DifferingTensor) -> Heat:
+    """By the share of its elements that differ."""
+    share = tensor.elements / tensor.of if tensor.of else 1.0
+    return Heat(tensor.name, math.ceil(SHADES * share), f"{share:.0%}")
 
 
 def _differing(tensors: Sequence[DifferingTensor]) -> str:

@@ -155,6 +155,29 @@ def test_a_verdict_in_a_browser(llama, tmp_path):
 
 
 @browser
+def test_a_difference_in_a_browser(llama, tmp_path):
+    """Two models by their names: one value in a layer, all of another's, a hostile tensor on one side."""
+    other = tmp_path / "other"
+    shutil.copytree(llama, other)
+    weights = load_file(llama / "model.safetensors")
+    q, down = "model.layers.1.self_attn.q_proj.weight", "model.layers.2.mlp.down_proj.weight"
+    weights[q] = weights[q].copy()
+    weights[q][2, 3] += np.float32(0.001)
+    weights[down] = weights[down] * np.float32(3)
+    save_file(weights | {HOSTILE: np.zeros(2, np.float32)}, other / "model.safetensors")
+    report = tmp_path / "diff.html"
+    assert porter("diff", llama, other, "--report", report) == 3
+    found = dom(report)
+    assert title(found) == "porter diff: differs"
+    heat = re.search(r'<table class="heat">(.*?)</table>', found, re.DOTALL)[1]
+    assert re.findall(r'<th scope="col">(\d+)</th>', heat) == ["1", "2"]
+    # 0.001 of a norm of sqrt(48), and twice the whole.
+    assert '<td class="h2">1.4e-04</td>' in heat and '<td class="h5">2.0e+00</td>' in heat
+    assert "[2, 3]" in found and "<img" not in found
+    assert HOSTILE not in found and html.escape(HOSTILE, quote=False) in found
+
+
+@browser
 def test_even_a_name_that_is_not_escaped_runs_nothing(tmp_path):
     """The policy alone. Negative control: without it the same page is owned."""
     evil = page(

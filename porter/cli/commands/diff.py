@@ -8,6 +8,7 @@ import typer
 
 from porter.cli import output, streams
 from porter.cli.options import FamilyOption, MapOption, MappingsOption
+from porter.cli.report_file import ReportOption, check_report, write_report
 from porter.errors import DifferenceError
 
 
@@ -44,6 +45,7 @@ def diff(
     map: MapOption = [],  # noqa: B006
     mappings: MappingsOption = [],  # noqa: B006
     family: FamilyOption = None,
+    report: ReportOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, with every tensor.")] = False,
 ) -> None:
     """Show how two models differ: weights, dtypes, config, tokenizer; in any two dialects of a family.
@@ -55,12 +57,14 @@ def diff(
     Examples:
       porter diff gemma-2b finetuned/
       porter diff hf/ litgpt/ --dtype-agnostic --atol 1e-3
+      porter diff gemma-2b finetuned/ --report diff.html
     """
     from porter.api.diff import diff as compare
     from porter.cli.progress import transfer
     from porter.execution.watch import Watch
     from porter.reporting.differences import render
 
+    check_report(report)
     with transfer("diff") as advance:
         found = compare(
             a,
@@ -83,6 +87,10 @@ def diff(
         output.as_json(found, same=found.same)
     else:
         output.data(render(found))
+    if report is not None:
+        from porter.reporting.html_diff import diff_report
+
+        write_report(report, diff_report(found))
     for text in found.notes:
         output.note(text)
     if not found.same:

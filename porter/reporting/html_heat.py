@@ -1,0 +1,47 @@
+"""A heat map of a model: layers by tensors, each cell darker where two sides differ more."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from porter.reporting.html_page import text
+
+_LAYER = re.compile(r"(?<![^./_])[0-9]+(?![^./])")
+
+# Shades that the page's style sheet has, the darkest last.
+SHADES = 5
+
+
+class Heat(NamedTuple):
+    """How much the tensor `name` differs: a shade from 1 to SHADES, and what its cell says."""
+
+    name: str
+    shade: int
+    says: str
+
+
+def heat_map(tensors: Iterable[Heat], corner: str) -> str:
+    """`corner` says what the cells are."""
+    cells: dict[tuple[str, str], Heat] = {}
+    for tensor in tensors:
+        found = _LAYER.search(tensor.name)
+        cells[found[0] if found else "", _LAYER.sub("*", tensor.name, count=1)] = tensor
+    layers = sorted({layer for layer, _ in cells}, key=lambda layer: int(layer or -1))
+    names = list(dict.fromkeys(name for _, name in cells))
+    head = "".join(f'<th scope="col">{text(layer or "no layer")}</th>' for layer in layers)
+    body = []
+    for name in names:
+        row = "".join(_cell(cells.get((layer, name))) for layer in layers)
+        body.append(f'<tr><th scope="row"><code>{text(name)}</code></th>{row}</tr>')
+    return (
+        f'<div class="wide"><table class="heat"><thead><tr><th scope="col">{text(corner)}</th>'
+        f"{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def _cell(heat: Heat | None) -> str:
+    if heat is None:
+        return "<td></td>"
+    return f'<td class="h{min(SHADES, max(1, heat.shade))}">{text(heat.says)}</td>'
