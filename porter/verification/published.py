@@ -9,6 +9,9 @@ from porter.verification.same_value import same_value
 
 def departures(identity: Identity, known: KnownMistakes) -> tuple[str, ...]:
     """A note for each hyperparameter that no published model has. Another model may have it on purpose."""
+    if not identity.raw:
+        # No config says anything; what is assumed in its place is said elsewhere.
+        return ()
     file = (identity.words or identity.dialect).config.file
     notes = []
     for name, values in known.published.get(identity.family.name, {}).items():

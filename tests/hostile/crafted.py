@@ -781,7 +781,7 @@ TOKENIZER_CONFIGS: dict[str, object] = {
     "an id that is a word": {"added_tokens_decoder": {"x": {"content": "x"}}},
     "a decoder that is a list": {"added_tokens_decoder": [1]},
     "a token that is a list": {"added_tokens_decoder": {"3": []}},
-    "half a pair": {"tokenizer_class": "\ud800", "bos_token": "\udfff"},
+    "half a pair as a class": {"tokenizer_class": "\ud800", "bos_token": "\udfff"},
     "a chat template": {"chat_template": "{% for x in range(10**9) %}{{ ''.__class__.__mro__ }}{% endfor %}"},
 }
 

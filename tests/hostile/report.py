@@ -31,9 +31,9 @@ and none says how long it may take. *Slow* took more than 1 s, *large* 200 MB be
 takes; a *crash* is a signal. A pipe in the place of a file, which most wait for, counts as *stopped*."""
 
 _REPEAT = """Repeat it with `make hostile` (Linux; some 20 minutes on two cores); `make test` runs a
-sample. The inputs are in [tests/hostile](../tests/hostile): `crafted.py` by hand, `mutants.py` at
+sample. The inputs are in `tests/hostile`: `crafted.py` by hand, `mutants.py` at
 random from fixed seeds. Byte fuzzers, against the peers' readers, are `make fuzz-bytes`. The limits by
-number are in [SECURITY.md](../SECURITY.md)."""
+number are in `SECURITY.md`."""
 
 
 def _wrapped(text: str) -> list[str]:

@@ -181,7 +181,7 @@ def test_receipts_of_before_are_read_and_completed(out: Path) -> None:
         del content[key]
     content["schema"] = 1
     content["files"] = {
-        name: {"sha256": said["sha256"], "crc32": "12345678"} for name, said in content["files"].items()
+        name: {"sha256": said["sha256"], "more": "12345678"} for name, said in content["files"].items()
     }
     (out / RECEIPT).write_text(json.dumps(content))
     found = porter.check(out)
@@ -191,7 +191,7 @@ def test_receipts_of_before_are_read_and_completed(out: Path) -> None:
     assert (again.verdict, again.lacks, again.plan) == ("verified", (), found.plan)
     content = json.loads((out / RECEIPT).read_text())
     assert content["recorded_later"] == []
-    assert {said["crc32"] for said in content["files"].values()} == {"12345678"}, "the rest stays"
+    assert {said["more"] for said in content["files"].values()} == {"12345678"}, "the rest stays"
 
 
 def damaged(text: str) -> dict[str, tuple[str | None, int]]:

@@ -102,7 +102,7 @@ def pth(tiny_gemma: Path, tmp_path_factory: pytest.TempPathFactory, command: Any
     """The tiny Gemma as a LitGPT directory with a `lit_model.pth`."""
     out: Path = tmp_path_factory.mktemp("pth") / "litgpt"
     done = command("convert", tiny_gemma, "--to", "litgpt", "--container", "pth", "-o", out)
-    assert done.stdout.splitlines()[-1] == f"load     litgpt generate {out}"
+    assert f"load     litgpt generate {out}" in done.stdout.splitlines()
     return out
 
 
