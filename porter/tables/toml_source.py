@@ -6,6 +6,7 @@ enough to point a person at the right place, and is used for nothing else.
 
 from __future__ import annotations
 
+import itertools
 import re
 import tomllib
 from collections.abc import Sequence
@@ -59,8 +60,7 @@ class TableSource:
         except (ValueError, RecursionError) as error:
             # Numbers that are too long, lists that are nested too deep.
             raise TableError(Where(self.path, 1), "not valid TOML", cause=str(error)) from None
-        schema = _SCHEMAS.get(self.path.name, DIALECT)
-        for place, must, found in wrong_entries(data, schema):
+        for place, must, found in _wrong(self.text, self.path.name):
             named = next((key for key in place[::-1] if isinstance(key, str)), "the table")
             # A rule that is written out is found by where it begins.
             where = self.where(*(place[:2] if place[:1] == ("rule",) else place))
@@ -105,6 +105,12 @@ _LARGEST = 1 << 20
 def _spelled(place: Sequence[str | int]) -> str:
     """A place in a table as a person would write it."""
     return ".".join(shortened(str(key), 80) for key in place) or "the table"
+
+
+@cache
+def _wrong(text: str, name: str) -> tuple[tuple[Sequence[str | int], str, Any], ...]:
+    """The first entry of another type than the schema of files of that name says, if there is one."""
+    return tuple(itertools.islice(wrong_entries(_parsed(text), _SCHEMAS.get(name, DIALECT)), 1))
 
 
 @cache

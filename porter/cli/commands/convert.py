@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,9 +24,10 @@ from porter.cli.options import (
 )
 from porter.cli.report_file import ReportOption, check_report, write_report
 from porter.errors import UsageError
-from porter.planning.fidelity import grade, sentence
-from porter.planning.plan import Plan
 from porter.sources.names import at_revision
+
+if TYPE_CHECKING:
+    from porter.planning.plan import Plan
 
 _WHEN = completion.words("auto", "always", "never")
 
@@ -332,6 +333,8 @@ def convert(
 
 
 def _graded(plan: Plan) -> dict[str, str]:
+    from porter.planning.fidelity import grade, sentence
+
     return {"grade": grade(plan), "cause": sentence(plan)}
 
 
