@@ -184,13 +184,13 @@ def test_no_bucket_no_folder_and_no_client(bucket, source, monkeypatch):
     with pytest.raises(UsageError, match="whole bucket"):
         porter.convert(source, bucket.url, to="litgpt")
     monkeypatch.setitem(sys.modules, "obstore.store", None)
-    with pytest.raises(UnsupportedError, match=r"weight-porter\[cloud\]"):
+    with pytest.raises(UnsupportedError, match=r"the extra cloud"):
         porter.inspect(f"{bucket.url}/model")
     monkeypatch.setitem(sys.modules, "boto3", None)
     from porter.execution.sinks import multipart
 
     monkeypatch.setattr(multipart, "_client", multipart._client.__wrapped__)
-    with pytest.raises(UnsupportedError, match=r"weight-porter\[cloud\]"):
+    with pytest.raises(UnsupportedError, match=r"the extra cloud"):
         porter.convert(source, f"{bucket.url}/out", to="litgpt")
 
 
