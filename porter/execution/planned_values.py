@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-
 from porter.execution.buffers import Buffers
 from porter.execution.open_files import OpenFiles
 from porter.execution.run_unit import run_unit
 from porter.execution.units import Part, copies_by_target, cut_unit, tensor_parts
+from porter.execution.writers import MemoryRange
 from porter.planning.plan import Plan
 
 # Elements that are made at once. Ranges that follow one another are served from them.
@@ -43,31 +42,5 @@ class PlannedValues:
         self._held = "", 0, 0
         if len(self._room) < unit.nbytes:
             self._room = bytearray(unit.nbytes)
-        run_unit(unit, self._files, _Room(name, unit.start, self._room), self._buffers)
+        run_unit(unit, self._files, MemoryRange(name, unit.start, self._room), self._buffers)
         self._held = name, low, high
-
-
-class _Room:
-    """A writer into memory of a range of a file that begins at `start`."""
-
-    readable = True
-
-    def __init__(self, name: str, start: int, room: bytearray) -> None:
-        self.name, self.size = name, start + len(room)
-        self.stopped = threading.Event()
-        self._start, self._view = start, memoryview(room)
-
-    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
-        self._view[offset - self._start : offset - self._start + len(data)] = data
-
-    def read(self, view: memoryview, offset: int) -> None:
-        view[:] = self._view[offset - self._start : offset - self._start + len(view)]
-
-    def begin_writeback(self, offset: int, length: int) -> None:
-        pass
-
-    def finish(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass

@@ -6,7 +6,6 @@ kernels that a conversion uses; the latter two become float32.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 
 from porter.containers.base import StoredTensor
@@ -16,7 +15,7 @@ from porter.execution.classes import run_move
 from porter.execution.kernels.boxes import Box, clip_to_target
 from porter.execution.kernels.move import Move
 from porter.execution.run_options import LEAST_MEMORY
-from porter.execution.writers import RangeWriter
+from porter.execution.writers import MemoryRange, RangeWriter
 from porter.planning.as_stored import row_major
 from porter.planning.join import copy_class
 from porter.planning.plan import Copy
@@ -45,34 +44,8 @@ def read_row_major(
     factors = None
     if tensor.scales is not None:
         factors = stored[tensor.scales], files[stored[tensor.scales].file]
-    into = RangeWriter(_View(tensor.name, start, view), start, start + len(view), gathered=True)
+    into = RangeWriter(MemoryRange(tensor.name, start, view, False), start, start + len(view), gathered=True)
     low, high = start // dtype.itemsize, (start + len(view)) // dtype.itemsize
     for box in clip_to_target(Box(loops, 0, 0), low, high):
         run_move(Move(copy, tensor, plain, files[tensor.file], into, Buffers(LEAST_MEMORY), box, factors))
     into.finish()
-
-
-class _View:
-    """A writer of a range of a file that is memory."""
-
-    readable = False
-
-    def __init__(self, name: str, start: int, view: memoryview) -> None:
-        self.name, self.size = name, start + len(view)
-        self.stopped = threading.Event()
-        self._start, self._view = start, view
-
-    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
-        self._view[offset - self._start : offset - self._start + len(data)] = data
-
-    def read(self, view: memoryview, offset: int) -> None:
-        view[:] = self._view[offset - self._start : offset - self._start + len(view)]
-
-    def begin_writeback(self, offset: int, length: int) -> None:
-        pass
-
-    def finish(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass

@@ -55,6 +55,38 @@ class Writer(Protocol):
     def close(self) -> None: ...
 
 
+class MemoryRange:
+    """A writer of the bytes of a file from `start` on in `content`, in memory.
+
+    Raises PorterError for what is written outside of it.
+    """
+
+    def __init__(self, name: str, start: int, content: bytearray | memoryview, readable: bool = True) -> None:
+        self.name, self.size = name, start + len(content)
+        self.readable = readable
+        self.stopped = threading.Event()
+        self._start, self._view = start, memoryview(content)
+
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        low = offset - self._start
+        if low < 0 or low + len(data) > len(self._view):
+            raise PorterError(f"{self.name}: the plan writes outside a part", cause=f"at byte {offset}")
+        self._view[low : low + len(data)] = data
+
+    def read(self, view: memoryview, offset: int) -> None:
+        low = offset - self._start
+        view[:] = self._view[low : low + len(view)]
+
+    def begin_writeback(self, offset: int, length: int) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 class Tally:
     """How many bytes of a file have got their final value, told to `progress` in steps of megabytes."""
 

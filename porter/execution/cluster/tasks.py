@@ -24,6 +24,7 @@ from porter.execution.open_files import OpenFiles
 from porter.execution.run_unit import run_unit
 from porter.execution.sinks.multipart import Upload, send
 from porter.execution.units import Unit
+from porter.execution.writers import MemoryRange
 from porter.planning.plan import Check, ZeroCheck
 from porter.sources.base import Source
 
@@ -140,37 +141,6 @@ class Record(NamedTuple):
     sums: tuple[tuple[int, int, int], ...] = ()
 
 
-class PartBuffer:
-    """A part of an output file in memory, as a writer."""
-
-    readable = True
-
-    def __init__(self, name: str, start: int, end: int) -> None:
-        self.name, self.size = name, end
-        self.stopped = threading.Event()
-        self.content = bytearray(end - start)
-        self._start = start
-
-    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
-        low = offset - self._start
-        if low < 0 or low + len(data) > len(self.content):
-            raise PorterError(f"{self.name}: the plan writes outside a part", cause=f"at byte {offset}")
-        self.content[low : low + len(data)] = data
-
-    def read(self, view: memoryview, offset: int) -> None:
-        low = offset - self._start
-        view[:] = memoryview(self.content)[low : low + len(view)]
-
-    def begin_writeback(self, offset: int, length: int) -> None:
-        pass
-
-    def finish(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
 def run_task(job: Job, task: Task) -> Record:
     """Runs a task, wherever it is. Raises PorterError and its kinds."""
     began = time.monotonic()
@@ -181,7 +151,8 @@ def run_task(job: Job, task: Task) -> Record:
         task.place.read(task.start, memoryview(there))
         if zlib.crc32(there) == task.kept:
             return _record(task, there, "", began)
-    part = PartBuffer(task.file, task.start, task.end)
+    content = bytearray(task.end - task.start)
+    part = MemoryRange(task.file, task.start, content)
     buffers, sums = Buffers(BUFFERS), []
     for unit in task.units:
         done = run_unit(unit, sources, part, buffers, summed=task.place is None)
@@ -194,8 +165,8 @@ def run_task(job: Job, task: Task) -> Record:
     written = sum(unit.nbytes for unit in task.units) + sum(len(data) for _, data in task.frames)
     if written != task.nbytes:
         raise PorterError(f"{task.file}: the plan does not write each byte of part {task.number} once")
-    etag = task.place.write(task.number, task.start, part.content, zlib.crc32(part.content))
-    return _record(task, part.content, etag, began)
+    etag = task.place.write(task.number, task.start, content, zlib.crc32(content))
+    return _record(task, content, etag, began)
 
 
 def run_check(job: Job, check: Check, tensors: dict[str, StoredTensor]) -> None:
