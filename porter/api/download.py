@@ -29,6 +29,7 @@ from porter.sources.hub.hub_errors import offline_error, translated
 from porter.sources.hub.hub_fetch import Place, fetch
 from porter.sources.hub.listing import RepoFile, other_weights, select
 from porter.sources.names import HubReference
+from porter.wording import option
 
 
 def download(
@@ -72,7 +73,9 @@ def download(
         out = to
     directory = Path(out).expanduser() if out is not None else None
     if directory is not None and directory.exists() and not directory.is_dir():
-        raise UsageError(f"{directory} is a file", hint="-o names the directory to download into")
+        raise UsageError(
+            f"{directory} is a file", hint=f"{option('out')} names the directory to download into"
+        )
     if isinstance(source, str) and (there := kaggle_source(source, source_dialect)) is not None:
         return download_kaggle(
             there,

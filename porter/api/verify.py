@@ -28,6 +28,7 @@ from porter.verification.conclude import conclude, with_logits
 from porter.verification.diagnose import Diagnosis, diagnose, open_sides, sampled_differences
 from porter.verification.known_mistakes import known_mistakes
 from porter.verification.verdict import Verdict
+from porter.wording import option, renamed
 
 
 def verify(
@@ -59,12 +60,18 @@ def verify(
     `porter.compare_logits`; this loads torch).
 
     Raises PorterError where `source` cannot be read, or `out` is nothing that could be compared with it.
+
+    >>> done = porter.convert("gemma-2b/", "out/", to="litgpt")
+    >>> verdict = porter.verify("gemma-2b/", "out/")
+    >>> verdict.right, verdict.weights.outcome
+    (True, 'equal')
     """
     watch = watch or Watch()
     opened = open_source(source, maps=maps, config=config, dialect=source_dialect, key=key, family=family)
     identity = opened.identified()
-    name, found = open_weights(out, opened.families, dialect=out_dialect, key=out_key)
-    port = recognise_port(found, identity, out_dialect)
+    with renamed({"from": "as", "key": "out-key"}):
+        name, found = open_weights(out, opened.families, dialect=out_dialect, key=out_key)
+        port = recognise_port(found, identity, out_dialect)
     patterns = as_list(allow_unmapped, "allow_unmapped")
     planned = plan_port(opened.checkpoint, identity, found, port, patterns)
     original, there = opened.checkpoint.source, found.source
@@ -93,7 +100,7 @@ def verify(
     configs, config_mistakes = name_config_mistakes(configs, known.configs)
     unused = unused_patterns(patterns, opened.checkpoint.tensors)
     if unused:
-        notes += (f"--allow-unmapped fits no tensor: {', '.join(map(repr, unused))}",)
+        notes += (f"{option('allow-unmapped')} fits no tensor: {', '.join(map(repr, unused))}",)
     verdict = conclude(
         source=opened.source,
         out=name,

@@ -39,6 +39,7 @@ from porter.sources.weight_files import (
     some,
     weight_sets,
 )
+from porter.wording import option
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def open_checkpoint(location: Location, wanted: Wanted | None = None, key: str |
     headers, remarks = _headers(location, wanted, key)
     if key is not None and headers[0].container != torch_zip.CONTAINER:
         raise UsageError(
-            f"--key names a state dict of a torch file, and {location.label} is none",
+            f"{option('key')} names a state dict of a torch file, and {location.label} is none",
             cause=f"it is {headers[0].container}",
         )
     weights = {header.file for header in headers}

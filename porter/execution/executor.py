@@ -32,6 +32,7 @@ from porter.execution.writers import Tally
 from porter.planning.plan import Plan, SideFile
 from porter.sources.base import Source
 from porter.sources.paths import unsafe_path
+from porter.wording import at_command_line, flag, option
 
 # Bytes of a side file read at a time.
 _SIDE_BUFFER = 1 << 20
@@ -78,8 +79,10 @@ def execute(
     _check_names(plan)
     if not source.near and options.reflink == ALWAYS:
         raise UsageError(
-            "--reflink always cannot share blocks with a source that is not on this machine",
-            hint="porter download it first, or --keep-source, or leave out --reflink",
+            f"{option('reflink', 'always')} cannot share blocks with a source that is not on this machine",
+            hint="download it first"
+            + (f" ({flag('keep-source')})" if at_command_line() else "")
+            + f", or leave out {option('reflink')}",
         )
     sizes = {name: size for name, size in plan.source_sizes.items() if _read(plan, name)}
     with ExitStack() as stack:

@@ -19,6 +19,7 @@ from porter.execution.run_options import NEVER, RunOptions
 from porter.execution.staging import check_output
 from porter.planning.plan import Plan
 from porter.planning.sharing import shareable_bytes
+from porter.wording import command, option
 
 # Bytes: the largest block of a file system that shares them.
 _BLOCK = 64 << 10
@@ -41,12 +42,14 @@ def preflight(
     out = check_output(out, source_root, sources, force=force, inside=inside)
     place = existing(out.parent)
     if not place.is_dir():
-        raise UsageError(f"{place} is no directory", hint="choose another output directory with -o")
+        raise UsageError(
+            f"{place} is no directory", hint=f"choose another output directory with {option('out')}"
+        )
     if not os.access(place, os.W_OK | os.X_OK):
         raise UsageError(
             f"no directory can be made in {place}",
             cause="you have no permission to write there",
-            hint="choose another output directory with -o",
+            hint=f"choose another output directory with {option('out')}",
         )
     if len(os.fsencode(stage_name(out, plan.hash).name)) > os.pathconf(place, "PC_NAME_MAX"):
         raise UsageError(
@@ -91,7 +94,8 @@ def _check_room(plan: Plan, out: Path, place: Path, source_root: Path | None, op
             f"not enough space for {out}",
             cause=f"{_size(needed)} are needed on the disk of {place}, {_size(free)} are free: "
             f"{_size(needed - free)} are missing",
-            hint="free some space, or choose another disk with -o; `porter doctor --clean` removes what "
+            hint=f"free some space, or choose another disk with {option('out')}; "
+            f"`{command('doctor', clean=True)}` removes what "
             "stopped runs have left",
         )
 

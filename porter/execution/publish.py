@@ -24,6 +24,7 @@ from porter.sources.base import Source
 from porter.sources.buckets.bucket_address import BucketAddress
 from porter.sources.buckets.bucket_source import BucketSource
 from porter.sources.local_files import LocalSource
+from porter.wording import option
 
 # Bytes. With the parts under way and what is read ahead, a run stays below 200 MB.
 BUCKET_MEMORY = 32 << 20
@@ -68,7 +69,7 @@ def publish_plan(
         raise PorterError(
             f"the conversion to {out} failed",
             cause="the system gives no more memory",
-            hint="--max-memory 128MB takes less",
+            hint=f"{option('max-memory', '128MB')} takes less",
         ) from error
     except RuntimeError as error:
         # Python has no error of its own for it.
@@ -107,7 +108,7 @@ def _refuse_arrays(plan: Plan, source: Source) -> None:
         raise UnsupportedError(
             f"{source.label} cannot be read on other machines",
             cause="some of its arrays have to be written out first, on this machine",
-            hint="convert it without --on, or into a directory that all machines share",
+            hint=f"convert it without {option('on')}, or into a directory that all machines share",
         )
 
 
@@ -118,7 +119,7 @@ def preflight_bucket(
     check_address(out)
     _refuse_own_source(out, source)
     if options is not None and options.reflink == ALWAYS:
-        raise UsageError("--reflink always: a bucket shares no blocks", hint="leave it out")
+        raise UsageError(f"{option('reflink', 'always')}: a bucket shares no blocks", hint="leave it out")
     before = read_claim(out)
     if before is not None and before.in_use:
         raise in_use(out)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from porter.errors import MalformedError, UsageError
 from porter.sources.weight_files import HF, LITGPT, WeightSet, rank, some
+from porter.wording import option
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def _refuse_two_frameworks(sets: Sequence[WeightSet], where: str) -> None:
         f"{where} holds two checkpoints: Hugging Face's and LitGPT's",
         cause=f"transformers reads {hf.handle} there, LitGPT reads {litgpt.handle}, which may have been "
         "trained since",
-        hint=f"--from hf or --from litgpt, or name the file: {litgpt.handle}",
+        hint=f"{option('from', 'hf')} or {option('from', 'litgpt')}, or name the file: {litgpt.handle}",
     )
 
 

@@ -19,6 +19,7 @@ from porter.errors import PorterError, UsageError
 from porter.execution.cluster.divide import MEMORY
 from porter.execution.watch import Watch
 from porter.sources.buckets.bucket_errors import Unreachable, needs_extra
+from porter.wording import option
 
 # Tasks under way for each processor: one runs, one waits, so that none is idle between two.
 _AHEAD = 2
@@ -57,7 +58,7 @@ class RayPool:
                 raise PorterError(
                     f"there is no Ray at {self.address or 'this machine'}",
                     cause=str(error).split("\n", 1)[0][:200],
-                    hint="ray start --head, there; or --on ray alone, for one on this machine",
+                    hint=f"ray start --head, there; or {option('on', 'ray')} alone, for one on this machine",
                 ) from error
             self._started = True
         self._check_memory()
@@ -157,7 +158,7 @@ def _ray() -> Any:
     try:
         return import_module("ray")
     except ImportError:
-        raise needs_extra("ray", "ray", "--on ray") from None
+        raise needs_extra("ray", "ray", option("on", "ray")) from None
 
 
 def _own(error: Any) -> BaseException:
