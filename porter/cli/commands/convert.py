@@ -298,7 +298,7 @@ def convert(
                 out,
                 force=force,
                 options=options,
-                watch=Watch(watch, watch.moving, output.note),
+                watch=Watch(watch, watch.moving, output.note, watch.arriving),
             )
     except KeyboardInterrupt as stopped:
         if kept := getattr(stopped, "kept", 0):
@@ -352,4 +352,4 @@ def _keep(source: str | None, dry_run: bool) -> None:
         output.note(f"{source} is on this machine already; --keep-source has nothing to do")
         return
     with transfer("download") as advance:
-        download(source, offline=output.settings.offline, progress=advance)
+        download(source, offline=output.settings.offline, progress=advance, expect=advance.expect)
