@@ -281,10 +281,21 @@ def check_before(
     if isinstance(destination, Path):
         paths = source_paths(checkpoint.source, prepared.plan)
         preflight(
-            prepared.plan, destination, root, paths, force=force, inside=checkpoint.single, options=options
+            prepared.plan,
+            destination,
+            root,
+            paths,
+            force=force,
+            inside=checkpoint.single,
+            near=checkpoint.source.near,
+            options=options,
         )
     else:
-        preflight_bucket(destination, checkpoint.source, force=force, options=options)
+        preflight_bucket(destination, checkpoint.source, plan=prepared.plan, force=force, options=options)
+    if options is not None and options.on:
+        from porter.execution.cluster.ray_pool import require_ray
+
+        require_ray()
 
 
 def cluster_driver(on: str, stack: ExitStack) -> Driver:

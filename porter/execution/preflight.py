@@ -8,14 +8,15 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from porter import system
 from porter.errors import PorterError, UsageError
 from porter.execution.leftovers import stage_name
-from porter.execution.run_options import NEVER, RunOptions
+from porter.execution.run_options import ALWAYS, NEVER, RunOptions
+from porter.execution.runnable import check_blocks, check_far, check_values
 from porter.execution.staging import check_output
 from porter.planning.plan import Plan
 from porter.planning.sharing import shareable_bytes
@@ -29,15 +30,17 @@ def preflight(
     plan: Plan,
     out: Path,
     source_root: Path | None,
-    sources: Iterable[Path],
+    sources: Sequence[Path],
     *,
     force: bool = False,
     inside: bool = False,
+    near: bool = True,
     options: RunOptions | None = None,
 ) -> Path:
-    """The real path of `out`, if a directory may be made there and there is room for it.
+    """The real path of `out`, if a directory may be made there, there is room, and the plan can be run.
 
-    Raises UsageError for a path, PorterError for a lack of space that says how much is missing, and where.
+    `near` says whether the source is on this machine. Raises UsageError for a path, UnsupportedError for what
+    would be refused on the way, PorterError for a lack of space that says how much is missing, and where.
     """
     out = check_output(out, source_root, sources, force=force, inside=inside)
     place = existing(out.parent)
@@ -55,7 +58,12 @@ def preflight(
         raise UsageError(
             f"the name {out.name[:40]}… is too long for that file system", hint="choose a shorter one"
         )
-    _check_room(plan, out, place, source_root, options or RunOptions())
+    options = options or RunOptions()
+    check_values(plan)
+    check_far(near, options)
+    if options.reflink == ALWAYS:
+        check_blocks(plan, place, sources, shares_blocks(place))
+    _check_room(plan, out, place, source_root if near else None, options)
     return out
 
 

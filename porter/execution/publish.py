@@ -15,6 +15,7 @@ from porter.execution.executor import Result, execute
 from porter.execution.leftovers import fresh_name
 from porter.execution.preflight import preflight
 from porter.execution.run_options import ALWAYS, RunOptions
+from porter.execution.runnable import check_values
 from porter.execution.sinks.bucket import BucketSink, check_address, check_bucket
 from porter.execution.sinks.claim import in_use, read_claim
 from porter.execution.sinks.directory import DirectorySink
@@ -55,7 +56,14 @@ def publish_plan(
         with ExitStack() as stack:
             root: Path | None = getattr(source, "root", None)
             out = preflight(
-                plan, out, root, source_paths(source, plan), force=force, inside=inside, options=options
+                plan,
+                out,
+                root,
+                source_paths(source, plan),
+                force=force,
+                inside=inside,
+                near=source.near,
+                options=options,
             )
             source = stack.enter_context(overlaid(source, plan.sources, fresh_name(out, "arrays")))
             sink = DirectorySink(
@@ -92,7 +100,7 @@ def _publish_bucket(
     receipt: Callable[[Result], bytes] | None,
     driver: Driver | None,
 ) -> Result:
-    preflight_bucket(out, source, force=force, options=options)
+    preflight_bucket(out, source, plan=plan, force=force, options=options)
     # Buffers of the kernels; the parts under way come on top.
     options = replace(options, max_memory=min(options.max_memory, BUCKET_MEMORY))
     sink = BucketSink(out, force=force, options=options, watch=watch)
@@ -113,10 +121,17 @@ def _refuse_arrays(plan: Plan, source: Source) -> None:
 
 
 def preflight_bucket(
-    out: BucketAddress, source: Source, *, force: bool = False, options: RunOptions | None = None
+    out: BucketAddress,
+    source: Source,
+    *,
+    plan: Plan | None = None,
+    force: bool = False,
+    options: RunOptions | None = None,
 ) -> None:
     """Raises what would be refused without a byte of the source, as `preflight` does for a directory."""
     check_address(out)
+    if plan is not None:
+        check_values(plan)
     _refuse_own_source(out, source)
     if options is not None and options.reflink == ALWAYS:
         raise UsageError(f"{option('reflink', 'always')}: a bucket shares no blocks", hint="leave it out")

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Any, Self
 
@@ -152,6 +153,12 @@ def _loopback(address: str | None) -> dict[str, str]:
     """A Ray on the loopback is looked for at this machine's other address unless it is told not to."""
     host = (address or "").removeprefix("ray://").partition(":")[0]
     return {"_node_ip_address": host} if host.startswith("127.") and "://" not in (address or "") else {}
+
+
+def require_ray() -> None:
+    """Raises UnsupportedError where Ray is not installed. It is not imported, which takes a second."""
+    if find_spec("ray") is None:
+        raise needs_extra("ray", "ray", option("on", "ray"))
 
 
 def _ray() -> Any:
