@@ -87,15 +87,23 @@ def _bars(verb: str) -> Progress:
 
     class Percent(TextColumn):
         def render(self, task: Task) -> Text:
-            return super().render(task) if task.total else Text("    ")
+            return super().render(task) if task.total else Text("")
+
+    class Amount(DownloadColumn):
+        def render(self, task: Task) -> Text:
+            return super().render(task) if task.total else Text(size(task.completed))
+
+    class Speed(TransferSpeedColumn):
+        def render(self, task: Task) -> Text:
+            return super().render(task) if task.finished_speed or task.speed else Text("")
 
     return Progress(
         TextColumn(f"{verb:<8}"),
         # Where no total is known it only shows that something goes on.
         BarColumn(bar_width=12),
         Percent("{task.percentage:>3.0f}%"),
-        DownloadColumn(),
-        TransferSpeedColumn(),
+        Amount(),
+        Speed(),
         TimeRemainingColumn(),
         # What is left of the line, so that a long name never squeezes the numbers.
         TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True)),

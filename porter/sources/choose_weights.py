@@ -42,7 +42,8 @@ def choose(
             raise UsageError(
                 f"{where} holds no weights that could be {wanted.dialect}",
                 cause=f"it holds {some([item.handle for item in sets])}",
-                hint=f"{wanted.dialect} is stored in {' or '.join(sorted(wanted.containers))}",
+                hint=f"leave out {option('from')}; {wanted.dialect} is stored in "
+                + " or ".join(sorted(wanted.containers)),
             )
     first = fitting[0]
     equals = [item for item in fitting if rank(item)[:2] == rank(first)[:2]]

@@ -109,3 +109,8 @@ def test_quantised_weights_without_the_package_that_reads_them(before, tmp_path,
     monkeypatch.setitem(sys.modules, "gguf", None)
     words = ["convert", source, "--to", "hf", "--dtype", "float32", "-o", tmp_path / "out"]
     before(5, words, "Q8_0 needs the gguf package", "pip install", "the extra gguf")
+
+
+def test_a_place_where_no_directory_can_be_made(before, gemma):
+    # Not even root may, and what may be written is no answer to that.
+    before(2, ["convert", gemma, "--to", "hf", "-o", "/proc/out"], "no directory can be made in /proc", "-o")

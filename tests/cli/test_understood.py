@@ -236,7 +236,7 @@ def test_shared_options_stand_before_or_behind_the_command(call, gemma, tmp_path
         (["inspect", "x", "--to", "litgpt"], "--as DIALECT"),
         (["inspect", "x", "y"], "one model at a time"),
         (["konvert", "x"], "did you mean 'convert'"),
-        (["convert", "x", "--to"], "porter convert --help"),
+        (["convert", "x", "--to"], "for example --to litgpt"),
         (["inspect", "x", "--color", "pink"], "porter inspect --help"),
         (["--color", "pink", "inspect", "x"], "porter --help"),
     ],
