@@ -35,15 +35,26 @@ NOT_RUN = {
     "porter diff ": "test_diff.py has two models that differ; the command ends with 3 there",
     "porter convert full/final": "`make finetune` makes it",
     "porter convert lora/final": "`make finetune` makes it",
+    "porter download --from keras": "tests/sources/test_kaggle_download.py has a Kaggle on the loopback",
+    "porter download google/gemma-2b-keras": "tests/sources/test_hub_keras.py has such a repository",
+    "porter convert tuned.keras": "tests/peers/keras has Keras save one",
 }
 # A part of a command, and why it is not run here.
-NOT_RUN_WITH = {"s3://": "tests/cloud and `make cluster` have buckets"}
+NOT_RUN_WITH = {
+    "s3://": "tests/cloud and `make cluster` have buckets",
+    "kaggle://": "tests/sources/test_kaggle_download.py has a Kaggle on the loopback",
+}
 # What a page takes to be there already.
 BEFORE = {
     "check.md": ["porter convert gemma-2b --to litgpt -o out/"],
     "fingerprint.md": [
         "porter convert gemma-2b --to litgpt -o out-litgpt/",
         "porter convert gemma-2b --to keras -o out-keras/",
+    ],
+    "flax.md": ["porter convert gemma-2b --to flax -o gemma2-2b-it"],
+    "keras.md": [
+        "porter convert gemma-2b --to keras -o tuned",
+        "cp tuned/model.weights.h5 tuned.weights.h5",
     ],
 }
 # Pages whose Python has tests of its own, which compare what it makes with the frameworks.
