@@ -25,8 +25,8 @@ from porter.tables.patterns import Pattern
 Shapes = Mapping[str, tuple[int, ...]]
 
 # Layers, or experts. Far more than any model has; a config that claims billions would
-# otherwise be believed until memory runs out (at this bound, a refusal takes half a second and 70 MB).
-_MAX_INDEX = 8_192
+# otherwise be believed until memory runs out (at this bound, a refusal takes a second and 100 MB).
+_MAX_INDEX = 16_384
 
 
 @dataclass
