@@ -14,7 +14,7 @@ from typing import NamedTuple
 from porter.containers.base import OutputFile, StoredTensor
 from porter.errors import PorterError
 from porter.execution.kernels.boxes import Box, clip_to_target
-from porter.layout.copies import coalesce
+from porter.layout.copies import coalesce, elements, run_length
 from porter.planning.plan import COMPUTE, EXTENT, TILE, Copy, Plan
 
 # Bytes. What is lost when a run is killed, and what the disk is asked to begin with at once.
@@ -99,10 +99,18 @@ def file_units(
             continue
         yield from _frames(file, at, tensor.offset, limit)
         own = copies[tensor.name]
-        turned = transposed is not None and any(copy.copy_class == TILE for copy in own)
+        turned = transposed is not None and any(map(_turned, own))
         yield from tensor_units(plan, tensor, own, transposed if turned and transposed else limit)
         at = end
     yield from _frames(file, at, file.size, limit)
+
+
+def _turned(copy: Copy) -> bool:
+    """Whether elements come in another order than they lie in, whatever else is done to them."""
+    if copy.copy_class == COMPUTE:
+        loops = coalesce(copy.loops)
+        return run_length(loops) != elements(loops)
+    return copy.copy_class == TILE
 
 
 def _frames(file: OutputFile, start: int, end: int, limit: int) -> Iterator[Unit]:

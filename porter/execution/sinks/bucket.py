@@ -24,9 +24,9 @@ from porter.execution.leftovers import RECEIPT
 from porter.execution.run_options import RunOptions
 from porter.execution.sinks import multipart
 from porter.execution.sinks.base import Range, Ranges
-from porter.execution.sinks.bucket_leftovers import settle_bucket
+from porter.execution.sinks.bucket_leftovers import settle_bucket, uploads_of
 from porter.execution.sinks.bucket_writer import PART, BucketWriter
-from porter.execution.sinks.claim import Claim, Claimed, in_use, read_claim
+from porter.execution.sinks.claim import PREFIX, SUFFIX, Claim, Claimed, claimed_around, in_use, read_claim
 from porter.execution.sinks.directory import Interrupted
 from porter.execution.sinks.multipart import SentPart, Upload
 from porter.execution.units import Unit
@@ -96,11 +96,15 @@ class BucketSink:
             self._take_over(before, claim)
         claim.take(before)
         self._claim = claim
-        # Another run may have ended between the first look and the claim.
+        # Another run may have ended between the first look and the claim, or have begun around this output.
         check_bucket(self._out, force=self._force)
-        for upload, _ in multipart.unfinished(self._out, f"{self._out.folder}/"):
-            if all(upload.id != kept.id for kept, _ in self._kept.values()):
-                multipart.give_up(upload)
+        if (around := claimed_around(self._out)) is not None:
+            raise in_use(around)
+        if before is not None:
+            kept = {upload.id for upload, _ in self._kept.values()}
+            for upload in uploads_of(self._out):
+                if upload.id not in kept:
+                    multipart.give_up(upload)
         return {}
 
     def _take_over(self, before: Claimed, claim: Claim) -> None:
@@ -156,7 +160,8 @@ class BucketSink:
             try:
                 if writer.stopped.is_set():
                     raise Stopped
-                part = multipart.send(writer.upload, number, start, data, zlib.crc32(data))
+                crc = zlib.crc32(data)
+                part = multipart.send(writer.upload, number, start, data, crc, writer.stopped.wait)
                 writer.parts[number] = part
                 self.claim.note(writer.upload, part)
             finally:
@@ -221,6 +226,7 @@ class BucketSink:
         try:
             for name in sorted(self._made, key=self._place):
                 writer = self._made[name]
+                self.claim.check()
                 done.append(name)
                 multipart.complete(writer.upload, writer.parts, writer.size)
         except BaseException as error:
@@ -237,7 +243,14 @@ class BucketSink:
         return (0 if name in self._weights else 1), name
 
     def _take_back(self, done: Sequence[str], error: BaseException) -> None:
-        """Removes what this commit has made readable. The last of them may be somebody else's."""
+        """Removes what this commit has made readable. The last of them may be somebody else's, and so may
+        all where another run has taken the claim.
+        """
+        try:
+            self.claim.save()
+        except PorterError:
+            if self.claim.lost is not None:
+                return
         if isinstance(error, PorterError):
             done = done[:-1]
         for name in reversed(done):
@@ -262,7 +275,7 @@ class BucketSink:
         kept = sum(p.end - p.start for _, parts in self._claim.files.values() for p in parts.values())
         if isinstance(error, KeyboardInterrupt) and self._options.resume and kept:
             self._claim.stop()
-            raise Interrupted(kept) from None
+            raise Interrupted(kept, self._out.parent()[0].url) from None
         try:
             for upload, _ in self._claim.files.values():
                 multipart.give_up(upload)
@@ -288,7 +301,8 @@ def check_address(out: BucketAddress) -> None:
 
 def check_bucket(out: BucketAddress, *, force: bool) -> list[str]:
     """What lies in the folder. Raises UsageError for what must not be replaced."""
-    there = multipart.keys(out, None if force else 1)
+    # The folder itself may be an object, of no bytes, that consoles make.
+    there = [name for name in multipart.keys(out, None if force else 2) if name]
     if there and not force:
         raise UsageError(f"{out.url} exists and is not empty", hint="choose another one, or pass --force")
     if there and RECEIPT not in there:
@@ -297,7 +311,19 @@ def check_bucket(out: BucketAddress, *, force: bool) -> list[str]:
             cause=f"--force replaces only a folder that holds {RECEIPT}",
             hint="choose another output, or remove this one yourself",
         )
+    within = next((name for name in there if name != RECEIPT and _of_another_run(name)), None)
+    if within is not None:
+        raise UsageError(
+            f"another output lies in {out.url}",
+            cause=f"{within} is not of the run that wrote it",
+            hint="choose another output, or move that one away",
+        )
     return there
+
+
+def _of_another_run(name: str) -> bool:
+    last = name.rpartition("/")[2]
+    return last == RECEIPT or (last.startswith(PREFIX) and last.endswith(SUFFIX))
 
 
 def _covers(parts: Iterable[SentPart], start: int, end: int) -> bool:
