@@ -648,3 +648,31 @@ def test_groups_of_experts_that_are_not_stated_are_not_guessed(tmp_path, monkeyp
     source = write("deepseek_v2", tmp_path / "model.gguf", model, tensors)
     with pytest.raises(UnsupportedError, match="in what groups experts are chosen"):
         porter.convert(source, tmp_path / "hf", to="hf")
+
+
+def test_a_vaultgemma_that_llama_cpp_has_not_written_is_refused(tmp_path):
+    """gguf-py knows no such architecture: what a file of that name holds is anybody's guess."""
+    assert "vaultgemma" not in gguf.MODEL_ARCH_NAMES.values()
+    writer = gguf.GGUFWriter(tmp_path / "model.gguf", "vaultgemma")
+    writer.add_block_count(1)
+    writer.add_tensor("token_embd.weight", np.zeros((7, 8), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(UnsupportedError, match="no mapping table fits") as caught:
+        porter.convert(tmp_path / "model.gguf", tmp_path / "hf", to="hf")
+    assert "llama.cpp has no architecture" in caught.value.cause
+
+
+def test_what_the_converter_guesses_of_an_older_glm_is_said(tmp_path, monkeypatch):
+    known = {"rms_norm_eps": 1e-5, "max_position_embeddings": 72}
+    monkeypatch.setitem(CASES, "glm", Made(gguf.MODEL_ARCH.CHATGLM, OLD_GLM | known))
+    model, tensors = prepared("glm", tmp_path)
+    made = porter.plan(write("glm", tmp_path / "model.gguf", model, tensors), to="hf")
+    assert any("1e-05 for the epsilon" in note for note in made.notes)
+    assert any("width for its context length" in note for note in made.notes)
+    monkeypatch.setitem(CASES, "glm", Made(gguf.MODEL_ARCH.CHATGLM, OLD_GLM | {"rms_norm_eps": 3e-7}))
+    model, tensors = prepared("glm", tmp_path / "other")
+    made = porter.plan(write("glm", tmp_path / "other.gguf", model, tensors), to="hf")
+    assert not any("taken to be as the file has it" in note for note in made.notes)
