@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from pathlib import Path
 
@@ -308,6 +309,7 @@ PROGRAM = """
 import os, signal, sys
 from porter.execution.sinks import bucket_writer, bucket
 bucket_writer.PART = bucket.PART = bucket.BucketSink.unit_bytes = 5 << 20
+bucket._PATIENCE = 1.0
 from porter.execution.sinks.claim import Claim
 plain, word = Claim.note, sys.argv.pop()
 def note(self, upload, part=None):
@@ -360,6 +362,22 @@ def test_what_an_interrupted_run_keeps_can_be_dropped_by_what_it_says(bucket, la
     cleaned = bucket.porter("doctor", "--clean", f"{bucket.url}/deep")
     assert cleaned.returncode == 0 and "is removed: 1 uploads" in cleaned.stderr
     assert bucket.names() == [] and bucket.uploads() == []
+
+
+def test_interrupted_it_does_not_wait_for_a_store_that_hangs(bucket, large):
+    go = threading.Event()
+    bucket.server.fault = lambda r: (
+        r.verb == "part" and int(r.query["partNumber"][0]) > 3 and go.wait(40) and None
+    )
+    began = time.monotonic()
+    ran = stopped(bucket, "SIGINT", "convert", large, "--to", "litgpt", "-o", f"{bucket.url}/out")
+    took = time.monotonic() - began
+    go.set()
+    assert (
+        ran.returncode == 130 and "The same command goes on" in ran.stderr and "Traceback" not in ran.stderr
+    )
+    assert took < 25, "and not 40 s"
+    assert bucket.names("out/") == [] and bucket.names() == [".out.porter-claim.json"]
 
 
 def test_interrupted_with_no_resume_it_keeps_nothing(bucket, large):

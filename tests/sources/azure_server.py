@@ -64,8 +64,8 @@ class AzureServer:
     def answer(self, request: Any, *, body: bool) -> None:
         parts, headers = urlsplit(request.path), request.headers
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
-        name = unquote(parts.path).removeprefix(f"/{ACCOUNT}/{CONTAINER}").lstrip("/")
-        if not unquote(parts.path).startswith(f"/{ACCOUNT}/{CONTAINER}"):
+        account, container, name = (*unquote(parts.path).lstrip("/").split("/", 2), "")[:3]
+        if (account, container) != (ACCOUNT, CONTAINER):
             return self._send(request, 404, b"<Error><Code>ContainerNotFound</Code></Error>", {})
         asked = headers.get("x-ms-range") or headers.get("Range") or ""
         self.log.append((request.command, name, asked or query.get("marker", "")))

@@ -13,7 +13,7 @@ import hashlib
 import threading
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from types import TracebackType
 from typing import Any, Self
 
@@ -37,6 +37,9 @@ from porter.sources.weight_files import INDEX
 
 # Parts that are being sent while the next one is made.
 _UPLOADS = 2
+
+# Seconds that a user who interrupts waits for parts that are being sent; then they are given up.
+_PATIENCE = 5.0
 
 # Read by whoever loads the checkpoint first: without them it is none.
 _CONFIGS = ("config.json", "model_config.yaml", "params.json", "metadata.json", "_METADATA")
@@ -65,7 +68,7 @@ class BucketSink:
         self._writers: dict[str, BucketWriter] = {}
         self._made: dict[str, BucketWriter] = {}
         self._weights: list[str] = []
-        self._pool = ThreadPoolExecutor(_UPLOADS, thread_name_prefix="porter-send")
+        self._flying: set[Future[None]] = set()
         self._room = threading.Semaphore(_UPLOADS)
         self._kept: dict[str, tuple[Upload, dict[int, SentPart]]] = {}
         self._committed = False
@@ -154,20 +157,30 @@ class BucketSink:
         """Sends a part in the background; waits while as many are under way as memory has room for."""
         self.claim.check()
         self._room.acquire()
-        start, _ = writer.part_range(number)
+        sending: Future[None] = Future()
+        self._flying.add(sending)
 
         def work() -> None:
             try:
-                if writer.stopped.is_set():
-                    raise Stopped
-                crc = zlib.crc32(data)
-                part = multipart.send(writer.upload, number, start, data, crc, writer.stopped.wait)
-                writer.parts[number] = part
-                self.claim.note(writer.upload, part)
+                self._send(writer, number, data)
+                sending.set_result(None)
+            except BaseException as error:
+                sending.set_exception(error)
             finally:
+                self._flying.discard(sending)
                 self._room.release()
 
-        return self._pool.submit(work)
+        # A pool's threads would be waited for at Python's exit, whatever a store lets them wait for.
+        threading.Thread(target=work, name="porter-send", daemon=True).start()
+        return sending
+
+    def _send(self, writer: BucketWriter, number: int, data: bytearray) -> None:
+        if writer.stopped.is_set():
+            raise Stopped
+        start, _ = writer.part_range(number)
+        part = multipart.send(writer.upload, number, start, data, zlib.crc32(data), writer.stopped.wait)
+        writer.parts[number] = part
+        self.claim.note(writer.upload, part)
 
     def place(self, file: OutputFile) -> UploadPlace:
         return UploadPlace(self.create(file).upload)
@@ -262,7 +275,8 @@ class BucketSink:
     ) -> None:
         for writer in self._made.values():
             writer.close()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        # Of an upload that is ended while a part of it arrives, the store may keep the part.
+        wait(list(self._flying), _PATIENCE if isinstance(error, KeyboardInterrupt) else None)
         if self._claim is None:
             return
         if error is None or self._committed:
