@@ -36,7 +36,8 @@ def no_table_fits(
             )
             return UnsupportedError(
                 f"no mapping table fits {checkpoint.label}",
-                cause=f"{file} says {said}; porter has tables for {known}{likeness}{_broken(families)}",
+                cause=f"{file} says {said}{_own_layout(raw, families)}; porter has tables for {known}"
+                f"{likeness}{_broken(families)}",
                 hint="if it is one of them, say so with --family NAME; or start a table of your own with "
                 f"porter mappings new {nearest} --name mine, for --mappings DIR:\n"
                 + _beginning(checkpoint, nearest, families, raw),
@@ -53,6 +54,14 @@ def no_table_fits(
         cause="the tensors alone cannot separate the number of heads from head_dim",
         hint="put its config.json or model_config.yaml there, or name it with --config FILE",
     )
+
+
+def _own_layout(raw: Mapping[str, Any], families: Mapping[str, Family]) -> str:
+    """Of a family's GGUF that llama.cpp does not write."""
+    name = str(raw.get("general.architecture"))
+    if name not in families or "gguf" in families[name].dialects:
+        return ""
+    return f", for which llama.cpp has no architecture: how whoever wrote it lays out a {name} is not known"
 
 
 def _nearest(

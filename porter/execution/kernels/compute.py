@@ -1,44 +1,43 @@
 """Copies of class compute: casts and value operations, elementwise and in bounded memory.
 
 Operations are done in float32 and cast once, at the end; a cast alone goes straight from dtype to dtype.
-Rounding is torch's (to nearest, ties to even). A value that the target cannot hold is an error, never an
-infinity. Quantised sources are dequantised first, to float32.
+Rounding is to nearest, ties to even. A value that the target cannot hold is an error, never an infinity.
+Quantised sources are dequantised first, to float32. Only dtypes that NumPy lacks need torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
+import numpy as np
 
-from porter.dtypes import Dtype
+from porter.dtypes import DTYPES, Dtype
 from porter.errors import UnsupportedError
 from porter.execution.kernels.boxes import Box
 from porter.execution.kernels.encoded import decoded
+from porter.execution.kernels.gather import Words, word
 from porter.execution.kernels.move import Move
-from porter.execution.kernels.ordered import ordered_pieces, turned_piece
-from porter.execution.kernels.tiles import write_box
+from porter.execution.kernels.ordered import Piece, most_decoded, ordered_pieces, widest
+from porter.execution.kernels.tiles import turn, write_box
+from porter.values.casts import can_cast, cast
 from porter.values.encodings import encoding_of
 
 
 def move_values(move: Move) -> None:
-    """Runs the copy. Raises UnsupportedError for dtypes torch lacks and for values out of range."""
+    """Runs the copy. Raises UnsupportedError for dtypes that are no numbers and for values out of range."""
     if move.box.elements == 0:
         return
-    if encoding_of(move.source.dtype) is not None:
-        pieces = decoded(move, max(1, turned_piece(move.buffers.memory) // 4))
+    encoded = encoding_of(move.source.dtype) is not None
+    if can_cast(DTYPES["F32"] if encoded else move.source.dtype, move.target.dtype):
+        pieces = _pieces(move, encoded)
     else:
-        pieces = _plain(move)
-    dtype = _torch_dtype(move.target.dtype, move)
+        from porter.execution.kernels.other_dtypes import torch_pieces
+
+        pieces = torch_pieces(move, encoded)
     lost = 0
-    for box, values in pieces:
-        for operation in move.copy.operations:
-            values = operation.apply(values)
-        data = move.buffers.take("turned", box.elements * dtype.itemsize)
-        result = torch.frombuffer(data, dtype=dtype).view(box.shape)
-        result.copy_(values)
-        lost += _lost(values, result)
-        write_box(move, box, data, dtype.itemsize)
+    for box, data, count in pieces:
+        lost += count
+        write_box(move, box, data, move.target.dtype.itemsize)
     if lost:
         raise UnsupportedError(
             f"{lost} values of tensor {move.copy.source!r} do not fit {move.target.dtype.name}",
@@ -47,35 +46,28 @@ def move_values(move: Move) -> None:
         )
 
 
-def _plain(move: Move) -> Iterator[tuple[Box, torch.Tensor]]:
-    """Boxes in the target's order, with their values in the source's dtype or, to operate on, in float32."""
-    dtype = _torch_dtype(move.source.dtype, move)
-    widest = max(4 if move.copy.operations else 1, dtype.itemsize, move.target.dtype.itemsize)
-    for box, words in ordered_pieces(move, widest):
-        values = torch.from_numpy(words).view(dtype)
-        yield box, values.float() if move.copy.operations else values
+def _pieces(move: Move, encoded: bool) -> Iterator[Piece]:
+    target = move.target.dtype
+    for box, words, dtype in _decoded(move) if encoded else _plain(move):
+        data = move.buffers.take("turned", box.elements * target.itemsize)
+        out: Words = np.frombuffer(data, word(target.itemsize, move.label))
+        yield box, data, cast(_flat(move, words), dtype, target, out, move.copy.operations)
 
 
-def _lost(values: torch.Tensor, result: torch.Tensor) -> int:
-    """How many finite values have no finite counterpart, or, in an integer dtype, no equal one."""
-    if not result.is_floating_point():
-        return int((result.to(values.dtype) != values).sum())
-    if values.is_floating_point() and torch.finfo(values.dtype).max <= torch.finfo(result.dtype).max:
-        return 0
-    # The extremes tell of an infinity or a NaN in a tenth of the time that counting takes.
-    if result.itemsize > 1 and all(torch.isfinite(extreme) for extreme in torch.aminmax(result)):
-        return 0
-    lost = ~_finite(result)
-    return int((_finite(values) & lost if values.is_floating_point() else lost).sum())
+def _flat(move: Move, words: Words) -> Words:
+    """The elements one after the other, turned where they lie in another order."""
+    if not words.flags.c_contiguous:
+        order: Words = np.ndarray(words.shape, words.dtype, move.buffers.take("order", words.nbytes))
+        turn(words, order)
+        words = order
+    return words.reshape(-1)
 
 
-def _finite(values: torch.Tensor) -> torch.Tensor:
-    # isfinite does not know the 8-bit floats.
-    return torch.isfinite(values.float() if values.itemsize == 1 else values)
+def _decoded(move: Move) -> Iterator[tuple[Box, Words, Dtype]]:
+    for box, values in decoded(move, most_decoded(move)):
+        yield box, values.view(np.uint32), DTYPES["F32"]
 
 
-def _torch_dtype(dtype: Dtype, move: Move) -> torch.dtype:
-    found = getattr(torch, dtype.torch, None) if dtype.torch else None
-    if not isinstance(found, torch.dtype) or dtype.kind == "complex":
-        raise UnsupportedError(f"{move.label}: cannot compute with {dtype.name}")
-    return found
+def _plain(move: Move) -> Iterator[tuple[Box, Words, Dtype]]:
+    for box, words in ordered_pieces(move, widest(move)):
+        yield box, words, move.source.dtype

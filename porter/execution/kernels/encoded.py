@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import torch
+from numpy.lib.stride_tricks import as_strided
 
 from porter.containers.base import StoredTensor
-from porter.errors import PorterError
+from porter.errors import PorterError, UnsupportedError
 from porter.execution.kernels.boxes import Box, cut_by_source_span
 from porter.execution.kernels.move import Move
 from porter.sources.base import SourceFile
+from porter.values.casts import can_cast, to_float32
 from porter.values.encodings import Values, encoding_of
 
 # Elements. Decoding makes several temporaries of the size of what it is given.
@@ -21,7 +22,7 @@ STEP = 1 << 20
 Factors = tuple[StoredTensor, SourceFile]
 
 
-def decoded(move: Move, limit: int) -> Iterator[tuple[Box, torch.Tensor]]:
+def decoded(move: Move, limit: int) -> Iterator[tuple[Box, Values]]:
     """Boxes whose source spans at most `limit` elements, each with its float32 values."""
     take = move.buffers.take
     for box in cut_by_source_span(move.box, limit):
@@ -33,8 +34,8 @@ def decoded(move: Move, limit: int) -> Iterator[tuple[Box, torch.Tensor]]:
             box.source_span,
             lambda size: take("blocks", size),
         )
-        strides = [loop.source_stride for loop in box.loops]
-        yield box, torch.from_numpy(values).as_strided(box.shape, strides)
+        strides = [loop.source_stride * values.itemsize for loop in box.loops]
+        yield box, as_strided(values, box.shape, strides)
 
 
 def decoded_range(
@@ -76,6 +77,6 @@ def _plain(stored: StoredTensor, reader: SourceFile, first: int, last: int) -> V
     item = stored.dtype.itemsize
     raw = bytearray((last - first) * item)
     reader.read([memoryview(raw)], stored.offset + first * item)
-    dtype: torch.dtype = getattr(torch, stored.dtype.torch or "")
-    values: Values = torch.frombuffer(raw, dtype=dtype).float().numpy()
-    return values
+    if not can_cast(stored.dtype, stored.dtype):
+        raise UnsupportedError(f"{stored.name!r} holds no factors", cause=f"it is {stored.dtype.name}")
+    return to_float32(np.frombuffer(raw, f"u{item}"), stored.dtype)
