@@ -58,8 +58,8 @@ def diff(
     # What callers may pass is wider than what the options then hold.
     given: dict[str, Any] = {"allow_unmapped": allow_unmapped, "maps": maps}
     options = PlanOptions(text_only=text_only, family=family, **given)
-    one = open_source(a, maps=options.maps, dialect=a_dialect, key=a_key, family=family)
-    two = open_source(b, maps=options.maps, dialect=b_dialect, key=b_key, family=family)
+    one = open_source(a, maps=options.maps, dialect=a_dialect, remote="bytes", key=a_key, family=family)
+    two = open_source(b, maps=options.maps, dialect=b_dialect, remote="bytes", key=b_key, family=family)
     pair = pair_models(_side(one), _side(two), options)
     compared = sum(tensor.name in pair.b.target_by_name for tensor in pair.a.targets())
     shapes = shape_differences(pair)

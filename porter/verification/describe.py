@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from porter.dtypes import dtype_word
 from porter.planning.port_plan import compared_dtype
+from porter.values.numbers import rounded
 from porter.values.operations import Operation
 from porter.verification.samples import Coordinates, in_order, samples
 from porter.verification.sides import Sides, Unlike, same
-from porter.verification.stored_values import Values, rounded
+from porter.verification.stored_values import Values
 from porter.verification.weight_places import Weight
 
 # So many values or fewer are told one by one.

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from porter.dtypes import DTYPES, Dtype
 from porter.planning.port_plan import compared_dtype
 from porter.tables.bind import Sizes
+from porter.values.numbers import numbers, rounded
 from porter.values.operations import undone
 from porter.verification.known_mistakes import Step, operand_value
 from porter.verification.readings import Reading, right
 from porter.verification.samples import Coordinates, addresses, in_order, samples
-from porter.verification.stored_values import StoredValues, Values, as_float, relabelled, rounded
+from porter.verification.stored_values import StoredValues, Values, relabelled
 from porter.verification.weight_places import Place, Weight
 
 # Elements that are compared at a time where each is looked up by itself.
@@ -168,8 +169,8 @@ class Sides:
         start = 0
         for index in _cut(sizes):
             ours, theirs = np.ascontiguousarray(port[index]), np.ascontiguousarray(original[index])
-            found = as_float(ours.reshape(-1), place.tensor.dtype)
-            values = as_float(theirs.reshape(-1), source.tensor.dtype)
+            found = numbers(ours.reshape(-1), place.tensor.dtype)
+            values = numbers(theirs.reshape(-1), source.tensor.dtype)
             for operation in undone(source.operations):
                 values = operation.apply(values.astype(np.float32))
             expected = self.as_stored(values, origin.steps, origin.weight, weight)

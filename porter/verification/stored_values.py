@@ -21,6 +21,7 @@ from porter.errors import UnsupportedError
 from porter.sources.base import NearFile, SourceFile
 from porter.system import forget
 from porter.values.encodings import encoding_of
+from porter.values.numbers import bits, numbers
 
 Values = NDArray[Any]
 Addresses = NDArray[np.int64]
@@ -47,7 +48,7 @@ class StoredValues:
         """The values of elements by their place among the tensor's; float64 for F64, else float32."""
         encoding = encoding_of(tensor.dtype)
         if encoding is None:
-            return as_float(self._words(tensor, addresses), tensor.dtype)
+            return numbers(self._words(tensor, addresses), tensor.dtype)
         unit = encoding.unit(tensor.dtype, tensor.shape)
         units, back = np.unique(addresses // unit, return_inverse=True)
         size = tensor.dtype.nbytes(unit)
@@ -124,50 +125,7 @@ class StoredValues:
                 forget(mapped, 0, len(mapped))
 
 
-def as_float(words: Values, dtype: Dtype) -> Values:
-    """Bits of plain floats as values: float64 for F64, else float32."""
-    match dtype.name:
-        case "BF16":
-            return (words.astype(np.uint32) << 16).view(np.float32)
-        case "F16":
-            return words.view(np.float16).astype(np.float32)
-        case "F32":
-            return words.view(np.float32)
-        case "F64":
-            return words.view(np.float64)
-    import torch
-
-    held = torch.from_numpy(np.require(words, requirements=["C", "W"]))
-    found: Values = held.view(torch_dtype(dtype)).to(torch.float32).numpy()
-    return found
-
-
-def rounded(values: Values, dtype: Dtype) -> Values:
-    """Values after one rounding to a dtype, to nearest with ties to even; float64 for F64, else float32."""
-    if dtype.name == "F64":
-        return values.astype(np.float64)
-    if dtype.name == "F32":
-        return values.astype(np.float32)
-    import torch
-
-    narrow = torch.from_numpy(np.require(values, requirements=["C", "W"])).to(torch_dtype(dtype))
-    found: Values = narrow.to(torch.float32).numpy()
-    return found
-
-
 def relabelled(values: Values, source: Dtype, target: Dtype) -> Values:
     """The values whose bits in one dtype are taken for those of another of its size."""
-    import torch
-
-    bits = torch.from_numpy(np.require(values, requirements=["C", "W"])).to(torch_dtype(source))
-    found: Values = bits.view(torch_dtype(target)).to(torch.float32).numpy()
-    return found
-
-
-def torch_dtype(dtype: Dtype) -> Any:
-    import torch
-
-    found = getattr(torch, dtype.torch or "", None)
-    if not isinstance(found, torch.dtype):
-        raise UnsupportedError(f"cannot compute with {dtype.name}")
+    found: Values = numbers(bits(values, source), target).astype(np.float32, copy=False)
     return found

@@ -35,7 +35,8 @@ class DifferingTensor:
     """A tensor of the port that does not hold what it should.
 
     `elements` of its `of` elements differ, the first at `first`, an index into its shape. With sampled
-    comparisons both count samples. `says` describes the difference where no known mistake explains it.
+    comparisons both count samples. `says` describes the difference. `largest` is the largest |difference| of
+    finite values, `relative` that over the largest value that should be there, both of what was compared.
     """
 
     name: str
@@ -45,6 +46,8 @@ class DifferingTensor:
     of: int
     first: tuple[int, ...]
     says: str | None = None
+    largest: float = 0.0
+    relative: float | None = None
 
 
 @dataclass(frozen=True)
