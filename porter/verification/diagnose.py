@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from porter.containers.base import StoredTensor
@@ -70,7 +70,7 @@ def sampled_differences(sides: Sides) -> dict[str, Differing]:
 def diagnose(
     planned: PortPlan,
     sides: Sides,
-    differing: Collection[str],
+    differing: Mapping[str, Differing],
     known: KnownMistakes,
     tensors: Mapping[str, StoredTensor],
     lost: Mapping[str, Differing],

@@ -23,6 +23,9 @@ from porter.verification.weight_places import Place, Weight
 # Elements that are compared at a time where each is looked up by itself.
 PIECE = 1 << 19
 
+# An axis, and the step of the original for each of its steps.
+Lines = tuple[int, NDArray[np.int64]]
+
 # Differing rows and columns that are kept.
 _MOST_LINES = 1000
 
@@ -126,6 +129,8 @@ class Sides:
                 return values.astype(np.float32) + np.float32(operand_value(operand, self.hyperparameters))
             case "multiply":
                 return values.astype(np.float32) * np.float32(operand_value(operand, self.hyperparameters))
+            case "divide":
+                return values.astype(np.float32) / np.float32(operand_value(operand, self.hyperparameters))
             case "through":
                 return rounded(values, DTYPES[operand])
             case "cut":
@@ -136,22 +141,31 @@ class Sides:
             return np.full(values.shape, np.nan, np.float32)
         return relabelled(values, source, stored)
 
-    def unlike(self, weight: Weight, origin: Origin, number: int | None = None) -> Unlike:
-        """How the port's weight differs from what an origin makes of it, in `number` samples or in full."""
+    def unlike(
+        self, weight: Weight, origin: Origin, number: int | None = None, moved: Lines | None = None
+    ) -> Unlike:
+        """How the port's weight differs from what an origin makes of it, in `number` samples or in full.
+
+        `moved` is an axis, and for each step of it the one of the original that stands there.
+        """
         place = self.port[weight]
         tally = _Tally(place)
-        if number is None and origin.reading.known is None and self._in_pieces(weight, origin, tally):
+        if number is None and origin.reading.known is None and self._in_pieces(weight, origin, tally, moved):
             return tally.result()
         for start, coordinates in self._pieces(place, number):
             found = self.found(weight, origin.reading, coordinates)
-            values = self.comes_from(weight, origin, coordinates)
+            comes = coordinates
+            if moved is not None:
+                comes = coordinates.copy()
+                comes[moved[0]] = moved[1][coordinates[moved[0]]]
+            values = self.comes_from(weight, origin, comes)
             expected = self.as_stored(values, origin.steps, origin.weight, weight)
             along = coordinates[place.order_long]
             unequal = ~same(found, expected)
             tally.add(start, found, expected, unequal, [along[at][unequal] for at in (0, -1) if len(along)])
         return tally.result()
 
-    def _in_pieces(self, weight: Weight, origin: Origin, tally: _Tally) -> bool:
+    def _in_pieces(self, weight: Weight, origin: Origin, tally: _Tally, moved: Lines | None) -> bool:
         """The same from views of the mapped files, where both sides are plain numbers and in one order."""
         place, source = self.port[weight], self.original[origin.weight]
         order = place.order_long
@@ -168,7 +182,10 @@ class Sides:
             return False
         start = 0
         for index in _cut(sizes):
-            ours, theirs = np.ascontiguousarray(port[index]), np.ascontiguousarray(original[index])
+            there = (
+                original[index] if moved is None else _taken(original, index, order.index(moved[0]), moved[1])
+            )
+            ours, theirs = np.ascontiguousarray(port[index]), np.ascontiguousarray(there)
             found = numbers(ours.reshape(-1), place.tensor.dtype)
             values = numbers(theirs.reshape(-1), source.tensor.dtype)
             for operation in undone(source.operations):
@@ -218,17 +235,17 @@ class _Tally:
     ) -> None:
         """A piece from place `start` on; `lines` are the rows, and the columns, that hold a difference."""
         self._total += len(found)
-        here = int(unequal.sum())
+        here = int(np.count_nonzero(unequal))
         if not here:
             return
         if self._first < 0:
-            self._first = start + int(np.flatnonzero(unequal)[0])
+            self._first = start + int(np.argmax(unequal))
         self._count += here
         with np.errstate(all="ignore"):
-            apart = np.abs(found[unequal].astype(np.float64) - expected[unequal])
-        whole = float("nan") if np.isnan(apart).all() else float(np.nanmax(apart))
-        self._largest = max(self._largest, whole)
-        self._zero = self._zero and not found[unequal].any()
+            apart = np.abs(found - expected)
+            apart[~unequal] = 0
+        self._largest = max(self._largest, float(np.fmax.reduce(apart)))
+        self._zero = self._zero and not found.any(where=unequal)
         for held, line in zip((self._rows, self._columns), lines, strict=False):
             if len(held) < _MOST_LINES:
                 held.update(np.unique(line)[:_MOST_LINES].tolist())
@@ -236,6 +253,15 @@ class _Tally:
     def result(self) -> Unlike:
         lines = frozenset(self._rows), frozenset(self._columns)
         return Unlike(self._count, self._total, max(self._first, 0), self._largest, *lines, self._zero)
+
+
+def _taken(values: Values, index: tuple[slice, ...], axis: int, lines: NDArray[np.int64]) -> Values:
+    """A part of an array, by slices of its first axes, of what stands by `lines` along an axis."""
+    if axis >= len(index):
+        return np.take(values[index], lines, axis=axis)
+    chosen: tuple[Any, ...] = (*index[:axis], lines[index[axis]], *index[axis + 1 :])
+    found: Values = values[chosen]
+    return found
 
 
 def _lines_of(unequal: NDArray[np.bool_], index: Sequence[slice]) -> list[NDArray[np.int64]]:

@@ -26,14 +26,15 @@ from porter.values.numbers import bits, numbers
 Values = NDArray[Any]
 Addresses = NDArray[np.int64]
 
-# Bytes that may be touched before their pages are given back.
-_TOUCHED = 16 << 20
+# Bytes that may be mapped before their pages are given back.
+_TOUCHED = 32 << 20
 
 # Elements of one read from which on reading ahead pays.
 _MANY = 1 << 16
 
-# What a read of one element costs, since it brings its page.
-_PAGE = 4096
+# Bytes that a read of one element or of its neighbours may map: newer kernels map all that the system's cache
+# holds in one piece. Samples come in clusters of sixteen.
+_MAPPED = (2 << 20) // 16
 
 
 class StoredValues:
@@ -118,7 +119,7 @@ class StoredValues:
         return self._maps[name, swept]
 
     def _give_back(self, count: int) -> None:
-        self._touched += count * _PAGE
+        self._touched += count * _MAPPED
         if self._touched > _TOUCHED:
             self._touched = 0
             for mapped in self._maps.values():

@@ -83,6 +83,7 @@ def dims(config: dict[str, Any]) -> Dims:
         M=config["hidden_size"],
         F=config["intermediate_size"],
         V=config["vocab_size"],
+        L=config["num_hidden_layers"],
         E=config.get("num_local_experts", 0),
         family=config["model_type"],
     )
@@ -95,7 +96,7 @@ def weights(config: dict[str, Any], seed: int = 0) -> State:
     if d.family == "gpt_neox":
         shapes |= {"gpt_neox.embed_in.weight": (d.V, d.M), "embed_out.weight": (d.V, d.M)}
         shapes |= {f"gpt_neox.final_layer_norm.{part}": (d.M,) for part in ("weight", "bias")}
-        for n in range(LAYERS):
+        for n in range(d.L):
             for name, shape in {
                 "attention.query_key_value": (3 * d.H * d.D, d.M),
                 "attention.dense": (d.M, d.H * d.D),
@@ -110,7 +111,7 @@ def weights(config: dict[str, Any], seed: int = 0) -> State:
         shapes |= {"model.embed_tokens.weight": (d.V, d.M), "model.norm.weight": (d.M,)}
         if d.family in ("llama", "mixtral"):
             shapes["lm_head.weight"] = (d.V, d.M)
-        for n in range(LAYERS):
+        for n in range(d.L):
             parts: dict[str, tuple[int, ...]] = {
                 "self_attn.q_proj": (d.H * d.D, d.M),
                 "self_attn.k_proj": (d.K * d.D, d.M),
@@ -178,7 +179,7 @@ def swap(state: State, one: str, other: str) -> None:
 
 
 def apply(state: State, d: Dims, part: str, change: Callable[[Tensor], Tensor], layers: Any = None) -> None:
-    for n in range(LAYERS) if layers is None else layers:
+    for n in range(d.L) if layers is None else layers:
         name = layer(n, d) + part
         state[name] = change(state[name]).contiguous()
 
@@ -197,7 +198,7 @@ def every(state: State, change: Callable[[Tensor], Tensor]) -> None:
 
 @mutant("gate and up are swapped", families=GATED)
 def gate_and_up_swapped(state, d):
-    for n in range(LAYERS):
+    for n in range(d.L):
         swap(state, layer(n, d) + "mlp.gate_proj.weight", layer(n, d) + "mlp.up_proj.weight")
 
 
@@ -208,7 +209,7 @@ def gate_and_up_swapped_in_one_layer(state, d):
 
 @mutant("gate and up are swapped", families=("mixtral",))
 def gate_and_up_of_experts_swapped(state, d):
-    for n in range(LAYERS):
+    for n in range(d.L):
         for e in range(d.E):
             stem = f"{layer(n, d)}block_sparse_moe.experts.{e}."
             swap(state, stem + "w1.weight", stem + "w3.weight")
@@ -216,7 +217,7 @@ def gate_and_up_of_experts_swapped(state, d):
 
 @mutant("k and v are swapped", families=SPLIT)
 def k_and_v_swapped(state, d):
-    for n in range(LAYERS):
+    for n in range(d.L):
         swap(state, layer(n, d) + "self_attn.k_proj.weight", layer(n, d) + "self_attn.v_proj.weight")
 
 
@@ -233,38 +234,38 @@ def k_and_v_of_fused_swapped(state, d):
 
 @mutant("norms? .*exchanged", families=("gemma2", "gemma3_text"))
 def norm_after_attention_for_norm_before_mlp(state, d):
-    for n in range(LAYERS):
+    for n in range(d.L):
         names = ("post_attention_layernorm.weight", "pre_feedforward_layernorm.weight")
         swap(state, *(layer(n, d) + name for name in names))
 
 
 @mutant("norms before attention and before the MLP are exchanged", families=("gemma", "llama", "gpt_neox"))
 def input_norm_for_norm_before_mlp(state, d):
-    for n in range(LAYERS):
+    for n in range(d.L):
         names = ("input_layernorm.weight", "post_attention_layernorm.weight")
         swap(state, *(layer(n, d) + name for name in names))
 
 
 @mutant("norms of q and k are swapped", families=("gemma3_text",))
 def q_norm_and_k_norm_swapped(state, d):
-    for n in range(LAYERS):
+    for n in range(d.L):
         swap(state, layer(n, d) + "self_attn.q_norm.weight", layer(n, d) + "self_attn.k_norm.weight")
 
 
 @mutant("layers are off by one")
 def layers_off_by_one(state, d):
-    moved_layers(state, lambda n: (n + 1) % LAYERS)
+    moved_layers(state, lambda n: (n + 1) % d.L)
 
 
 @mutant("sorted as strings")
 def layers_sorted_as_strings(state, d):
-    order = sorted(range(LAYERS), key=str)
+    order = sorted(range(d.L), key=str)
     moved_layers(state, lambda n: order[n])
 
 
 @mutant("opposite order")
 def layers_reversed(state, d):
-    moved_layers(state, lambda n: LAYERS - 1 - n)
+    moved_layers(state, lambda n: d.L - 1 - n)
 
 
 @mutant("layers 3 and 7 are swapped")
@@ -294,7 +295,7 @@ def experts_off_by_one(state, d):
 
 @mutant("interleaved", families=GATED)
 def gate_and_up_interleaved(state, d):
-    for n in range(LAYERS):
+    for n in range(d.L):
         names = [layer(n, d) + f"mlp.{part}_proj.weight" for part in ("gate", "up")]
         fused = torch.stack([state[name] for name in names], 1).view(2 * d.F, d.M)
         state[names[0]], state[names[1]] = (half.clone() for half in fused.chunk(2))
@@ -302,7 +303,7 @@ def gate_and_up_interleaved(state, d):
 
 @mutant("interleaved", families=GATED)
 def gate_and_up_split_alternately(state, d):
-    for n in range(LAYERS):
+    for n in range(d.L):
         names = [layer(n, d) + f"mlp.{part}_proj.weight" for part in ("gate", "up")]
         fused = torch.cat([state[name] for name in names])
         state[names[0]], state[names[1]] = fused[0::2].clone(), fused[1::2].clone()
@@ -792,13 +793,16 @@ def main() -> int:
     return int(bool(alarms) or not all(one.found for one in outcomes))
 
 
-BEGIN, END = "<!-- mutants: written by `make mutants` -->", "<!-- end of mutants -->"
+def write_between(what: str, lines: list[str]) -> None:
+    """Puts lines into docs/verify.md, where marks say that `what` is."""
+    path = Path(__file__).resolve().parents[2] / "docs" / "verify.md"
+    begin, end = f"<!-- {what}: written by `make mutants` -->", f"<!-- end of {what} -->"
+    before, _, rest = path.read_text(encoding="utf-8").partition(begin)
+    after = rest.partition(end)[2]
+    path.write_text(before + "\n".join([begin, "", *lines, "", end]) + after, encoding="utf-8")
 
 
 def write_table(outcomes: list[Outcome], alarms: int, sound: int) -> None:
-    path = Path(__file__).resolve().parents[2] / "docs" / "verify.md"
-    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
     rows = ["| family | in | mutants | found | named |", "| --- | --- | ---: | ---: | ---: |"]
     count: dict[tuple[str, str], Counter[str]] = {}
     for one in outcomes:
@@ -810,10 +814,10 @@ def write_table(outcomes: list[Outcome], alarms: int, sound: int) -> None:
         rows.append(f"| {family} | {dialect} | {tally['made']} | {tally['found']} | {tally['named']} |")
     rows.append(f"| all | | {total['made']} | {total['found']} | {total['named']} |")
     missed = sorted({f"{o.name} ({o.dialect})" for o in outcomes if not o.named})
-    lines = [BEGIN, "", *rows, "", f"Sound ports called wrong: {alarms} of {sound}."]
+    lines = [*rows, "", f"Sound ports called wrong: {alarms} of {sound}."]
     if missed:
         lines += ["", f"Found and not named: {', '.join(missed)}."]
-    path.write_text(before + "\n".join(lines) + "\n\n" + END + after, encoding="utf-8")
+    write_between("mutants", lines)
 
 
 if __name__ == "__main__":
