@@ -14,7 +14,8 @@ from porter.execution.sinks.statistics import low_rank
 from porter.planning.port_plan import compared_dtype
 from porter.values.numbers import rounded
 from porter.values.operations import Operation
-from porter.verification.moved_lines import in_words, moved_lines
+from porter.verification.moved_lines import lines_of_others, moved_lines
+from porter.verification.moved_words import WORDS, in_words
 from porter.verification.samples import in_order, samples
 from porter.verification.sides import Sides, Unlike, same
 from porter.verification.stored_values import Values
@@ -28,14 +29,10 @@ _CORNER = 192
 
 # Rows and columns from which on a low rank means something; below this correlation nothing is left of the
 # original, and what is low is the rank of the two themselves.
-_LEAST_SIDE, _ALIKE = 6, 0.2
+_LEAST_SIDE, _ALIKE = 16, 0.2
 
 # Of the standard deviation: a difference below is called small.
 _SMALL = 0.1
-
-
-# What a step of an axis is called, where it is not a row or a column.
-_WORDS = {"vocab": "vocabulary row", "n_kv_head": "kv head", "n_expert": "expert"}
 
 
 @dataclass(frozen=True)
@@ -70,12 +67,15 @@ def describe(sides: Sides, weight: Weight, unlike: Unlike, number: int | None = 
     if unlike.zero and unlike.elements >= unlike.of * 0.9:
         return Description("zeros", "is all zeros")
     for axis, what, places, size in _lines(order, unlike, rows, columns, place.axes):
-        if len(places) > 1 and (moved := moved_lines(sides, weight, axis, number=number)) is not None:
-            return Description("moved", in_words(what, moved))
+        if len(places) > 1 and (moved := moved_lines(sides, weight, (axis,), number=number)) is not None:
+            return Description("moved", in_words(place, what, moved))
         if unlike.zero:
             return Description("zero rows", f"{_listed(what, places)} zeros")
         if len(places) <= min(size // 4, 999):
             return Description("rows", f"{_listed(what, places)} other values")
+    outer = tuple(place.long[:-1])
+    if len(outer) > 1 and (moved := moved_lines(sides, weight, outer, number=number)) is not None:
+        return Description("moved", in_words(place, "row", moved))
     constant = _constant(sides, weight)
     if constant is not None:
         return Description("constant", constant)
@@ -88,13 +88,17 @@ def describe(sides: Sides, weight: Weight, unlike: Unlike, number: int | None = 
     if corner is None:
         return Description(None, said)
     rank, ratio, correlation = corner
-    if rank is not None:
+    if ratio >= _SMALL and len(others := lines_of_others(sides, weight)) > 1:
+        names = " and ".join(name.rpartition(".")[2] for name in sorted(others))
+        short = f"holds rows of {names}: parts of a model that was split were joined in another order"
+        return Description("rows of others", f"{said}; {short}", short)
+    # A product of two matrices changes every row.
+    if rank is not None and len(unlike.rows) >= min(rows, 1000):
         short = f"the difference has rank {rank}, as a merged LoRA's has"
         return Description("low rank", f"{said}; {short}", short)
     if ratio < _SMALL:
-        return Description(
-            "near", f"{said}; {ratio:.2g} of their spread: trained further, or rounded otherwise"
-        )
+        short = "trained further, or rounded otherwise"
+        return Description("near", f"{said}; {ratio:.2g} of their spread: {short}", short)
     if abs(correlation) < _ALIKE:
         short = "nothing of the original is in it: another model's?"
         return Description("unrelated", f"{said}; correlation {correlation:.2f}: {short}", short)
@@ -140,7 +144,7 @@ def _lines(
     if len(order) > 1:
         for axis, steps, size in ((order[0], unlike.rows, rows), (order[-1], unlike.columns, columns)):
             word = "row" if axis == order[0] else "column"
-            word = _WORDS.get(axes[axis], word)
+            word = WORDS.get(axes[axis], word)
             found.append((axis, word, sorted(steps), size))
     return found
 

@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from porter.containers.base import StoredTensor
 from porter.dtypes import dtype_word
 from porter.execution.open_files import OpenFiles
@@ -82,7 +84,9 @@ def diagnose(
     mistakes = misplaced(planned, sides, tensors)
     explained: Sequence[Explained] = ()
     if differing:
-        explained = explain(sides, differing, known.mistakes, quick=quick)
+        # Bytes of something else may be any numbers.
+        with np.errstate(all="ignore"):
+            explained = explain(sides, differing, known.mistakes, quick=quick)
         mistakes += name_mistakes(sides, explained, known.mistakes)
     says = _descriptions(sides, explained)
     if lost:

@@ -10,7 +10,7 @@ entry has one kind of change and says it in words; `of` limits it to some canoni
     ours layout the blocks of a fused tensor lie as another layout says
     interleave  rows of several tensors alternate that should follow one another, or the other way
     hold        one step of an axis is repeated
-    add multiply divide through cut bits steps    what was done to values
+    add multiply divide through cut bits swapped steps    what was done to values
     index       steps of an index variable are in another order, by the names of `named`
 
 `[[config]]` entries say what it means that a hyperparameter is another one, and `[published.FAMILY]` what all
@@ -36,7 +36,7 @@ from porter.tables.table_parts import expression_at, require_known_keys
 from porter.tables.toml_source import MISTAKES_FILE, read_source
 
 # Kinds of changes to values, in the order in which an entry that has several does them.
-VALUES = ("bits", "add", "multiply", "divide", "through", "cut")
+VALUES = ("bits", "swapped", "add", "multiply", "divide", "through", "cut")
 
 # Those of them that a number belongs to.
 _NUMBERS = ("add", "multiply", "divide")

@@ -176,6 +176,9 @@ class Search:
                 continue
             key = found.tobytes()
             for other in self._table(weight, place, reading, steps, coordinates).get(key, ()):
+                # Another block of the same tensor, where it should be: the two mistakes undo each other.
+                if other != own and reading.known is not None and reading.known.layout is not None:
+                    continue
                 yield Candidate(Origin(reading, other, steps), mistakes + known, other != own)
 
     def _table(

@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 from porter.dtypes import DTYPES, Dtype
 from porter.planning.port_plan import compared_dtype
 from porter.tables.bind import Sizes
-from porter.values.numbers import numbers, rounded
+from porter.values.numbers import bits, numbers, rounded
 from porter.values.operations import undone
 from porter.verification.known_mistakes import Step, operand_value
 from porter.verification.readings import Reading, right
-from porter.verification.samples import Coordinates, addresses, in_order, samples
+from porter.verification.samples import Coordinates, addresses, from_places, in_order, samples, to_places
 from porter.verification.stored_values import StoredValues, Values, relabelled
 from porter.verification.weight_places import Place, Weight
 
 # Elements that are compared at a time where each is looked up by itself.
 PIECE = 1 << 19
 
-# An axis, and the step of the original for each of its steps.
-Lines = tuple[int, NDArray[np.int64]]
+# Axes taken together, and for each of their steps the one of the original.
+Lines = tuple[tuple[int, ...], NDArray[np.int64]]
 
 # Differing rows and columns that are kept.
 _MOST_LINES = 1000
@@ -137,7 +137,10 @@ class Sides:
                 keep = np.uint32(0xFFFFFFFF) << np.uint32(32 - 8 * DTYPES[operand].itemsize)
                 cut: Values = (values.astype(np.float32).view(np.uint32) & keep).view(np.float32)
                 return cut
-        if source.quantised or source == stored or source.itemsize != stored.itemsize:
+        if kind == "swapped" and source == stored and not source.quantised:
+            found: Values = numbers(bits(values, source).byteswap(), stored)
+            return found
+        if kind == "swapped" or source.quantised or source == stored or source.itemsize != stored.itemsize:
             return np.full(values.shape, np.nan, np.float32)
         return relabelled(values, source, stored)
 
@@ -146,7 +149,7 @@ class Sides:
     ) -> Unlike:
         """How the port's weight differs from what an origin makes of it, in `number` samples or in full.
 
-        `moved` is an axis, and for each step of it the one of the original that stands there.
+        `moved` says of steps of axes, taken together, which ones of the original stand there.
         """
         place = self.port[weight]
         tally = _Tally(place)
@@ -156,8 +159,7 @@ class Sides:
             found = self.found(weight, origin.reading, coordinates)
             comes = coordinates
             if moved is not None:
-                comes = coordinates.copy()
-                comes[moved[0]] = moved[1][coordinates[moved[0]]]
+                comes = _moved(place, coordinates, moved)
             values = self.comes_from(weight, origin, comes)
             expected = self.as_stored(values, origin.steps, origin.weight, weight)
             along = coordinates[place.order_long]
@@ -169,7 +171,7 @@ class Sides:
         """The same from views of the mapped files, where both sides are plain numbers and in one order."""
         place, source = self.port[weight], self.original[origin.weight]
         order = place.order_long
-        if not order:
+        if not order or (moved is not None and len(moved[0]) > 1):
             return False
         sizes = [place.sizes[axis] for axis in order]
         # Axes of several steps go together, one by one.
@@ -183,7 +185,9 @@ class Sides:
         start = 0
         for index in _cut(sizes):
             there = (
-                original[index] if moved is None else _taken(original, index, order.index(moved[0]), moved[1])
+                original[index]
+                if moved is None
+                else _taken(original, index, order.index(moved[0][0]), moved[1])
             )
             ours, theirs = np.ascontiguousarray(port[index]), np.ascontiguousarray(there)
             found = numbers(ours.reshape(-1), place.tensor.dtype)
@@ -253,6 +257,15 @@ class _Tally:
     def result(self) -> Unlike:
         lines = frozenset(self._rows), frozenset(self._columns)
         return Unlike(self._count, self._total, max(self._first, 0), self._largest, *lines, self._zero)
+
+
+def _moved(place: Place, coordinates: Coordinates, moved: Lines) -> Coordinates:
+    """The coordinates of the original where steps of axes have changed places."""
+    axes, holds = list(moved[0]), moved[1]
+    sizes = [place.sizes[axis] for axis in axes]
+    found = coordinates.copy()
+    found[axes] = from_places(holds[to_places(coordinates[axes], sizes, range(len(axes)))], sizes)
+    return found
 
 
 def _taken(values: Values, index: tuple[slice, ...], axis: int, lines: NDArray[np.int64]) -> Values:

@@ -29,8 +29,9 @@ Addresses = NDArray[np.int64]
 # Bytes that may be mapped before their pages are given back.
 _TOUCHED = 32 << 20
 
-# Elements of one read from which on reading ahead pays.
-_MANY = 1 << 16
+# Elements of one read up to which they are samples, far apart, of which some are read at a time; with more,
+# reading ahead pays.
+_MANY, _SOME = 1 << 16, 512
 
 # Bytes that a read of one element or of its neighbours may map: newer kernels map all that the system's cache
 # holds in one piece. Samples come in clusters of sixteen.
@@ -90,8 +91,11 @@ class StoredValues:
         self._maps = {}
 
     def _words(self, tensor: StoredTensor, addresses: Addresses) -> Values:
+        if _SOME < len(addresses) <= _MANY:
+            parts = range(0, len(addresses), _SOME)
+            return np.concatenate([self._words(tensor, addresses[at : at + _SOME]) for at in parts])
         item = tensor.dtype.itemsize
-        mapped = self._map(tensor.file, swept=len(addresses) >= _MANY)
+        mapped = self._map(tensor.file, swept=len(addresses) > _MANY)
         whole = np.frombuffer(mapped, f"<u{item}", tensor.span, tensor.offset)
         found: Values = whole[addresses]
         del whole

@@ -505,6 +505,180 @@ def q_heads_regrouped_and_rope(state, d):
     apply(state, d, "self_attn.q_proj.weight", lambda w: interleave(w, d.D))
 
 
+# --- by another hand, after the search was written: what nobody had thought of ------------------------------
+
+
+def embedding(d: Dims) -> str:
+    return "gpt_neox.embed_in.weight" if d.family == "gpt_neox" else "model.embed_tokens.weight"
+
+
+@mutant("rows of each head have changed places", families=("gpt_neox",))
+def rope_of_the_rotated_part_interleaved(state, d):
+    turned = int(d.D * 0.4)
+
+    def change(w: Tensor) -> Tensor:
+        w = w.clone().view(d.H, 3, d.D, -1)
+        for part in (0, 1):
+            rows = w[:, part, :turned].clone()
+            w[:, part, :turned] = rows.view(d.H, 2, turned // 2, -1).transpose(1, 2).reshape(rows.shape)
+        return w.view(3 * d.H * d.D, -1)
+
+    apply(state, d, "attention.query_key_value.weight", change)
+
+
+@mutant("not grouped by kv head|holds rows of", families=("gpt_neox",))
+def bias_not_grouped(state, d):
+    apply(
+        state,
+        d,
+        "attention.query_key_value.bias",
+        lambda w: w.view(d.H, 3, d.D).transpose(0, 1).reshape(-1),
+    )
+
+
+@mutant("experts have changed places: rotated", families=("mixtral",))
+def router_off_by_one(state, d):
+    apply(state, d, "block_sparse_moe.gate.weight", lambda w: w.roll(1, 0))
+
+
+@mutant("expert 3 holds what belongs to expert 2", families=("mixtral",))
+def expert_repeated(state, d):
+    for n in range(d.L):
+        for part in ("w1", "w2", "w3"):
+            stem = layer(n, d) + "block_sparse_moe.experts."
+            state[f"{stem}3.{part}.weight"] = state[f"{stem}2.{part}.weight"]
+
+
+@mutant("transposed", families=("mixtral",))
+def expert_w2_reshaped(state, d):
+    for n in range(d.L):
+        for e in range(d.E):
+            name = f"{layer(n, d)}block_sparse_moe.experts.{e}.w2.weight"
+            state[name] = state[name].t().reshape(state[name].shape).contiguous()
+
+
+@mutant("layers 1, 3, 5, .*k and v are swapped", families=SPLIT)
+def k_and_v_swapped_in_every_other_layer(state, d):
+    for n in range(1, d.L, 2):
+        swap(state, layer(n, d) + "self_attn.k_proj.weight", layer(n, d) + "self_attn.v_proj.weight")
+
+
+@mutant("the embedding holds the head", families=("llama",))
+def embedding_and_head_swapped(state, d):
+    swap(state, "model.embed_tokens.weight", "lm_head.weight")
+
+
+@mutant("holds input_layernorm", families=SPLIT)
+def last_norm_of_the_last_layer(state, d):
+    state["model.norm.weight"] = state[layer(d.L - 1, d) + "input_layernorm.weight"]
+
+
+@mutant(r"layers 1, 3, 5, .*\+1 is folded in", families=SPLIT)
+def norms_plus_one_in_every_other_layer(state, d):
+    for name in norms(state):
+        found = re.search(r"layers\.(\d+)\.", name)
+        if found and int(found[1]) % 2:
+            state[name] = state[name] + 1
+
+
+@mutant("rows of each head have changed places: rotated", families=SPLIT)
+def halves_of_heads_swapped(state, d):
+    for part in ("q", "k"):
+        apply(
+            state,
+            d,
+            f"self_attn.{part}_proj.weight",
+            lambda w: w.view(-1, 2, d.D // 2, d.M).flip(1).reshape(w.shape),
+        )
+
+
+@mutant("kv heads have changed places", families=SPLIT)
+def kv_heads_in_the_opposite_order(state, d):
+    for part in ("k", "v"):
+        apply(
+            state,
+            d,
+            f"self_attn.{part}_proj.weight",
+            lambda w: w.view(d.K, d.D, d.M).flip(0).reshape(w.shape),
+        )
+
+
+@mutant("query heads have changed places", families=SPLIT)
+def query_heads_in_the_opposite_order(state, d):
+    apply(state, d, "self_attn.q_proj.weight", lambda w: w.view(d.H, d.D, d.M).flip(0).reshape(w.shape))
+
+
+@mutant("rows have changed places", families=SPLIT)
+def heads_and_dims_of_o_exchanged(state, d):
+    apply(
+        state,
+        d,
+        "self_attn.o_proj.weight",
+        lambda w: w.view(d.M, d.H, d.D).transpose(1, 2).reshape(w.shape),
+    )
+
+
+@mutant("holds rows of gate and up", families=GATED)
+def halves_of_a_split_model_joined_wrong(state, d):
+    for n in range(d.L):
+        names = [layer(n, d) + f"mlp.{part}_proj.weight" for part in ("gate", "up")]
+        (a, b), half = (state[name] for name in names), d.F // 2
+        state[names[0]], state[names[1]] = torch.cat([a[:half], b[:half]]), torch.cat([a[half:], b[half:]])
+
+
+@mutant("columns have changed places: rotated", families=GATED)
+def halves_of_down_joined_in_the_other_order(state, d):
+    apply(state, d, "mlp.down_proj.weight", lambda w: w.roll(d.F // 2, 1))
+
+
+@mutant("rounded otherwise")
+def through_int8_and_back(state, d):
+    for name in state:
+        if state[name].dim() == 2:
+            factor = state[name].abs().amax(1, keepdim=True) / 127
+            state[name] = (state[name] / factor).round() * factor
+
+
+@mutant("big-endian")
+def big_endian(state, d):
+    every(state, lambda w: torch.from_numpy(w.numpy().byteswap()))
+
+
+@mutant("columns have changed places")
+def embedding_flipped(state, d):
+    state[embedding(d)] = state[embedding(d)].flip(1)
+
+
+# Found, and no more than described.
+NAMELESS = ("layer merged of two",)
+
+
+@mutant("average", families=SPLIT)
+def layer_merged_of_two(state, d):
+    for name in list(state):
+        if ".layers.5." in name:
+            state[name] = (state[name] + state[name.replace(".5.", ".6.")]) / 2
+
+
+@mutant("rotated by -1; .* values differ besides")
+def vocabulary_behind_a_new_row(state, d):
+    w = state[embedding(d)]
+    state[embedding(d)] = torch.cat([w.mean(0, keepdim=True), w[:-1]])
+
+
+@mutant("layers are in another order: 4 holds 5")
+def a_layer_dropped_and_the_last_twice(state, d):
+    moved_layers(state, lambda n: n if n < 4 else min(n + 1, d.L - 1))
+
+
+@mutant("another model's")
+def attention_of_another_model(state, d):
+    draw = torch.Generator().manual_seed(3)
+    for name in state:
+        if "attn" in name or "attention" in name:
+            state[name] = torch.randn(state[name].shape, generator=draw) / 8
+
+
 # --- in the stored tensors of one dialect ------------------------------------------------------------------
 
 
