@@ -608,7 +608,7 @@ def query_heads_in_the_opposite_order(state, d):
     apply(state, d, "self_attn.q_proj.weight", lambda w: w.view(d.H, d.D, d.M).flip(0).reshape(w.shape))
 
 
-@mutant("rows have changed places", families=SPLIT)
+@mutant("rows have changed places|transposed", families=SPLIT)
 def heads_and_dims_of_o_exchanged(state, d):
     apply(
         state,
@@ -626,7 +626,7 @@ def halves_of_a_split_model_joined_wrong(state, d):
         state[names[0]], state[names[1]] = torch.cat([a[:half], b[:half]]), torch.cat([a[half:], b[half:]])
 
 
-@mutant("columns have changed places: rotated", families=GATED)
+@mutant("(columns|rows) have changed places: rotated", families=GATED)
 def halves_of_down_joined_in_the_other_order(state, d):
     apply(state, d, "mlp.down_proj.weight", lambda w: w.roll(d.F // 2, 1))
 
