@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -101,12 +102,16 @@ class ConfigDifference:
 
 @dataclass(frozen=True)
 class ConfigVerdict:
-    """How the configs compare. `file` is the port's, None where it has none."""
+    """How the configs compare. `file` is the port's, None where it has none.
+
+    `compared_values` gives each hyperparameter that was compared, as it should be and as it is.
+    """
 
     outcome: Outcome
     file: str | None
     differences: tuple[ConfigDifference, ...] = ()
     compared: int = 0
+    compared_values: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

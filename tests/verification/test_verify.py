@@ -201,10 +201,10 @@ def test_no_torch_where_nothing_is_computed(original, port):
 def test_tokenizers_are_compared_by_ids(tmp_path, original, port):
     import sentencepiece
 
-    from porter.verification.compare_tokenizers import PAGE
+    from porter.verification.page import lines
 
     text = tmp_path / "text.txt"
-    text.write_text("\n".join(PAGE.splitlines()[:5] * 30), encoding="utf-8")
+    text.write_text("\n".join(lines()[-24:-19] * 30), encoding="utf-8")
     for name, size in (("one", 80), ("other", 90)):
         sentencepiece.SentencePieceTrainer.train(
             input=str(text),
