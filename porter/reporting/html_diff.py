@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from porter.reporting import html_config
 from porter.reporting.differences import verdict_line
-from porter.reporting.html_heat import SHADES, Heat, by_tens, heat_map
+from porter.reporting.html_heat import SHADES, Heat, by_tens, heat_map, short
 from porter.reporting.html_page import items, page, paragraph, table
 from porter.verification.model_diff import ModelDiff, ValueDifference
 
@@ -53,7 +53,7 @@ def _shade(value: ValueDifference) -> int:
 
 
 def _says(value: ValueDifference) -> str:
-    return "not finite" if value.relative is None else f"{value.relative:.1e}"
+    return "not finite" if value.relative is None else short(value.relative)
 
 
 def _values(found: ModelDiff) -> str:

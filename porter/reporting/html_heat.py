@@ -30,6 +30,11 @@ def by_tens(relative: float) -> int:
     return SHADES + 1 + math.floor(math.log10(relative)) if relative > 0 else 1
 
 
+def short(number: float) -> str:
+    """A number in a cell: 1.4, 2.3e-3."""
+    return f"{number:.1e}".replace("e+00", "").replace("e-0", "e-").replace("e+0", "e+")
+
+
 def heat_map(tensors: Iterable[Heat], corner: str) -> str:
     """`corner` says what the cells are."""
     cells: dict[tuple[str, str], Heat] = {}

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from porter.reporting import html_config, logits_table
-from porter.reporting.html_heat import SHADES, Heat, by_tens, heat_map
+from porter.reporting.html_heat import SHADES, Heat, by_tens, heat_map, short
 from porter.reporting.html_page import items, page, paragraph, table, text
 from porter.reporting.text import plural
 from porter.verification.verdict import DifferingTensor, Verdict
@@ -71,11 +71,11 @@ def verdict_report(verdict: Verdict, receipt: Mapping[str, Any] | None = None) -
 def _heat(tensor: DifferingTensor) -> Heat:
     """By the largest difference; by the share of samples that differ where these are all that there is."""
     if tensor.relative is None and tensor.largest:
-        return Heat(tensor.name, SHADES, f"{tensor.largest:.1e} for 0")
+        return Heat(tensor.name, SHADES, f"{short(tensor.largest)} for 0")
     if tensor.relative is None:
         share = tensor.elements / tensor.of if tensor.of else 1.0
         return Heat(tensor.name, math.ceil(SHADES * share), f"{share:.0%}")
-    return Heat(tensor.name, by_tens(tensor.relative), f"{tensor.relative:.1e}")
+    return Heat(tensor.name, by_tens(tensor.relative), short(tensor.relative))
 
 
 def _differing(tensors: Sequence[DifferingTensor]) -> str:
