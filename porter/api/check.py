@@ -29,6 +29,7 @@ from porter.verification.integrity import (
     tensors_in,
     tensors_problem,
 )
+from porter.wording import command, flag
 
 
 def check(
@@ -40,9 +41,15 @@ def check(
     added, atomically; nothing else is changed, and nothing is added where a file differs. With `quick`
     contents are not read. Raises UsageError for what is no directory, UnsupportedError where there is no
     receipt, MalformedError for a damaged one.
+
+    >>> done = porter.convert("gemma-2b/", "out/", to="litgpt")
+    >>> porter.check("out/").verdict
+    'verified'
     """
     if record and quick:
-        raise UsageError("--record has to read what --quick leaves out", hint="leave out one")
+        raise UsageError(
+            f"{flag('record')} has to read what {flag('quick')} leaves out", hint="leave out one"
+        )
     watch = watch or Watch()
     if isinstance(out, str) and (address := parse_address(out)) is not None:
         return _check_bucket(address, record, quick, watch)
@@ -121,7 +128,7 @@ def _no_receipt(where: str) -> UnsupportedError:
     return UnsupportedError(
         f"{where} holds no {RECEIPT}",
         cause="porter did not write it, or the receipt was removed",
-        hint="`porter verify SRC OUT` compares what any tool has made with its source",
+        hint=f"`{command('verify', 'SRC', 'OUT')}` compares what any tool has made with its source",
     )
 
 

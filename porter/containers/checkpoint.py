@@ -40,6 +40,7 @@ from porter.sources.weight_files import (
     some,
     weight_sets,
 )
+from porter.wording import option
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def open_checkpoint(location: Location, wanted: Wanted | None = None, key: str |
     container = container_named(headers[0].container)
     if key is not None and not (container and container.keyed):
         raise UsageError(
-            f"--key names a state dict of a torch file, and {location.label} is none",
+            f"{option('key')} names a state dict of a torch file, and {location.label} is none",
             cause=f"it is {headers[0].container}",
         )
     weights = {header.file for header in headers}

@@ -254,13 +254,13 @@ def refuse_placeholder(start: bytes, file: str) -> None:
         raise MalformedError(
             f"{file} is a Git LFS pointer, not the file itself",
             cause="the repository was cloned without Git LFS, or its files have not been fetched",
-            hint="git lfs install && git lfs pull, in the clone; or porter download",
+            hint="git lfs install && git lfs pull, in the clone; or let porter download it",
         )
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n")[:15].lower()
     if text.startswith((b"<!doctype html", b"<html")):
         raise MalformedError(
             f"{file} is a web page, not the file that its name says",
             cause="a download saved the page around the file, or a page that asks to log in",
-            hint="download it again: porter download, or the file's own link (on the Hub, /resolve/ and not "
+            hint="download it again, with porter or by the file's own link (on the Hub, /resolve/ and not "
             "/blob/)",
         )

@@ -18,6 +18,7 @@ from porter.containers.base import StoredTensor
 from porter.errors import MalformedError, UnsupportedError
 from porter.execution.leftovers import RECEIPT
 from porter.sources.paths import unsafe_path
+from porter.wording import command
 
 SCHEMA = 2
 
@@ -148,5 +149,6 @@ def _damaged(cause: str) -> MalformedError:
     return MalformedError(
         f"{RECEIPT} is damaged",
         cause=cause,
-        hint="nothing in this directory can be relied on; convert again, or `porter verify SRC OUT`",
+        hint="nothing in this directory can be relied on; convert again, or "
+        f"`{command('verify', 'SRC', 'OUT')}`",
     )

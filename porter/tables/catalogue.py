@@ -22,6 +22,7 @@ from porter.tables.dialect_names import dialect_named, unknown_dialect
 from porter.tables.load import files_of, load_canonical, load_dialect
 from porter.tables.model import Canonical, Dialect
 from porter.tables.toml_source import read_source, read_with_ancestors
+from porter.wording import option
 
 DECODER = "decoder"
 _CANONICAL = "canonical.toml"
@@ -69,7 +70,8 @@ class Family:
             raise UnsupportedError(
                 f"there is no table for {self.name} in the dialect {name!r}",
                 cause=self.refusal(name) or self.missing,
-                hint=f"there are: {', '.join(sorted(offered))}; add your own with --map FILE.toml"
+                hint=f"there are: {', '.join(sorted(offered))}; add your own with "
+                f"{option('map', 'FILE.toml')}"
                 if self.dialects
                 else "mend the table; `porter mappings check FILE.toml` says what is wrong with it",
             )

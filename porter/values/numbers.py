@@ -125,7 +125,7 @@ def _to_bfloat16(values: Numbers, out: Words, dtype: Dtype) -> None:
     upper >>= 16
     out[...] = upper
     if np.isnan(values.max(initial=-np.inf)):
-        # What was widened comes back with what it holds; a NaN that holds nothing in its upper half stays one.
+        # What was widened comes back with what it holds; a NaN that holds nothing above stays one.
         odd = np.isnan(values)
         kept = words[odd] >> 16
         kept[kept & 0x7F == 0] |= _QUIET
