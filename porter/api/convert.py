@@ -22,7 +22,7 @@ from porter.planning.build import build_plan
 from porter.planning.fidelity import grade, sentence
 from porter.planning.plan import COMPUTE, Plan
 from porter.planning.plan_options import PlanOptions
-from porter.reading.net import reading
+from porter.reading.unforeseen import reading
 from porter.recognition.identify import Identity
 from porter.sources.base import Source
 from porter.sources.buckets.bucket_address import BucketAddress, parse_address

@@ -24,7 +24,7 @@ from porter.containers.torch.torch_state import unwrapped
 from porter.containers.torch.torch_zip import STORED_NAMES
 from porter.containers.ungathered import adapter_left_out, refuse_adapter, refuse_ungathered
 from porter.errors import MalformedError, PorterError, UnsupportedError, UsageError
-from porter.reading.net import reading
+from porter.reading.unforeseen import reading
 from porter.sources.base import Source
 from porter.sources.choose_weights import Wanted, check_whole, choose
 from porter.sources.local import Location

@@ -18,8 +18,8 @@ from porter.containers.orbax import orbax_tree, orbax_writer
 from porter.containers.safetensors import safetensors_header, safetensors_writer, shards
 from porter.containers.torch import torch_zip, torch_zip_writer
 from porter.errors import MalformedError, UnsupportedError, UsageError
-from porter.reading.net import reading
-from porter.reading.regular import open_regular, refused
+from porter.reading.regular import open_regular, unreadable
+from porter.reading.unforeseen import reading
 from porter.sources.paths import locate
 from porter.sources.weight_files import KERAS_INDEX, WeightSet, container_by_suffix, learn_suffixes
 
@@ -245,7 +245,7 @@ def first_bytes(path: Path, file: str) -> bytes:
         try:
             return stream.read(START)
         except OSError as error:
-            raise refused(error, file) from error
+            raise unreadable(error, file) from error
 
 
 def refuse_placeholder(start: bytes, file: str) -> None:

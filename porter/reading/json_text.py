@@ -32,8 +32,9 @@ KERAS_CONFIG = Limit(16 << 20, 1_200_000, 64)
 # A header of 100,000 tensors takes 12 MB and has 1,200,000 values. The Hub's client reads no longer ones.
 HEADER = Limit(25_000_000, 3_000_000, 8)
 
-# 90,000 tensors take 9 MB.
+# 90,000 tensors take 9 MB. The largest published models have some 200 shards.
 INDEX = Limit(25_000_000, 1_000_000, 16)
+MAX_SHARDS = 2_000
 
 # 262,144 tokens take some 35 MB; with 514,000 merges as pairs there are 2,500,000 values.
 # Their depth, which costs a second to know, is what Python's own parser allows: nothing of them is shown.
@@ -44,6 +45,13 @@ ARRAY = Limit(1 << 20, 20_000, 32)
 
 # A tree of arrays: some hundred bytes for each of 100,000 leaves.
 TREE = Limit(64 << 20, 3_000_000, 64)
+
+# What porter itself writes. An Orbax checkpoint of 100,000 arrays has a receipt of 20 MB; a claim on an
+# output in a bucket lists each part of each file; a journal's first line names each file of the source.
+RECEIPT = Limit(32 << 20, 1_000_000, 16)
+CLAIM = Limit(64 << 20, 2_000_000, 16)
+SIGNATURE = Limit(32 << 20, 1_000_000, 32)
+JOURNAL_LINE = Limit(16 << 20, 1_000_000, 16)
 
 # Digits of a whole number. 2^64 has 20, and transformers' "no limit" (10^30 in a float's digits) 31.
 MAX_DIGITS = 64

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from porter.recognition.stored_names import first_names, known_names
 from porter.tables.catalogue import DECODER, Family
 from porter.tables.check import must_hold, settled
 from porter.wording import option
+
+# Entries of a config by which the nearest family is told.
+_ENTRIES = 1_000
 
 
 def no_table_fits(
@@ -75,6 +79,9 @@ def _nearest(
         for name, family in families.items()
         if "hf" in family.dialects
     }
+
+    # A real config has some hundred entries; what more say is no likeness to anything.
+    raw = dict(islice(raw.items(), _ENTRIES))
 
     def likeness(name: str) -> tuple[int, ...]:
         """Of families that know as many names, the one that misses the fewest of its own is nearest.

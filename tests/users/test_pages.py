@@ -37,7 +37,10 @@ NOT_RUN = {
     "porter convert lora/final": "`make finetune` makes it",
 }
 # A part of a command, and why it is not run here.
-NOT_RUN_WITH = {"s3://": "tests/cloud and `make cluster` have buckets"}
+NOT_RUN_WITH = {
+    "s3://": "tests/cloud and `make cluster` have buckets",
+    "key.p": "test_sign.py makes keys, signs and verifies",
+}
 # What a page takes to be there already.
 BEFORE = {
     "check.md": ["porter convert gemma-2b --to litgpt -o out/"],
