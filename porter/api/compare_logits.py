@@ -72,12 +72,14 @@ def compare_logits(
     values = [side.opened.identified().hyperparameters for side in sides]
     vocab = min(int(each["vocab_size"]) for each in values)
     tokens = min(tokens, *(int(each.get("context_length") or tokens) for each in values))
+    # Some look ids up in a second, smaller table.
+    known = min(vocab, *(int(each.get("ple_vocab") or vocab) for each in values))
     sample: SampleIds | None = None
     for side in sides if seed is None else ():
         if sample is None or sample.tokenizer is None:
-            sample = sample_ids(side.opened.checkpoint.files, vocab, tokens)
+            sample = sample_ids(side.opened.checkpoint.files, known, tokens)
     if sample is None:
-        sample = sample_ids({}, vocab, tokens, SEED if seed is None else seed)
+        sample = sample_ids({}, known, tokens, SEED if seed is None else seed)
     wanted = getattr(torch, dtype)
     first, second = (_run(side, tokens, wanted) for side in sides)
     exact = _run(sides[0], tokens, torch.float32) if dtype == "bfloat16" else None

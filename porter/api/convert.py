@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ from porter.planning.build import build_plan
 from porter.planning.fidelity import grade, sentence
 from porter.planning.plan import COMPUTE, Plan
 from porter.planning.plan_options import PlanOptions
-from porter.reading.net import reading
+from porter.reading.unforeseen import reading
 from porter.recognition.identify import Identity
 from porter.sources.base import Source
 from porter.sources.buckets.bucket_address import BucketAddress, parse_address
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from porter.execution.driver import Driver
     from porter.execution.executor import Result
 
+
+# What begins an address: `hf://`, and `s3:/`, as pathlib leaves it of `s3://`.
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 # Bytes of weights whose fingerprint costs a tenth of a second.
 CHEAP = 256 << 20
@@ -260,6 +264,12 @@ def _destination(prepared: Prepared, out: str | Path | None) -> Path | BucketAdd
     if out is None:
         return default_out(prepared)
     address = parse_address(out) if isinstance(out, str) else None
+    if address is None and _SCHEME.match(str(out)):
+        raise UsageError(
+            f"{str(out)!r} is no directory",
+            cause="it looks like an address, and porter writes to directories and to s3://bucket/folder",
+            hint="s3://… as text, with both slashes; or ./ before a directory of that name",
+        )
     return Path(out).expanduser() if address is None else address
 
 

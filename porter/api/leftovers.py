@@ -64,7 +64,11 @@ def clean_bucket(folder: BucketAddress) -> tuple[str, ...]:
             said.append(f"another porter is writing {left.out.url}: nothing of it is removed")
         else:
             nbytes = left.nbytes
-            end_leftover(left)
+            try:
+                end_leftover(left)
+            except UsageError as error:
+                said.append(f"{error.message}: nothing of it is removed")
+                continue
             said.append(
                 f"an unfinished conversion to {left.out.url} is removed: {len(left.uploads)} uploads, "
                 f"{nbytes / 1e6:.1f} MB"

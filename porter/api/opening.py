@@ -14,7 +14,7 @@ from porter.containers.checkpoint import Checkpoint, open_checkpoint
 from porter.containers.orbax import orbax_tree as orbax
 from porter.errors import PorterError, UsageError
 from porter.planning.arguments import as_path, as_paths
-from porter.reading.net import reading
+from porter.reading.unforeseen import reading
 from porter.recognition.identify import Identity, identify
 from porter.sources.base import Source
 from porter.sources.buckets.bucket_address import parse_address

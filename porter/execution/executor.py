@@ -2,7 +2,7 @@
 
 Checks come first, then every file, then the small files, and the sink's commit last, after the source has
 been looked at once more. Sources are only read. Memory stays bounded whatever the size of a tensor. torch is
-imported only when the plan has values to compute.
+never imported.
 
 Before the units are run, passes may finish some of them: shared blocks (`shared`), and, where the source is
 far away and the sink takes bytes at any place, a stream (`streaming`), in which every byte passes by once.

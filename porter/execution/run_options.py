@@ -10,7 +10,7 @@ from porter.wording import option
 
 AUTO, ALWAYS, NEVER = "auto", "always", "never"
 
-# Bytes beyond the interpreter and torch.
+# Bytes beyond the interpreter.
 MAX_MEMORY = 512 << 20
 
 # Bytes. Below this a transpose would be written in runs shorter than a page.

@@ -141,7 +141,9 @@ def _load(folder: Path, roots: tuple[Path, ...], base: Family | None = None) -> 
             dialect = load_dialect(path, roots, canonical)
             dialects[dialect.name] = dialect
     if "hf" in dialects and base is None:
-        canonical = replace(canonical, example={**canonical.example, **dialects["hf"].example})
+        # An example need not say again what the family's code fixes.
+        fixed = settled(dialects["hf"], canonical)
+        canonical = replace(canonical, example={**canonical.example, **fixed, **dialects["hf"].example})
     family = Family(canonical, dialects, no_dialect=dialects["hf"].no_dialect if "hf" in dialects else {})
     # What the family's own folder or a user has a table for is there all the same.
     kept = {n: d for n, d in dialects.items() if not d.shared or family.refusal(n) is None}

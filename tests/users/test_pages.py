@@ -43,6 +43,7 @@ NOT_RUN = {
 NOT_RUN_WITH = {
     "s3://": "tests/cloud and `make cluster` have buckets",
     "kaggle://": "tests/sources/test_kaggle_download.py has a Kaggle on the loopback",
+    "key.p": "test_sign.py makes keys, signs and verifies",
 }
 # What a page takes to be there already.
 BEFORE = {

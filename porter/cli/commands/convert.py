@@ -220,7 +220,7 @@ def convert(
     from porter.planning.plan import plan_to_json
     from porter.planning.plan_options import PlanOptions
     from porter.reporting.plans import render, summary
-    from porter.reporting.text import size
+    from porter.reporting.text import printable, size
 
     if explain and not dry_run:
         raise UsageError("--explain tells about a plan that is not run", hint="--dry-run --explain")
@@ -302,7 +302,11 @@ def convert(
             )
     except KeyboardInterrupt as stopped:
         if kept := getattr(stopped, "kept", 0):
-            output.say(f"stopped; {size(kept)} are done. The same command goes on, --no-resume starts anew.")
+            place = printable(str(getattr(stopped, "place", ".")))
+            output.say(
+                f"stopped; {size(kept)} are done. The same command goes on, --no-resume starts anew, "
+                f"`porter doctor --clean {place}` drops them."
+            )
         raise
     if shared := sum(done.shared.values()):
         output.say(f"shared   {size(shared)} of {size(sum(done.sizes.values()))} with the source, as blocks")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from porter.errors import MalformedError, PorterError, UnforeseenError
-from porter.reading.regular import refused
+from porter.reading.regular import unreadable
 from porter.untrusted import shortened
 from porter.wording import at_command_line, flag
 
@@ -31,7 +31,7 @@ def reading(name: object) -> Iterator[None]:
             f"{shortened(str(name))} asks for more memory than there is", hint="is it what its name says?"
         ) from None
     except OSError as error:
-        raise refused(error, str(error.filename or name)) from error
+        raise unreadable(error, str(error.filename or name)) from error
     except _CAUGHT as error:
         raise UnforeseenError(
             f"{shortened(str(name))} cannot be read",
