@@ -40,6 +40,11 @@ def sign(
     It is held against its receipt first: DifferenceError where something in it is not what porter wrote. The
     password of the key, if it has one, is in the environment variable PORTER_KEY_PASSWORD. Raises UsageError
     for a key that cannot sign, UnsupportedError without the model-signing package (the extra `sign`).
+
+    >>> done = porter.convert("gemma-2b/", "out/", to="litgpt")
+    >>> made = porter.sign("out/", private_key="key.pem")
+    >>> made.signature.name, made.verdict
+    ('model.sig', 'verified')
     """
     if isinstance(out, str) and parse_address(out) is not None:
         raise UsageError("only a directory on this machine can be signed", hint="sign it before it is copied")

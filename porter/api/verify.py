@@ -29,7 +29,7 @@ from porter.verification.diagnose import Diagnosis, diagnose, open_sides, sample
 from porter.verification.known_mistakes import known_mistakes
 from porter.verification.stored_ties import as_tied, holds_ties, may_be_tied
 from porter.verification.verdict import Verdict
-from porter.wording import option, renamed
+from porter.wording import flag, option, renamed
 
 # Notes: why an untied original was taken for a tied one, and what is not done from afar.
 EQUAL_HEAD = "the original's config does not tie the head to the embedding, and both hold the same values"
@@ -87,7 +87,9 @@ def verify(
         raise UnsupportedError("only the headers of a side were opened")
     near = original.near and there.near
     if quick and not near:
-        raise UsageError("--quick looks at single elements, of files on this machine", hint="leave it out")
+        raise UsageError(
+            f"{flag('quick')} looks at single elements, of files on this machine", hint="leave it out"
+        )
     folders = tuple(path for path in as_paths(maps, "maps") if path.is_dir())
     known = known_mistakes(folders)
     diagnosis = Diagnosis((), {}, 0)

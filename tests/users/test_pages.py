@@ -177,6 +177,7 @@ for name in json.loads(sys.argv[1]):
     os.makedirs(os.path.join(os.path.dirname(model), "of", name))
     os.chdir(os.path.join(os.path.dirname(model), "of", name))
     shutil.copytree(model, "gemma-2b")
+    shutil.copy(os.path.join(os.path.dirname(model), "key.pem"), ".")
     function = getattr(porter, name)
     tests = doctest.DocTestFinder(recurse=False).find(function, name, globs={"porter": porter})
     examples = sum(len(test.examples) for test in tests)
@@ -191,11 +192,21 @@ emit(failed)
 
 @pytest.mark.peer
 def test_the_examples_of_the_public_functions(hub: Any, python: Any, here: Path, tiny_gemma: Path) -> None:
+    from cryptography.hazmat.primitives import serialization as pem
+    from cryptography.hazmat.primitives.asymmetric import ec
+
     import porter
 
     hub.server.add("google/gemma-2b", tiny_gemma)
     shutil.copytree(tiny_gemma, here / "gemma-2b")
+    key = ec.generate_private_key(ec.SECP256R1())
+    plain = pem.Encoding.PEM, pem.PrivateFormat.PKCS8, pem.NoEncryption()
+    (here / "key.pem").write_bytes(key.private_bytes(*plain))
     names = [name for name in porter.__all__ if name[0].islower() and callable(getattr(porter, name))]
+    assert all(">>>" in getattr(porter, name).__doc__ for name in names)
+    if importlib.util.find_spec("OpenSSL") is None:
+        # As in test_sign.py: the extra sign is not installed.
+        names.remove("sign")
     found = python(_DOCTESTS, json.dumps(names))
     assert {name: said for name, said in found.items() if said} == {}
     assert len(found) >= 12

@@ -48,7 +48,7 @@ def check(
       porter check out/
       porter check s3://bucket/out
       porter check out/ --record    # right after a conversion that shared blocks
-      porter check out/ --public-key key.pub    # signed by whom you think? see `porter sign`
+      porter check out/ --public-key key.pub    # signed by whom you think?
     """
     from porter.api.check import check as look
     from porter.cli.progress import transfer
