@@ -37,7 +37,7 @@ docs: $(VENV)/.tested
 
 # The real 270M through LitGPT's own finetuning, and back: about five minutes.
 finetune: $(VENV)/.tested
-	$(BIN)/python -m pytest -n 0 tests/real/finetuned.py
+	$(BIN)/python -m pytest -n 0 -s tests/real/finetuned.py
 
 # Made-up families, in tens of thousands, through every way of running a plan.
 PLANS ?= 20000

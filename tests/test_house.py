@@ -18,8 +18,8 @@ ROOT = Path(porter.__file__).parent
 
 # Each imports only from those before it.
 ORDER = [
-    *("untrusted", "errors", "reading", "system", "dtypes", "layout", "values", "sources", "containers"),
-    *("tables", "config", "tokenizers", "recognition", "planning", "execution", "models"),
+    *("wording", "untrusted", "errors", "reading", "system", "dtypes", "layout", "values", "sources"),
+    *("containers", "tables", "config", "tokenizers", "recognition", "planning", "execution", "models"),
     *("verification", "reporting", "api", "cli"),
 ]
 # The front doors: they only open what lies behind.

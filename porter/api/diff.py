@@ -24,6 +24,7 @@ from porter.verification.compare_models import (
 from porter.verification.compare_tokenizers import compare_tokenizers
 from porter.verification.model_diff import FieldDifference, ModelDiff
 from porter.verification.same_value import same_value
+from porter.wording import renamed
 
 
 def diff(
@@ -50,14 +51,21 @@ def diff(
     Values are the same where |a - b| ≤ atol + rtol · |b|; NaN is NaN, and -0 is 0. With `dtype_agnostic` it
     does not matter what values are stored in, with `weights_only` what config and tokenizer say. Nothing is
     written. Raises PorterError where a side cannot be read or the two have nothing in common.
+
+    >>> done = porter.convert("gemma-2b/", "out/", to="litgpt", dtype="float16")
+    >>> found = porter.diff("gemma-2b/", "out/")
+    >>> found.same, found.only_in_a, found.dtypes[0].a, found.dtypes[0].b
+    (False, (), 'F32', 'F16')
     """
     if not (atol >= 0 and rtol >= 0):
         raise UsageError("a tolerance is a number from 0 on", cause=f"atol = {atol}, rtol = {rtol}")
     # What callers may pass is wider than what the options then hold.
     given: dict[str, Any] = {"allow_unmapped": allow_unmapped, "maps": maps}
     options = PlanOptions(text_only=text_only, family=family, **given)
-    one = open_source(a, maps=options.maps, dialect=a_dialect, remote="bytes", key=a_key, family=family)
-    two = open_source(b, maps=options.maps, dialect=b_dialect, remote="bytes", key=b_key, family=family)
+    with renamed({"from": "a-dialect", "key": "a-key"}):
+        one = open_source(a, maps=options.maps, dialect=a_dialect, remote="bytes", key=a_key, family=family)
+    with renamed({"from": "b-dialect", "key": "b-key"}):
+        two = open_source(b, maps=options.maps, dialect=b_dialect, remote="bytes", key=b_key, family=family)
     pair = pair_models(_side(one), _side(two), options)
     compared = sum(tensor.name in pair.b.target_by_name for tensor in pair.a.targets())
     shapes = shape_differences(pair)

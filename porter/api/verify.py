@@ -29,6 +29,7 @@ from porter.verification.diagnose import Diagnosis, diagnose, open_sides, sample
 from porter.verification.known_mistakes import known_mistakes
 from porter.verification.stored_ties import as_tied, holds_ties, may_be_tied
 from porter.verification.verdict import Verdict
+from porter.wording import option, renamed
 
 # Notes: why an untied original was taken for a tied one, and what is not done from afar.
 EQUAL_HEAD = "the original's config does not tie the head to the embedding, and both hold the same values"
@@ -65,14 +66,20 @@ def verify(
     compared, and no mistakes are looked for.
 
     Raises PorterError where `source` cannot be read, or `out` is nothing that could be compared with it.
+
+    >>> done = porter.convert("gemma-2b/", "out/", to="litgpt")
+    >>> verdict = porter.verify("gemma-2b/", "out/")
+    >>> verdict.right, verdict.weights.outcome
+    (True, 'equal')
     """
     watch = watch or Watch()
     opened = open_source(
         source, maps=maps, config=config, dialect=source_dialect, remote="bytes", key=key, family=family
     )
     identity = opened.identified()
-    name, found = open_weights(out, opened.families, dialect=out_dialect, remote="bytes", key=out_key)
-    port = recognise_port(found, identity, out_dialect)
+    with renamed({"from": "as", "key": "out-key"}):
+        name, found = open_weights(out, opened.families, dialect=out_dialect, remote="bytes", key=out_key)
+        port = recognise_port(found, identity, out_dialect)
     patterns = as_list(allow_unmapped, "allow_unmapped")
     planned = plan_port(opened.checkpoint, identity, found, port, patterns)
     original, there = opened.checkpoint.source, found.source
@@ -116,7 +123,7 @@ def verify(
     configs, config_mistakes = name_config_mistakes(configs, known.configs)
     unused = unused_patterns(patterns, opened.checkpoint.tensors)
     if unused:
-        notes += (f"--allow-unmapped fits no tensor: {', '.join(map(repr, unused))}",)
+        notes += (f"{option('allow-unmapped')} fits no tensor: {', '.join(map(repr, unused))}",)
     verdict = conclude(
         source=opened.source,
         out=name,

@@ -36,7 +36,8 @@ _BYTES = {
 }
 _POWERS = "F8_E8M0"
 
-_BF16_NAN = 0x7FC0
+# The bit of a bfloat16 that makes a NaN of an infinity.
+_QUIET = 0x40
 
 _NONE = np.zeros(1, np.bool_)
 
@@ -124,7 +125,11 @@ def _to_bfloat16(values: Numbers, out: Words, dtype: Dtype) -> None:
     upper >>= 16
     out[...] = upper
     if np.isnan(values.max(initial=-np.inf)):
-        out[np.isnan(values)] = _BF16_NAN
+        # What was widened comes back with what it holds; a NaN that holds nothing above stays one.
+        odd = np.isnan(values)
+        kept = words[odd] >> 16
+        kept[kept & 0x7F == 0] |= _QUIET
+        out[odd] = kept
 
 
 def _to_byte(values: Numbers, out: Words, dtype: Dtype) -> None:

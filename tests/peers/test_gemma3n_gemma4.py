@@ -229,7 +229,7 @@ def test_the_language_model_of_a_multimodal_one(tied, tmp_path):
     assert ("lm_head.weight" in stored) is not tied
     with pytest.raises(PorterError) as caught:
         porter.convert(tmp_path / "source", tmp_path / "out", to="hf")
-    assert "--text-only" in str(caught.value.hint)
+    assert "text_only=True" in str(caught.value.hint)
     porter.convert(tmp_path / "source", tmp_path / "out", to="hf", text_only=True)
     again = loaded(tmp_path / "out")
     assert type(again).__name__ == "Gemma4ForCausalLM"

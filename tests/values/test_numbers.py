@@ -55,6 +55,15 @@ def test_every_rounding_is_torchs(name):
         assert not np.array_equal(made, (values.view(np.uint32) >> 16).astype(np.uint16))
 
 
+def test_a_nan_that_was_widened_comes_back_with_what_it_holds():
+    words = np.arange(1 << 16, dtype=np.uint16)
+    wide = numbers(words, DTYPES["BF16"])
+    assert np.array_equal(wide.view(np.uint32), words.astype(np.uint32) << 16)
+    assert np.array_equal(bits(wide, DTYPES["BF16"]), words)
+    below = np.array([0x7F800001, 0xFF800001, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F80FFFF], np.uint32)
+    assert bits(below.view(np.float32), DTYPES["BF16"]).tolist() == [0x7FC0, 0xFFC0, 0x7FFF, 0xFFFF, 0x7FC0]
+
+
 def test_float64_goes_through_float32_as_in_torch():
     values = np.random.default_rng(1).standard_normal(5000) * 10.0 ** np.arange(-25, 25).repeat(100)
     values[7] = 1 + 2.0**-8 + 2.0**-40

@@ -13,14 +13,18 @@ import platform
 import secrets
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from porter.errors import PorterError, UsageError
+from porter.errors import AccessError, MalformedError, PorterError, UsageError
 from porter.execution.sinks import multipart
 from porter.execution.sinks.multipart import SentPart, Upload
+from porter.reading.json_text import CLAIM, parse_json
 from porter.sources.buckets.bucket_address import BucketAddress
 from porter.sources.buckets.bucket_errors import Occupied
 
@@ -31,9 +35,6 @@ _SCHEMA = 1
 # Seconds between two renewals, and without one until a claim counts as left behind, by the store's clock.
 RENEW = 15.0
 STALE = 120.0
-
-# Bytes. Ten thousand parts of a thousand files.
-_MOST = 1 << 30
 
 
 # The runs of this process that are at work.
@@ -57,7 +58,7 @@ class Claimed:
         """Whether the run that made it may still be at work."""
         if self.content.get("state") == "stopped" or self.age > STALE:
             return False
-        if self.content.get("host") != platform.node():
+        if (self.content.get("host"), self.content.get("space")) != (platform.node(), _space()):
             return True
         if self.content.get("pid") == os.getpid():
             return self.content.get("run") in _active
@@ -77,6 +78,15 @@ class Claimed:
             return {}
 
 
+@cache
+def _space() -> str:
+    """Where a process is known by its number: containers of one host's name may each have their own."""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').stat().st_ino}"
+    return ""
+
+
 def _is_running(pid: object) -> bool:
     if not isinstance(pid, int) or pid <= 0:
         return True
@@ -93,20 +103,33 @@ def read_claim(out: BucketAddress) -> Claimed | None:
     """The claim on an output, if there is one."""
     parent, name = out.parent()
     try:
-        told, answer = multipart.content(parent, claim_name(name), _MOST)
+        told, answer = multipart.content(parent, claim_name(name), CLAIM.nbytes + 1)
     except PorterError as error:
         if "missing" in error.message:
             return None
         raise
     try:
-        content = json.loads(told)
-    except ValueError:
+        content = parse_json(told, claim_name(name), CLAIM)
+    except MalformedError:
         content = {}
     if not isinstance(content, dict):
         content = {}
     date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
     now = parsedate_to_datetime(date) if date else datetime.now(UTC)
     return Claimed(content, answer["ETag"], (now - answer["LastModified"]).total_seconds())
+
+
+def claimed_around(out: BucketAddress) -> BucketAddress | None:
+    """The nearest folder around an output that a run is writing at this moment."""
+    parts = out.folder.split("/")
+    for count in range(len(parts) - 1, 0, -1):
+        folder = replace(out, folder="/".join(parts[:count]))
+        # What may not be read there is nothing to go by.
+        with suppress(AccessError):
+            found = read_claim(folder)
+            if found is not None and found.in_use:
+                return folder
+    return None
 
 
 @dataclass
@@ -218,6 +241,7 @@ class Claim:
             "version": self._version,
             "state": self.state,
             "host": platform.node(),
+            "space": _space(),
             "pid": os.getpid(),
             "key": dict(self.key),
             "replaced": list(self.replaced),
