@@ -7,9 +7,10 @@
     porter.convert("gemma-2b/", "out/", to="litgpt")       # the bytes
     porter.verify("gemma-2b/", "out/")                     # is it a right port, by whatever tool?
     porter.check("out/")                                   # is it still what was written
+    porter.sign("out/", private_key="key.pem")             # and whose it is
     porter.fingerprint("gemma-2b/").fingerprint            # one digest, the same in every dialect
     porter.diff("gemma-2b/", "finetuned/").values          # how two models differ
-    porter.load_state_dict("gemma-2b/", as_="litgpt")      # no file written (this one loads torch)
+    porter.load_state_dict("gemma-2b/", to="litgpt")       # no file written (this one loads torch)
     porter.compare_logits("gemma-2b/", "out/")             # do both compute the same? (and this one)
 
 Names are loaded when they are first used: importing porter costs nothing, and what is not said to load torch
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from porter.api.downloaded import Download
     from porter.api.fingerprint import fingerprint
     from porter.api.inspect import inspect
+    from porter.api.sign import Signed, sign
     from porter.api.state_dict import load_state_dict
     from porter.api.supported import Support, list_models
     from porter.api.verify import verify
@@ -60,6 +62,7 @@ __all__ = [
     "PlanOptions",
     "PorterError",
     "RunOptions",
+    "Signed",
     "Support",
     "Verdict",
     "Watch",
@@ -75,6 +78,7 @@ __all__ = [
     "list_models",
     "load_state_dict",
     "plan",
+    "sign",
     "verify",
 ]
 
@@ -97,6 +101,8 @@ _HOMES = {
     "Inspection": "porter.recognition.inspection",
     "inspect": "porter.api.inspect",
     "load_state_dict": "porter.api.state_dict",
+    "Signed": "porter.api.sign",
+    "sign": "porter.api.sign",
     "Support": "porter.api.supported",
     "list_models": "porter.api.supported",
     "Plan": "porter.planning.plan",

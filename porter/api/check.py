@@ -12,9 +12,9 @@ from typing import Any
 from porter import system
 from porter.errors import PorterError, UnsupportedError, UsageError
 from porter.execution.leftovers import RECEIPT, lock_output, unlock_output
-from porter.execution.receipts import LARGEST, Receipt, read_receipt, seal
+from porter.execution.receipts import LARGEST, Receipt, read_receipt, receipt_bytes, seal
 from porter.execution.watch import Watch
-from porter.reading.regular import open_regular
+from porter.planning.arguments import as_path
 from porter.sources.buckets.bucket_address import BucketAddress, parse_address
 from porter.verification.integrity import (
     DIFFERENT,
@@ -29,22 +29,50 @@ from porter.verification.integrity import (
     tensors_in,
     tensors_problem,
 )
+from porter.verification.signatures import SIGNATURE, signature_problem
+from porter.wording import command, flag, option
 
 
 def check(
-    out: str | Path, *, record: bool = False, quick: bool = False, watch: Watch | None = None
+    out: str | Path,
+    *,
+    record: bool = False,
+    quick: bool = False,
+    public_key: str | Path | None = None,
+    signature: str | Path | None = None,
+    watch: Watch | None = None,
 ) -> OutputCheck:
     """Hold every file of a directory, or a folder at `s3://…`, that porter wrote against its receipt.
 
     With `record` the digests, sizes and the like that the receipt lacks are taken from what is there now and
     added, atomically; nothing else is changed, and nothing is added where a file differs. With `quick`
-    contents are not read. Raises UsageError for what is no directory, UnsupportedError where there is no
-    receipt, MalformedError for a damaged one.
+    contents are not read. With `public_key` the signature must hold too: `model.sig` in the directory, or the
+    file `signature`; that needs the model-signing package (the extra `sign`). Raises UsageError for what is
+    no directory, UnsupportedError where there is no receipt, MalformedError for a damaged one.
+
+    >>> done = porter.convert("gemma-2b/", "out/", to="litgpt")
+    >>> porter.check("out/").verdict
+    'verified'
     """
     if record and quick:
-        raise UsageError("--record has to read what --quick leaves out", hint="leave out one")
+        raise UsageError(
+            f"{flag('record')} has to read what {flag('quick')} leaves out", hint="leave out one"
+        )
+    if signature is not None and public_key is None:
+        raise UsageError("a signature is verified with a key", hint=f"name it with {option('public-key')}")
+    if public_key is not None and (record or quick):
+        word = (
+            f"{flag('quick')} reads no contents"
+            if quick
+            else f"{flag('record')} changes the receipt, which is signed too"
+        )
+        raise UsageError(
+            f"{word}, so that no signature can hold", hint=f"leave out {option('public-key')}, or that"
+        )
     watch = watch or Watch()
     if isinstance(out, str) and (address := parse_address(out)) is not None:
+        if public_key is not None:
+            raise UsageError("only a directory on this machine can be held against a signature")
         return _check_bucket(address, record, quick, watch)
     root = Path(out).expanduser()
     if not root.is_dir():
@@ -57,7 +85,12 @@ def check(
             return _record(found, receipt, watch) if found.verdict != "differs" else found
         finally:
             unlock_output(real, lock)
-    return _check(root, quick, watch)[0]
+    found = _check(root, quick, watch)[0]
+    if public_key is None or found.verdict == "differs":
+        return found
+    place = root / SIGNATURE if signature is None else as_path(signature, "signature")
+    problem = signature_problem(root, place, as_path(public_key, "public_key"))
+    return replace(found, signature="differs" if problem else "verified", signature_detail=problem)
 
 
 def _check(root: Path, quick: bool, watch: Watch) -> tuple[OutputCheck, Receipt]:
@@ -113,15 +146,14 @@ def _receipt(root: Path) -> Receipt:
     path = find_file(root, RECEIPT)
     if path is None:
         raise _no_receipt(str(root))
-    with open_regular(path, RECEIPT) as stream:
-        return read_receipt(stream.read(LARGEST))
+    return read_receipt(receipt_bytes(path))
 
 
 def _no_receipt(where: str) -> UnsupportedError:
     return UnsupportedError(
         f"{where} holds no {RECEIPT}",
         cause="porter did not write it, or the receipt was removed",
-        hint="`porter verify SRC OUT` compares what any tool has made with its source",
+        hint=f"`{command('verify', 'SRC', 'OUT')}` compares what any tool has made with its source",
     )
 
 

@@ -22,13 +22,14 @@ from porter.planning.build import build_plan
 from porter.planning.fidelity import grade, sentence
 from porter.planning.plan import COMPUTE, Plan
 from porter.planning.plan_options import PlanOptions
-from porter.reading.net import reading
+from porter.reading.unforeseen import reading
 from porter.recognition.identify import Identity
 from porter.sources.base import Source
 from porter.sources.buckets.bucket_address import BucketAddress, parse_address
 from porter.sources.weight_files import DOCUMENTS, fits, some
 from porter.tables.catalogue import load_user_table
 from porter.tables.model import Dialect
+from porter.wording import flag, option
 
 if TYPE_CHECKING:
     from porter.execution.cluster.predict import Prediction
@@ -109,12 +110,12 @@ def prepare(
     with reading(opened.source):
         made = build_plan(opened.checkpoint, identity, target, options)
     if unused := unused_patterns(options.allow_unmapped, opened.checkpoint.tensors):
-        note = f"--allow-unmapped fits no tensor: {', '.join(map(repr, unused))}"
+        note = f"{option('allow-unmapped')} fits no tensor: {', '.join(map(repr, unused))}"
         made = replace(made, notes=(*made.notes, note))
     if options.text_only and not any(
         fits(name, identity.dialect.beyond) for name in opened.checkpoint.tensors
     ):
-        made = replace(made, notes=(*made.notes, "--text-only: the checkpoint holds no other part"))
+        made = replace(made, notes=(*made.notes, f"{flag('text-only')}: the checkpoint holds no other part"))
     if not options.weights_only and (left := _left_behind(opened, made)):
         made = replace(made, notes=(*made.notes, f"not carried over: {some(left)}"))
     return Prepared(opened, target, made, options)
@@ -155,7 +156,9 @@ def _check_container(container: str | None, target: Dialect) -> None:
     own = target.files.container
     if container == "safetensors" and own != "safetensors":
         raise UnsupportedError(
-            f"{target.title} reads no safetensors", cause=f"it reads {own}", hint="leave out --container"
+            f"{target.title} reads no safetensors",
+            cause=f"it reads {own}",
+            hint=f"leave out {option('container')}",
         )
 
 
@@ -252,7 +255,7 @@ def _digests_read_again(
         raise DifferenceError(
             f"{out.url} does not hold what was written",
             cause="; ".join(f"{file.name}: {file.detail}" for file in found.files if file.detail),
-            hint="the store, or somebody else, has changed it; convert again with --force",
+            hint=f"the store, or somebody else, has changed it; convert again with {flag('force')}",
         )
     return {file.name: file.sha256 for file in found.files}
 
@@ -288,10 +291,21 @@ def check_before(
     if isinstance(destination, Path):
         paths = source_paths(checkpoint.source, prepared.plan)
         preflight(
-            prepared.plan, destination, root, paths, force=force, inside=checkpoint.single, options=options
+            prepared.plan,
+            destination,
+            root,
+            paths,
+            force=force,
+            inside=checkpoint.single,
+            near=checkpoint.source.near,
+            options=options,
         )
     else:
-        preflight_bucket(destination, checkpoint.source, force=force, options=options)
+        preflight_bucket(destination, checkpoint.source, plan=prepared.plan, force=force, options=options)
+    if options is not None and options.on:
+        from porter.execution.cluster.ray_pool import require_ray
+
+        require_ray()
 
 
 def cluster_driver(on: str, stack: ExitStack) -> Driver:
@@ -429,5 +443,5 @@ def _ways(options: PlanOptions, opened: Opened, identity: Identity) -> list[str]
         except PorterError:
             continue
         own = ", to cast, shard or rename it" if name == identity.dialect.name else ""
-        lines.append(f"--to {name:<14} {target.title}{own}")
+        lines.append(f"{option('to', name):<19} {target.title}{own}")
     return lines or [f"nothing that porter writes can express it: {', '.join(identity.family.written)}"]

@@ -13,7 +13,7 @@ from porter.planning.arguments import as_paths
 from porter.planning.build import build_plan
 from porter.planning.plan import Plan
 from porter.planning.plan_options import PlanOptions
-from porter.reading.net import reading
+from porter.reading.unforeseen import reading
 from porter.recognition.inspection import Inspection, describe
 from porter.sources.base import Source
 from porter.verification.known_mistakes import known_mistakes

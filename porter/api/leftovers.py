@@ -76,7 +76,7 @@ def clean_bucket(folder: BucketAddress) -> tuple[str, ...]:
     return tuple(said)
 
 
-def clean(directory: Path) -> tuple[str, ...]:
+def clean_directory(directory: Path) -> tuple[str, ...]:
     """Removes what is in no use, puts back what was moved aside; what was done and what was not, in words."""
     said: list[str] = []
     for out in sorted({leftover.out for leftover in find_leftovers(directory)}):

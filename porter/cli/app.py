@@ -17,6 +17,7 @@ from porter.cli.commands.fingerprint import fingerprint
 from porter.cli.commands.inspect import inspect
 from porter.cli.commands.mappings import mappings
 from porter.cli.commands.models import models
+from porter.cli.commands.sign import sign
 from porter.cli.commands.verify import verify
 from porter.cli.common import Color, ColorOption, DebugOption, OfflineOption, QuietOption, command, set_before
 from porter.cli.parsing import App, show_help
@@ -46,7 +47,7 @@ def main(
     """Port model weights between frameworks: proved from headers, moved as bytes, all or nothing.
 
     Examples:
-      porter inspect gemma-2b                       # what it holds; a few kilobytes from the Hub
+      porter inspect gemma-2b                       # what it holds: kilobytes
       porter convert gemma-2b --to litgpt -o out/   # plan, proof, bytes
     """
     set_before(quiet=quiet, color=color, offline=offline, debug=debug)
@@ -59,7 +60,7 @@ KNOW = "Find out more"
 
 _HEADINGS: tuple[tuple[str, tuple[Callable[..., None], ...]], ...] = (
     (PORT, (download, inspect, convert)),
-    (PROVE, (verify, diff, check, fingerprint)),
+    (PROVE, (verify, diff, check, sign, fingerprint)),
     (KNOW, (models, doctor)),
 )
 for heading, functions in _HEADINGS:

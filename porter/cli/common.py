@@ -14,7 +14,8 @@ from typing import Annotated, Any
 import typer
 
 from porter.cli import output, streams
-from porter.errors import PorterError, refused
+from porter.errors import PorterError, UnsupportedError, stopped
+from porter.wording import typed
 
 # 128 + SIGINT, as shells report it.
 _INTERRUPTED = 130
@@ -57,10 +58,21 @@ def set_before(**given: Any) -> None:
     _before.update(given)
 
 
+def _unforeseen(problem: Exception) -> PorterError:
+    if isinstance(problem, MemoryError):
+        return UnsupportedError("there is not enough memory", hint="close what else runs")
+    return PorterError(
+        "porter has failed in a way that it does not know",
+        cause=f"{type(problem).__name__}: {problem}",
+        hint="please report it, with what --debug shows",
+    )
+
+
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """Give a command the shared options, and turn errors into messages and exit codes."""
 
     @functools.wraps(function)
+    @typed()
     def run(**arguments: Any) -> None:
         for name, (_, default) in _SHARED.items():
             said = arguments.pop(name)
@@ -82,10 +94,20 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         except streams.ReaderGone:
             raise SystemExit(0) from None
         except OSError as problem:
+            told = stopped(problem)
             if output.settings.debug:
-                raise
-            output.error(refused("the operating system refused", problem))
-            raise SystemExit(1) from None
+                traceback.print_exc()
+            output.error(told)
+            raise SystemExit(told.exit_code) from None
+        except (typer.Exit, typer.Abort):
+            raise
+        except Exception as problem:
+            # A fault of porter's, and the last net; nothing is published after it.
+            if output.settings.debug:
+                traceback.print_exc()
+            told = _unforeseen(problem)
+            output.error(told)
+            raise SystemExit(told.exit_code) from None
 
     signature = inspect.signature(function, eval_str=True)
     shared = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,9 +22,6 @@ ReportOption = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
-
-# A receipt lists files and digests: kilobytes.
-_LARGEST = 1 << 22
 
 
 def check_report(path: Path | None) -> None:
@@ -53,11 +49,11 @@ def write_report(path: Path, content: str) -> None:
 
 def receipt_of(source: str) -> dict[str, Any] | None:
     """The receipt in a checkpoint's directory; None where there is none that can be read."""
-    path = Path(source) / "porter-receipt.json"
+    from porter.execution.leftovers import RECEIPT
+    from porter.execution.receipts import receipt_bytes, receipt_content
+
+    path = Path(source) / RECEIPT
     try:
-        if path.stat().st_size > _LARGEST:
-            return None
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return receipt_content(receipt_bytes(path)) if path.is_file() else None
+    except (OSError, PorterError):
         return None
-    return found if isinstance(found, dict) else None

@@ -10,8 +10,8 @@ from typing import Any
 from porter.containers.checkpoint import Checkpoint
 from porter.errors import MalformedError
 from porter.reading.json_text import CONFIG, KERAS_CONFIG, parse_json
-from porter.reading.net import reading
 from porter.reading.regular import read_regular
+from porter.reading.unforeseen import reading
 from porter.reading.yaml_text import MAX_BYTES, parse_yaml
 
 # A shortened decimal may lie beyond it.

@@ -8,9 +8,10 @@ table does not know, is an error that names the file and the field.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from fnmatch import fnmatchcase, translate
 from typing import Any, NoReturn
 
 from porter.config.merge import merge_dict
@@ -24,9 +25,12 @@ from porter.tables.patterns import Pattern
 
 Shapes = Mapping[str, tuple[int, ...]]
 
+# What makes a known path a pattern.
+_WILD = re.compile(r"[*?\[]")
+
 # Layers, or experts. Far more than any model has; a config that claims billions would
-# otherwise be believed until memory runs out (at this bound, a refusal takes half a second and 70 MB).
-_MAX_INDEX = 8_192
+# otherwise be believed until memory runs out (at this bound, a refusal takes a second and 100 MB).
+_MAX_INDEX = 16_384
 
 
 @dataclass
@@ -334,16 +338,28 @@ def normalised(values: dict[str, Any], canonical: Canonical) -> dict[str, Any]:
     return values
 
 
-def _unknown(raw: Mapping[str, Any], known: list[str], above: str = "") -> Iterator[str]:
+def _unknown(raw: Mapping[str, Any], known: Iterable[str]) -> Iterator[str]:
     """Dotted paths that no known path or pattern covers, inside every mapping that known paths go into."""
-    for name, value in raw.items():
-        path = above + name
-        if any(fnmatchcase(path, pattern) for pattern in known):
-            continue
-        if isinstance(value, Mapping) and any(_goes_into(item, path) for item in known):
-            yield from _unknown(value, known, f"{path}.")
-        else:
-            yield path
+    known = frozenset(known)
+    plain = {path for path in known if not _WILD.search(path)}
+    patterns = known - plain
+    # All patterns in one, and all sections that plain paths go into: a config may have 100,000 entries.
+    fits = re.compile("|".join(map(translate, sorted(patterns))) or r"(?!)").match
+    into = {path[:at] for path in plain for at, sign in enumerate(path) if sign == "."}
+
+    def walk(section: Mapping[str, Any], above: str) -> Iterator[str]:
+        for name, value in section.items():
+            path = above + name
+            if path in plain or fits(path):
+                continue
+            if isinstance(value, Mapping) and (
+                path in into or any(_goes_into(item, path) for item in patterns if "." in item)
+            ):
+                yield from walk(value, f"{path}.")
+            else:
+                yield path
+
+    return walk(raw, "")
 
 
 def _goes_into(pattern: str, path: str) -> bool:

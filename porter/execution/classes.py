@@ -1,4 +1,4 @@
-"""Which executor runs which class of copy, and why. Those that few plans need are imported when they are."""
+"""Which executor runs which class of copy, and why. None of them imports torch."""
 
 from __future__ import annotations
 
@@ -58,6 +58,11 @@ def run_move(move: Move) -> None:
 
         move_tiles(move)
     elif move.copy.copy_class == COMPUTE:
+        from porter.execution.kernels.widen import move_widened, widens
+
+        if widens(move):
+            move_widened(move)
+            return
         from porter.execution.kernels.compute import move_values
 
         move_values(move)

@@ -15,7 +15,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from porter.errors import PorterError
 from porter.execution.sinks.base import Range
+from porter.reading.json_text import JOURNAL_LINE, parse_json
+from porter.reading.regular import read_regular
 from porter.system import sync_data, sync_file
 
 NAME = ".porter-journal"
@@ -24,6 +27,9 @@ NAME = ".porter-journal"
 INTERVAL = 1.0
 
 _VERSION = 2
+
+# Bytes. A million ranges, of 100 bytes each.
+_LARGEST = 128 << 20
 
 
 class NotedFile(Protocol):
@@ -37,12 +43,12 @@ def read_journal(path: Path, key: Mapping[str, Any]) -> dict[str, dict[Range, in
     """What was noted of each range, by file; None unless the journal was kept for the same `key`."""
     found: dict[str, dict[Range, int | None]] = {}
     try:
-        lines = _lines(path.read_bytes())
+        lines = _lines(read_regular(path, NAME, _LARGEST))
         if next(lines, None) != {"version": _VERSION, **key}:
             return None
         for line in lines:
             found.setdefault(line["file"], {})[line["start"], line["end"]] = line["crc32"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (PorterError, OSError, ValueError, KeyError, TypeError):
         return None
     return found
 
@@ -52,7 +58,7 @@ def _lines(content: bytes) -> Iterator[dict[str, Any]]:
         checksum, _, text = line.rstrip(b"\n").partition(b" ")
         if not line.endswith(b"\n") or checksum != _checksum(text):
             return
-        yield json.loads(text)
+        yield parse_json(text, NAME, JOURNAL_LINE)
 
 
 def _line(value: Mapping[str, Any]) -> bytes:

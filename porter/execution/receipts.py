@@ -12,17 +12,23 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from porter.containers.base import StoredTensor
 from porter.errors import MalformedError, UnsupportedError
 from porter.execution.leftovers import RECEIPT
+from porter.reading.json_text import RECEIPT as LIMIT
+from porter.reading.json_text import parse_json
+from porter.reading.regular import read_regular
 from porter.sources.paths import unsafe_path
+from porter.untrusted import quoted
+from porter.wording import command
 
 SCHEMA = 2
 
-# Bytes. An Orbax checkpoint of ten thousand arrays has a receipt of two megabytes.
-LARGEST = 64 << 20
+# Bytes that are looked at.
+LARGEST = LIMIT.nbytes
 
 _SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
 _FINGERPRINT = re.compile(r"porter[0-9]+:[0-9a-f]{64}")
@@ -69,26 +75,31 @@ def tensors_digest(tensors: Iterable[StoredTensor]) -> str:
     return f"sha256:{hashlib.sha256(''.join(rows).encode()).hexdigest()}"
 
 
+def receipt_bytes(path: Path) -> bytes:
+    """The receipt at `path`. Raises MalformedError for what is no file, and for a longer one."""
+    return read_regular(path, RECEIPT, LARGEST)
+
+
 def read_receipt(data: bytes) -> Receipt:
     """Raises MalformedError for a receipt that is damaged or says what none says, UnsupportedError for one of
     a newer porter."""
-    content = _parse(data)
+    content = receipt_content(data)
     schema, sealed = content.get("schema"), content.get("seal")
     if sealed is not None or schema != 1:
         _check_seal(data, sealed)
     if type(schema) is not int or schema < 1:
-        raise _damaged(f"its schema is {schema!r:.80}")
+        raise _damaged(f"its schema is {quoted(schema)}")
     if schema > SCHEMA:
         raise UnsupportedError(
             f"{RECEIPT} has schema {schema}, and this porter reads up to {SCHEMA}", hint="use a newer porter"
         )
     plan, files, tensors = content.get("plan"), content.get("files"), content.get("tensors")
     if not isinstance(plan, str) or not _SHA256.fullmatch(plan):
-        raise _damaged(f"it names the plan {plan!r:.80}")
+        raise _damaged(f"it names the plan {quoted(plan)}")
     if not isinstance(files, dict):
         raise _damaged("it lists no files")
     if tensors is not None and not (isinstance(tensors, str) and _SHA256.fullmatch(tensors)):
-        raise _damaged(f"its digest of the tensors is {tensors!r:.80}")
+        raise _damaged(f"its digest of the tensors is {quoted(tensors)}")
     lacks = []
     if sealed is None:
         lacks.append("a seal over itself")
@@ -99,21 +110,16 @@ def read_receipt(data: bytes) -> Receipt:
     recorded = {name: _recorded(name, said) for name, said in files.items()}
     name = content.get("fingerprint")
     if name is not None and not (isinstance(name, str) and _FINGERPRINT.fullmatch(name)):
-        raise _damaged(f"its fingerprint is {name!r:.80}")
+        raise _damaged(f"its fingerprint is {quoted(name)}")
     return Receipt(content, recorded, plan, tensors, tuple(lacks), name)
 
 
-def _parse(data: bytes) -> dict[str, Any]:
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            raise ValueError("a key is there twice")
-        return found
-
+def receipt_content(data: bytes) -> dict[str, Any]:
+    """What a receipt says, unchecked. Raises MalformedError for what is no JSON object."""
     try:
-        content = json.loads(data.decode(), object_pairs_hook=once)
-    except (ValueError, RecursionError) as error:
-        raise _damaged(str(error)) from None
+        content = parse_json(data, RECEIPT, LIMIT, unique=True)
+    except MalformedError as error:
+        raise _damaged(error.cause or error.message) from None
     if not isinstance(content, dict):
         raise _damaged("expected an object")
     return content
@@ -130,17 +136,17 @@ def _check_seal(data: bytes, sealed: object) -> None:
 
 def _recorded(name: str, said: object) -> Recorded:
     if reason := unsafe_path(name):
-        raise _damaged(f"it names a file {name!r:.80}, which {reason}")
+        raise _damaged(f"it names a file {quoted(name)}, which {reason}")
     if not isinstance(said, dict):
-        raise _damaged(f"what it says of {name} is {said!r:.80}")
+        raise _damaged(f"what it says of {name} is {quoted(said)}")
     size, digest = said.get("size"), said.get("sha256")
     if size is not None and (type(size) is not int or size < 0):
-        raise _damaged(f"the size of {name} is {size!r:.80}")
+        raise _damaged(f"the size of {name} is {quoted(size)}")
     if digest is not None and not (isinstance(digest, str) and _SHA256.fullmatch(digest)):
-        raise _damaged(f"the digest of {name} is {digest!r:.80}")
+        raise _damaged(f"the digest of {name} is {quoted(digest)}")
     crc = said.get("crc32")
     if crc is not None and not (isinstance(crc, str) and _CRC32.fullmatch(crc)):
-        raise _damaged(f"the CRC-32 of {name} is {crc!r:.80}")
+        raise _damaged(f"the CRC-32 of {name} is {quoted(crc)}")
     return Recorded(size, digest, None if crc is None else int(crc, 16))
 
 
@@ -148,5 +154,6 @@ def _damaged(cause: str) -> MalformedError:
     return MalformedError(
         f"{RECEIPT} is damaged",
         cause=cause,
-        hint="nothing in this directory can be relied on; convert again, or `porter verify SRC OUT`",
+        hint="nothing in this directory can be relied on; convert again, or "
+        f"`{command('verify', 'SRC', 'OUT')}`",
     )

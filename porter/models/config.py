@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from porter.errors import MalformedError, ModelLacksError, UnsupportedError
+from porter.reading.regular import read_regular
+from porter.reading.yaml_text import MAX_BYTES, parse_yaml
 
 # Known to LitGPT, absent from the model: accepted only at the default, where they change nothing.
 NOT_IMPLEMENTED = (
@@ -103,13 +103,11 @@ class Config:
         """The config in a LitGPT `model_config.yaml`."""
         path = Path(path)
         try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise MalformedError(
-                f"{path}: no such file", hint="a LitGPT checkpoint directory holds a model_config.yaml"
-            ) from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise MalformedError(f"{path}: not a YAML file", cause=str(error)) from error
+            text = read_regular(path, str(path), MAX_BYTES)
+        except MalformedError as error:
+            error.hint = error.hint or "a LitGPT checkpoint directory holds a model_config.yaml"
+            raise
+        values = parse_yaml(text, str(path))
         if not isinstance(values, dict):
             raise MalformedError(f"{path}: expected a mapping of fields, found {type(values).__name__}")
         return cls.from_mapping(values)

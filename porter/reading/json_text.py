@@ -32,8 +32,9 @@ KERAS_CONFIG = Limit(16 << 20, 1_200_000, 64)
 # A header of 100,000 tensors takes 12 MB and has 1,200,000 values. The Hub's client reads no longer ones.
 HEADER = Limit(25_000_000, 3_000_000, 8)
 
-# 90,000 tensors take 9 MB.
+# 90,000 tensors take 9 MB. The largest published models have some 200 shards.
 INDEX = Limit(25_000_000, 1_000_000, 16)
+MAX_SHARDS = 2_000
 
 # 262,144 tokens take some 35 MB; with 514,000 merges as pairs there are 2,500,000 values.
 # Their depth, which costs a second to know, is what Python's own parser allows: nothing of them is shown.
@@ -44,6 +45,13 @@ ARRAY = Limit(1 << 20, 20_000, 32)
 
 # A tree of arrays: some hundred bytes for each of 100,000 leaves.
 TREE = Limit(64 << 20, 3_000_000, 64)
+
+# What porter itself writes. An Orbax checkpoint of 100,000 arrays has a receipt of 20 MB; a claim on an
+# output in a bucket lists each part of each file; a journal's first line names each file of the source.
+RECEIPT = Limit(32 << 20, 1_000_000, 16)
+CLAIM = Limit(64 << 20, 2_000_000, 16)
+SIGNATURE = Limit(32 << 20, 1_000_000, 32)
+JOURNAL_LINE = Limit(16 << 20, 1_000_000, 16)
 
 # Digits of a whole number. 2^64 has 20, and transformers' "no limit" (10^30 in a float's digits) 31.
 MAX_DIGITS = 64
@@ -70,7 +78,7 @@ def parse_json(
     `constants` NaN and the infinities are refused, without `surrogates` halves of surrogate pairs. `whole`
     makes numbers of digits. Raises MalformedError.
     """
-    check_limits(text, name, limit)
+    _check_limits(text, name, limit)
     long = whole is None and _LONG.search(text) is not None
     try:
         value = json.loads(
@@ -93,13 +101,21 @@ def parse_json(
     return value
 
 
-def check_limits(text: bytes | bytearray, name: str, limit: Limit) -> None:
-    """Raises MalformedError for a document with more than the limit allows, before it is parsed."""
+def check_size(text: bytes | bytearray, name: str, limit: Limit) -> int:
+    """Raises MalformedError for a document of more bytes or values than the limit allows, unparsed.
+
+    Returns how many brackets are opened. How deep they are takes as long as parsing, and is not looked at.
+    """
     if len(text) > limit.nbytes:
         _refuse(name, f"expected at most {limit.nbytes:,} bytes, found {len(text):,}")
     opened = text.count(b"[") + text.count(b"{")
     if opened + text.count(b",") > limit.values:
         _refuse(name, f"expected at most {limit.values:,} values, found more")
+    return opened
+
+
+def _check_limits(text: bytes | bytearray, name: str, limit: Limit) -> None:
+    opened = check_size(text, name, limit)
     if limit.depth is not None and opened > limit.depth and _is_deeper(text, limit.depth):
         _refuse(name, f"expected at most {limit.depth} levels, found it nested deeper")
 

@@ -14,12 +14,8 @@ from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 
-from porter.errors import MalformedError, PorterError, UnsupportedError
+from porter.errors import MalformedError, PorterError, blamed, meaning
 from porter.untrusted import shortened
-
-# What the system answers where the input is at fault, and where it is too much for this machine.
-_MALFORMED = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO}
-_TOO_MUCH = {errno.ENOMEM, errno.EFBIG, errno.EMFILE, errno.ENFILE}
 
 
 def open_descriptor(path: Path, name: str) -> int:
@@ -32,7 +28,7 @@ def open_descriptor(path: Path, name: str) -> int:
     except FileNotFoundError:
         raise MalformedError(f"{name} is missing", cause=f"expected a file at {path}") from None
     except (OSError, ValueError) as error:
-        raise refused(error, name) from None
+        raise unreadable(error, name) from None
     try:
         _check_regular(os.fstat(fd).st_mode, name)
     except MalformedError:
@@ -63,7 +59,7 @@ def read_regular(path: Path, name: str, most: int, hint: str | None = None) -> b
             # A file that grows while it is read is no longer either.
             content = stream.read(most + 1) if size <= most else b""
         except OSError as error:
-            raise refused(error, name) from None
+            raise unreadable(error, name) from None
     if size > most or len(content) > most:
         raise MalformedError(
             f"{name} is too large",
@@ -73,15 +69,14 @@ def read_regular(path: Path, name: str, most: int, hint: str | None = None) -> b
     return content
 
 
-def refused(error: OSError | ValueError, name: str) -> PorterError:
+def unreadable(error: OSError | ValueError, name: str) -> PorterError:
     """What to say where the system does not open or read a file: whose fault it is, by its answer."""
     name = shortened(name)
     if not isinstance(error, OSError):
         # A name with a null byte.
         return MalformedError(f"{name} cannot be opened", cause=str(error))
-    cause = error.strerror or str(error)
-    if error.errno in _MALFORMED:
-        return MalformedError(f"{name} cannot be read", cause=cause)
-    if error.errno in _TOO_MUCH:
-        return UnsupportedError(f"{name} cannot be read on this machine", cause=cause)
-    return PorterError(f"{name} cannot be read", cause=f"{cause}: {shortened(str(error.filename or name))}")
+    cause, _ = meaning(error)
+    kind = MalformedError if error.errno == errno.ENOENT else blamed(error)
+    if kind is PorterError:
+        cause = f"{cause}: {shortened(str(error.filename or name))}"
+    return kind(f"{name} cannot be read", cause=cause)

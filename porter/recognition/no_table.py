@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,10 @@ from porter.recognition.infer import missing_rules
 from porter.recognition.stored_names import first_names, known_names
 from porter.tables.catalogue import DECODER, Family
 from porter.tables.check import must_hold, settled
+from porter.wording import option
+
+# Entries of a config by which the nearest family is told.
+_ENTRIES = 1_000
 
 
 def no_table_fits(
@@ -38,8 +43,8 @@ def no_table_fits(
                 f"no mapping table fits {checkpoint.label}",
                 cause=f"{file} says {said}{_own_layout(raw, families)}; porter has tables for {known}"
                 f"{likeness}{_broken(families)}",
-                hint="if it is one of them, say so with --family NAME; or start a table of your own with "
-                f"porter mappings new {nearest} --name mine, for --mappings DIR:\n"
+                hint=f"if it is one of them, say so with {option('family', 'NAME')}; or start a table of "
+                f"your own with porter mappings new {nearest} --name mine, for {option('mappings', 'DIR')}:\n"
                 + _beginning(checkpoint, nearest, families, raw),
             )
     if checkpoint.container == "hdf5":
@@ -47,12 +52,13 @@ def no_table_fits(
             f"no mapping table fits {checkpoint.label}",
             cause="there is no config beside its weights, and they are not those of any family with a table: "
             f"found tensors such as {first_names(checkpoint.tensors)}",
-            hint="name its config with --config FILE, or add a table of your own with --map FILE.toml",
+            hint=f"name its config with {option('config', 'FILE')}, or add a table of your own with "
+            f"{option('map', 'FILE.toml')}",
         )
     return UnsupportedError(
         f"{checkpoint.label} has no config beside its weights",
         cause="the tensors alone cannot separate the number of heads from head_dim",
-        hint="put its config.json or model_config.yaml there, or name it with --config FILE",
+        hint=f"put its config.json or model_config.yaml there, or name it with {option('config', 'FILE')}",
     )
 
 
@@ -73,6 +79,9 @@ def _nearest(
         for name, family in families.items()
         if "hf" in family.dialects
     }
+
+    # A real config has some hundred entries; what more say is no likeness to anything.
+    raw = dict(islice(raw.items(), _ENTRIES))
 
     def likeness(name: str) -> tuple[int, ...]:
         """Of families that know as many names, the one that misses the fewest of its own is nearest.

@@ -15,19 +15,26 @@ _DIGITS = 12
 def render(found: OutputCheck) -> list[str]:
     lines = []
     for file in found.files:
-        if file.state in DIFFERENT or (file.state == "unverified" and not found.quick):
+        if file.state in DIFFERENT or (file.state == "unverified" and not (found.quick or found.signature)):
             detail = f": {file.detail}" if file.detail else ""
             lines.append(f"{file.state:<{_WORD}} {printable(file.name + detail)}")
     if found.tensors is not None:
         lines.append(f"{'changed':<{_WORD}} {printable(found.tensors)}")
+    if found.signature is not None:
+        detail = f"does not hold: {found.signature_detail}" if found.signature_detail else "holds"
+        lines.append(f"{'signature':<{_WORD}} {printable(detail)}")
     return [*lines, _verdict(found)]
 
 
 def _verdict(found: OutputCheck) -> str:
     every = f"{plural(len(found.files), 'file')}, {size(sum(file.size or 0 for file in found.files))}"
     made = f"{found.source_dialect} → {found.target_dialect}, plan {found.plan.rpartition(':')[2][:_DIGITS]}"
-    if found.verdict == "verified":
+    if found.signature == "verified":
+        word, text = "verified", f"{every}: each as it was signed"
+    elif found.verdict == "verified":
         word, text = "verified", f"{every}: each as it was written"
+    elif found.signature == "differs":
+        word, text = "differs", f"{every}: as the receipt says, and not what was signed"
     elif found.verdict == "differs":
         word, text = "differs", f"{sum(file.state in DIFFERENT for file in found.files)} of {every}"
     elif found.quick:

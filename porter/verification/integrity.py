@@ -22,6 +22,7 @@ from porter.execution.receipts import Receipt, Recorded, tensors_digest
 from porter.execution.watch import Watch
 from porter.sources import local
 from porter.sources.paths import locate
+from porter.verification.signatures import SIGNATURE
 
 # `unverified`: of the right size as far as that is known, and no digest was compared.
 State = Literal["verified", "recorded", "unverified", "changed", "missing", "added"]
@@ -52,6 +53,8 @@ class OutputCheck:
     `tensors` says why the headers do not hold the planned tensors; None where they do, and where files
     differ. `lacks` are what the receipt does not say and one of today would; `recorded` what was added to it
     now. `quick` says that sizes and headers alone were asked for. `fingerprint` is what the receipt states.
+    `signature` is None where none was asked for, or where files differ already; `signature_detail` says why
+    it does not hold.
     """
 
     out: Path | str
@@ -64,12 +67,17 @@ class OutputCheck:
     recorded: tuple[str, ...]
     quick: bool
     fingerprint: str | None = None
+    signature: Literal["verified", "differs"] | None = None
+    signature_detail: str | None = None
 
     @property
     def verdict(self) -> Literal["verified", "unverified", "differs"]:
         """`verified` only where every file has the digest that the receipt states."""
         if self.tensors is not None or any(file.state in DIFFERENT for file in self.files):
             return "differs"
+        if self.signature is not None:
+            # It is over what every file holds, whatever the receipt says of it.
+            return self.signature
         return "unverified" if any(file.state == "unverified" for file in self.files) else "verified"
 
     @property
@@ -139,7 +147,7 @@ def check_files(
     for name, recorded in receipt.files.items():
         yield _check_file(output, name, recorded, watch, quick)
     for name in sorted(output.names()):
-        if name not in receipt.files and name not in (RECEIPT, FRESH):
+        if name not in receipt.files and name not in (RECEIPT, FRESH, SIGNATURE):
             yield FileState(name, "added", detail="the receipt does not name it")
 
 

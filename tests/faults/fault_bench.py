@@ -10,12 +10,15 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import fault_oracle as oracle
 import traced
+
+Item = TypeVar("Item")
 
 # Exit codes that the documentation names, but for those of a process that was killed.
 CODES = {0, 1, 2, 3, 4, 5, 6, 130}
@@ -39,10 +42,17 @@ class Tally:
     flaws: list[str] = field(default_factory=list)
     seconds: float = 0.0
     megabytes: float = 0.0
+    # The K-th of N parts of the row's faults, so that a long row can be run in pieces.
+    part: tuple[int, int] = (0, 1)
 
     @property
     def faults(self) -> int:
         return self.found.total()
+
+    def share(self, items: Iterable[Item]) -> list[Item]:
+        """Of a row's faults those of this part, in their order."""
+        at, parts = self.part
+        return list(items)[at::parts]
 
     def worst(self, ended: traced.Ended) -> None:
         self.seconds = max(self.seconds, ended.seconds)

@@ -96,7 +96,7 @@ def _interrupting(number: int) -> Callable[[Call], traced.Action]:
 def kills(bench: Bench, tally: Tally, *, force: bool, most: int | None = None) -> None:
     """A kill before each system call of a run."""
     calls = calls_of(bench, force=force)
-    for number in some(range(len(calls)), most):
+    for number in tally.share(some(range(len(calls)), most)):
         bench.set_up(force=force)
         ended = traced.run(bench.convert(force=force), at(number, KILL))
         bench.judge(tally, ended, f"killed at call {number}, {calls[number]}", force=force)
@@ -104,7 +104,7 @@ def kills(bench: Bench, tally: Tally, *, force: bool, most: int | None = None) -
 
 def kills_without_exchange(bench: Bench, tally: Tally, *, most: int) -> None:
     """As where a file system cannot exchange two names: a kill at each call from there on."""
-    for number in range(most):
+    for number in tally.share(range(most)):
         bench.set_up(force=True)
         ended = traced.run(bench.convert(force=True), _after_refusing("renameat2", number))
         bench.judge(
@@ -130,7 +130,7 @@ def errors(bench: Bench, tally: Tally, *, most: int | None = None) -> None:
     looking = [number for number, name in enumerate(calls) if name in ANSWERS and name not in CHANGING]
     wanted = [number for number, name in enumerate(calls) if name in ANSWERS and name in CHANGING]
     wanted = sorted({*wanted, *some(looking, len(wanted) // 2)})
-    for at_, number in enumerate(some(wanted, most)):
+    for at_, number in tally.share(enumerate(some(wanted, most))):
         answers = ANSWERS[calls[number]]
         for answer in answers if most is None else (answers[at_ % len(answers)],):
             bench.set_up(force=True)
@@ -144,7 +144,7 @@ def shorts(bench: Bench, tally: Tally, *, most: int | None = None) -> None:
     calls = calls_of(bench, force=True)
     able = {*SHORT, *SHORT_IN_MEMORY}
     wanted = [number for number, name in enumerate(calls) if name in able]
-    for number in some(wanted, most):
+    for number in tally.share(some(wanted, most)):
         bench.set_up(force=True)
         ended = traced.run(bench.convert(force=True), at(number, HALF, calls[number]))
         bench.judge(tally, ended, f"half of call {number}, {calls[number]}", force=True)
@@ -179,7 +179,7 @@ def full_disks(bench: Bench, tally: Tally, *, kind: str, sizes: int) -> None:
     needed = sum(path.stat().st_size for path in bench.reference.rglob("*") if path.is_file())
     place = bench.place
     with small_disk(bench.base, kind, 8) as root:
-        for number in range(sizes):
+        for number in tally.share(range(sizes)):
             room = needed * 6 // 5 * number // (sizes - 1)
             bench.place = root / "place"
             bench.set_up(force=True)
@@ -197,8 +197,8 @@ def full_disks(bench: Bench, tally: Tally, *, kind: str, sizes: int) -> None:
 
 def crowds(bench: Bench, tally: Tally, *, rounds: int, at_once: int = 8) -> None:
     """Several runs to one output at once, of two sources; the output is looked at all the while."""
-    draw = random.Random(5)
-    for number in range(rounds):
+    for number in tally.share(range(rounds)):
+        draw = random.Random(f"crowd {number}")
         bench.set_up(force=True)
         running = []
         for which in range(at_once):
@@ -286,7 +286,7 @@ def changes(bench: Bench, tally: Tally, *, moments: int) -> None:
     kept = bench.source
     files = ["model-00002-of-00002.safetensors", "model-00001-of-00002.safetensors", "generation_config.json"]
     for which, (word, change) in enumerate(CHANGES.items()):
-        for step, number in enumerate(some(range(len(calls)), moments)):
+        for step, number in tally.share(enumerate(some(range(len(calls)), moments))):
             file = files[(which + step) % len(files)]
             bench.set_up(force=False)
             # Of the same name, which is in the receipt.
@@ -324,7 +324,6 @@ def _without_label(folder: Path) -> dict[str, bytes]:
 
 def journals(bench: Bench, tally: Tally, *, damages: int) -> None:
     """A run that was killed in the middle, and whose notes or bytes are then damaged, is run again."""
-    draw = random.Random(3)
     calls = calls_of(bench, force=False)
     kept = bench.base / "killed"
     moments = [number for number, name in enumerate(calls) if name in ("pwrite64", "fdatasync", "fsync")]
@@ -337,7 +336,8 @@ def journals(bench: Bench, tally: Tally, *, damages: int) -> None:
     assert journal is not None, "no run left a journal"
     shutil.rmtree(kept, ignore_errors=True)
     shutil.copytree(bench.place, kept)
-    for number in range(damages):
+    for number in tally.share(range(damages)):
+        draw = random.Random(f"damage {number}")
         shutil.rmtree(bench.place)
         shutil.copytree(kept, bench.place)
         what = _damage(next(bench.place.glob(".out.porter-*/.porter-journal")).parent, draw)
@@ -397,7 +397,7 @@ def _damage(stage: Path, draw: random.Random) -> str:
 def interrupts(bench: Bench, tally: Tally, *, most: int) -> None:
     """Ctrl-C at calls spread over a run."""
     calls = calls_of(bench, force=True)
-    for number in some(range(len(calls)), most):
+    for number in tally.share(some(range(len(calls)), most)):
         bench.set_up(force=True)
         ended = traced.run(bench.convert(force=True), _interrupting(number))
         bench.judge(tally, ended, f"interrupted at call {number}, {calls[number]}", force=True)

@@ -112,7 +112,7 @@ def answers(far: FarBench, tally: Tally) -> None:
 
     hub_retry._PAUSE = 0.01
     kinds = [*sys.modules["hub_server"].KINDS, "400", "403", "404", "408", "429", "500", "502", "503", "504"]
-    for kind in kinds:
+    for kind in tally.share(kinds):
         for times in (1, 2, 1_000):
             for work in (far.download(), far.convert()):
                 far.set_up()
@@ -126,7 +126,7 @@ def cut_short(far: FarBench, tally: Tally, *, most: int) -> None:
     for work in (far.download(), far.convert()):
         far.set_up()
         calls = traced.run(work, lambda call: None).calls
-        for number in some(range(len(calls)), most):
+        for number in tally.share(some(range(len(calls)), most)):
             far.set_up()
             ended = traced.run(work, at(number, traced.KILL))
             far.judge(tally, ended, work, f"killed at call {number}")

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import fault_kinds as kinds
 import fault_oracle as oracle
 import traced
-from fault_bench import Bench, Tally
+from fault_bench import Bench, Command, Tally
 
 pytestmark = pytest.mark.skipif(not traced.AVAILABLE, reason="system calls are met on Linux on x86-64 alone")
 
@@ -114,3 +114,35 @@ def test_the_oracle_tells_one_byte(bench, tmp_path):
     place.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
     assert oracle.tree(tmp_path) != before
     assert not oracle.same(oracle.read_safetensors(place), arrays)
+
+
+FAR = ("org/other", "gemma-2b", "s3://bucket/model", "gs://bucket/model", "https://127.0.0.1:1/model")
+
+
+def test_offline_makes_no_socket(bench, tmp_path, monkeypatch):
+    """By the system calls, for not all that could ask the network is written in Python."""
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    near = {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": "http://127.0.0.1:1"}
+
+    def sockets(*words):
+        ended = traced.run(Command(words, bench.said, near), lambda call: None)
+        said = bench.said.read_text()
+        assert "Traceback" not in said, said
+        return ended.code, sum(name in ("socket", "connect") for name in ended.calls), said
+
+    source = str(bench.source)
+    for words, code in (
+        (("inspect", source), 0),
+        (("convert", source, "--to", "litgpt", "-o", str(tmp_path / "out")), 0),
+        (("verify", source, str(tmp_path / "out")), 0),
+        (("check", str(tmp_path / "out")), 0),
+        (("fingerprint", source), 0),
+        (("diff", source, str(tmp_path / "out")), 0),
+        (("download", "gemma-2b"), 2),
+        *((("inspect", name), 2) for name in FAR),
+        *((("convert", name, "--to", "litgpt", "-o", str(tmp_path / "none")), 2) for name in FAR),
+    ):
+        ended, made, said = sockets(*words, "--offline")
+        assert (ended, made) == (code, 0), (words, said)
+    # The negative control.
+    assert sockets("inspect", "org/other")[1] > 0

@@ -28,16 +28,17 @@ _TRACEME, _PEEK, _POKE, _GETREGS, _SETREGS, _SYSCALL, _SETOPTIONS = 0, 2, 5, 12,
 _OPTIONS = 0x01 | 0x02 | 0x04 | 0x08 | 0x100000
 _WALL = 0x40000000
 
-# Seconds, after which a child is killed by SIGALRM.
-_LIMIT = 120
+# Seconds, after which a child is killed by SIGALRM: a run under ptrace takes one.
+_LIMIT = 30
 
-# From <asm/unistd_64.h>: what touches files, memory or threads. Calls of other kinds are counted with the
-# rest.
+# From <asm/unistd_64.h>: what touches files, memory, threads or the network. Calls of other kinds are counted
+# with the rest.
 # fmt: off
 NAMES = {
     0: "read", 1: "write", 2: "open", 3: "close", 4: "stat", 5: "fstat", 6: "lstat", 8: "lseek", 9:
     "mmap", 10: "mprotect", 11: "munmap", 12: "brk", 16: "ioctl", 17: "pread64", 18: "pwrite64", 19:
-    "readv", 20: "writev", 21: "access", 32: "dup", 40: "sendfile", 56: "clone", 72:
+    "readv", 20: "writev", 21: "access", 32: "dup", 40: "sendfile", 41: "socket", 42:
+    "connect", 56: "clone", 72:
     "fcntl", 73: "flock", 74: "fsync", 75: "fdatasync", 76: "truncate", 77: "ftruncate", 78:
     "getdents", 82: "rename", 83: "mkdir", 84: "rmdir", 85: "creat", 86: "link", 87: "unlink", 88:
     "symlink", 89: "readlink", 90: "chmod", 91: "fchmod", 137: "statfs", 138: "fstatfs", 217:
@@ -131,7 +132,7 @@ class Work(Protocol):
     def __call__(self) -> int: ...
 
 
-def run(work: Work, before: Callable[[Call], Action] | None = None, limit: float = 120.0) -> Ended:
+def run(work: Work, before: Callable[[Call], Action] | None = None, limit: float = 25.0) -> Ended:
     """Runs `work` in a fork of this process, and `before` here ahead of each of its system calls.
 
     The process is killed after `limit` seconds, with code 124.

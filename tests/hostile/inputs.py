@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import crafted
 import mutants
@@ -16,13 +17,17 @@ MAPPINGS = Path(__file__).parents[2] / "mappings"
 
 @dataclass(frozen=True)
 class Input:
-    """`seed` names the sound checkpoint that `make` damages; `own` says that `mine.toml` is handed over."""
+    """`seed` names the sound checkpoint that `make` damages; `asked` what porter is asked to do with it."""
 
     parser: str
     name: str
     seed: str
     make: Callable[[Path], None]
-    own: bool = False
+
+    @property
+    def asked(self) -> Literal["convert", "table", "check"]:
+        """`table`: with `mine.toml` handed over; `check`: of an output."""
+        return "table" if self.seed == "table" else "check" if self.seed == "output" else "convert"
 
     def __str__(self) -> str:
         return f"{self.parser}: {self.name}"
@@ -39,6 +44,14 @@ FILES = {
     "archive": ("model.keras",),
     "flax": ("transformer/final_norm.scale/.zarray", "transformer/final_norm.scale/0", "_METADATA"),
     "table": ("mine.toml",),
+    "output": ("porter-receipt.json",),
+    "sides": (
+        *("generation_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
+        *("merges.txt", "chat_template.jinja", "chat_template.json", "tokenizer.model"),
+        "additional_chat_templates/tools.jinja",
+    ),
+    "bin": ("pytorch_model-00001-of-00002.bin", "pytorch_model.bin.index.json"),
+    "ocdbt": ("manifest.ocdbt",),
 }
 
 PARSERS = {
@@ -61,6 +74,17 @@ PARSERS = {
     "transformer/final_norm.scale/0": "Orbax",
     "_METADATA": "Orbax",
     "mine.toml": "mapping table",
+    "porter-receipt.json": "receipt",
+    "special_tokens_map.json": "tokenizer (JSON)",
+    "added_tokens.json": "tokenizer (JSON)",
+    "vocab.json": "tokenizer (JSON)",
+    "chat_template.json": "tokenizer (JSON)",
+    "merges.txt": "copied files",
+    "chat_template.jinja": "copied files",
+    "additional_chat_templates/tools.jinja": "copied files",
+    "pytorch_model-00001-of-00002.bin": "torch zip and pickle",
+    "pytorch_model.bin.index.json": "shard index",
+    "manifest.ocdbt": "Orbax",
 }
 
 # How the files that a mutant is made of are damaged: by bytes, by JSON values, by TOML values; how often.
@@ -77,6 +101,10 @@ BYTES = {
     ("hf", "tokenizer.json"): 20,
     ("flax", "transformer/final_norm.scale/.zarray"): 30,
     ("table", "mine.toml"): 40,
+    ("output", "porter-receipt.json"): 20,
+    ("bin", "pytorch_model-00001-of-00002.bin"): 20,
+    ("sides", "merges.txt"): 10,
+    ("ocdbt", "manifest.ocdbt"): 40,
 }
 VALUES = {
     ("hf", "config.json"): 80,
@@ -88,7 +116,13 @@ VALUES = {
     ("sharded", "model.safetensors.index.json"): 40,
     ("flax", "transformer/final_norm.scale/.zarray"): 50,
     ("flax", "_METADATA"): 30,
+    ("output", "porter-receipt.json"): 40,
+    ("sides", "special_tokens_map.json"): 10,
+    ("sides", "added_tokens.json"): 10,
+    ("sides", "vocab.json"): 10,
+    ("bin", "pytorch_model.bin.index.json"): 10,
 }
+SEALED = 60
 TABLES = ("gemma/hf.toml", "decoder/hf.toml", "gemma/keras.toml", "gemma3_text/hf.toml", "llama/hf.toml")
 TABLE_MUTANTS = 120
 
@@ -129,31 +163,56 @@ def _crafted() -> Iterator[Input]:
     )
     for parser, seed, makes in made:
         for name, make in makes.items():
-            yield Input(parser, name, seed, make, parser == "mapping table")
+            yield Input(parser, name, seed, make)
 
 
 def _replaced() -> Iterator[Input]:
     for seed, name, make in crafted.placeholders(FILES):
-        yield Input(PARSERS[name.split(" is ")[0]], name, seed, make, seed == "table")
+        yield Input(PARSERS[name.split(" is ")[0]], _of(seed, name), seed, make)
     for seed, file in VALUES:
         for name, content in crafted.JSON.items():
-            yield Input(PARSERS[file], f"{file}: {name}", seed, crafted.written(file, content))
+            yield Input(PARSERS[file], _of(seed, f"{file}: {name}"), seed, crafted.written(file, content))
 
 
 def _damaged() -> Iterator[Input]:
     for (seed, file), count in BYTES.items():
         for number in range(count):
             make = _bytes_changed(file, number)
-            yield Input(PARSERS[file], f"{file} damaged, {number}", seed, make, seed == "table")
+            yield Input(PARSERS[file], _of(seed, f"{file} damaged, {number}"), seed, make)
     for (seed, file), count in VALUES.items():
         for number in range(count):
-            yield Input(
-                PARSERS[file], f"{file} with another value, {number}", seed, _value_changed(file, number)
-            )
+            name = _of(seed, f"{file} with another value, {number}")
+            yield Input(PARSERS[file], name, seed, _value_changed(file, number))
     for number in range(TABLE_MUTANTS):
-        yield Input(
-            "mapping table", f"table with another value, {number}", "table", _table_changed(number), True
-        )
+        yield Input("mapping table", f"table with another value, {number}", "table", _table_changed(number))
+    for number in range(SEALED):
+        name = f"another value under a seal that fits, {number}"
+        yield Input("receipt", name, "output", _sealed_again(number))
+
+
+def _of(seed: str, name: str) -> str:
+    """Files of one name in two seeds are two inputs."""
+    return f"{name} (beside others)" if seed == "sides" else name
+
+
+def _sealed_again(number: int) -> Callable[[Path], None]:
+    """What whoever can write a receipt can make it say; half of them as porter wrote them at first."""
+
+    def run(folder: Path) -> None:
+        from porter.execution.receipts import seal
+
+        path = folder / "porter-receipt.json"
+        stated = json.loads(path.read_text())
+        changed = mutants.other_json(stated, random.Random(f"sealed {number}"))
+        if number % 2 or not isinstance(changed, dict):
+            if isinstance(changed, dict):
+                changed = {**changed, "schema": 1}
+                changed.pop("seal", None)
+            path.write_text(json.dumps(changed))
+        else:
+            path.write_bytes(seal(changed))
+
+    return run
 
 
 def _bytes_changed(file: str, number: int) -> Callable[[Path], None]:

@@ -17,13 +17,13 @@ TITLE = (
 )
 
 _METHOD = """inputs that a stranger could hand over, each through `porter inspect` and `porter
-convert`, in a process of its own under an audit hook: no program is started, no socket opened, no code
-run that was not there before, and no file opened but those of Python and porter, of the checkpoint and
-of the output. An input is *refused* where `convert` ends with exit code 2, 3, 5 or 6, and *accepted*
-where it ends with 0: many a damaged file is still sound, or is damaged where nothing looks. *At fault*
-is what took more than 1 s of processor time or 200 MB (all of the process's memory) to be refused,
-ended in a traceback or by a signal, fell into the last net, did what the hook forbids, or printed what
-acts on a terminal."""
+convert` (of a receipt, `porter check`), in a process of its own under an audit hook: no program is
+started, no socket opened, no code run that was not there before, and no file opened but those of Python
+and porter, of the checkpoint and of the output. An input is *refused* where the second ends with exit
+code 2, 3, 5 or 6, and *accepted* where it ends with 0: many a damaged file is still sound, or is damaged
+where nothing looks. *At fault* is what took more than 1 s of processor time or 200 MB (all of the
+process's memory) to be refused, ended in a traceback or by a signal, fell into the last net, did what the
+hook forbids, or printed what acts on a terminal."""
 
 _PEERS = """The same inputs through the peers' own readers, each for its own format, under the same
 limits (20 s of processor time, 6 GB). They promise other things than porter does: most read all values,
@@ -79,8 +79,8 @@ def section(
 
 
 def _row(name: str, results: Sequence[dict[str, Any]]) -> str:
-    refused = [one for one in results if one["outcomes"]["convert"]["code"] not in (0, None)]
-    accepted = sum(one["outcomes"]["convert"]["code"] == 0 for one in results)
+    refused = [one for one in results if _last(one)["code"] not in (0, None)]
+    accepted = sum(_last(one)["code"] == 0 for one in results)
     faults = sum(bool(one["faults"]) for one in results)
     seconds = max((_most(one, "seconds") for one in refused), default=0)
     peak = max((_most(one, "peak") for one in refused), default=0)
@@ -110,6 +110,12 @@ def _peers(peers: Sequence[dict[str, Any]]) -> list[str]:
         )
         lines.append(f"| {name} | " + " | ".join(map(str, counts)) + " |")
     return [*lines, ""]
+
+
+def _last(one: dict[str, Any]) -> dict[str, Any]:
+    """What the command did that does more than look."""
+    found: dict[str, Any] = list(one["outcomes"].values())[-1]
+    return found
 
 
 def _most(one: dict[str, Any], what: str) -> float:

@@ -93,7 +93,9 @@ class Outcome:
     def refused(self) -> bool:
         return self.code not in (0, None)
 
-    def faults(self, seconds: float = 1.0, peak: int = 200_000_000) -> list[str]:
+    def faults(
+        self, seconds: float = 1.0, peak: int = 200_000_000, right: Sequence[int] = (2, 3, 5, 6)
+    ) -> list[str]:
         """What should not have happened."""
         found = []
         if self.signal:
@@ -104,7 +106,7 @@ class Outcome:
             found.append(f"unforeseen: {self.unforeseen}")
         if self.traceback:
             found.append(f"traceback: {self.traceback}")
-        if self.refused and self.code not in (2, 3, 5, 6) and not self.traceback:
+        if self.refused and self.code not in right and not self.traceback:
             found.append(f"exit code {self.code}: {self.said[:200]}")
         if self.refused and self.seconds > seconds:
             found.append(f"refused after {self.seconds:.1f} s")

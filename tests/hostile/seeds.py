@@ -169,6 +169,16 @@ def make_all(folder: Path) -> dict[str, Path]:
         made[name] = folder / name
         porter.convert(made["gguf"], made[name], **options)
         (made[name] / "porter-receipt.json").unlink()
+    made["output"] = folder / "output"
+    porter.convert(made["hf"], made["output"], to="litgpt")
+    made["sides"] = folder / "sides"
+    shutil.copytree(made["hf"], made["sides"])
+    _sides(made["sides"], made["litgpt"])
+    made["bin"] = folder / "bin"
+    shutil.copytree(made["hf"], made["bin"])
+    _bin(made["bin"])
+    made["ocdbt"] = folder / "ocdbt"
+    _ocdbt(made["flax"], made["ocdbt"])
     made["archive"] = folder / "archive"
     made["archive"].mkdir()
     _archive(made["keras"], made["archive"] / "model.keras")
@@ -176,6 +186,55 @@ def make_all(folder: Path) -> dict[str, Path]:
     shutil.copytree(made["hf"], made["table"])
     (made["table"] / "mine.toml").write_text(TABLE, "utf-8")
     return made
+
+
+def _sides(folder: Path, litgpt: Path) -> None:
+    """Every small file that a checkpoint may hold beside its weights, config and tokenizer."""
+    vocabulary = {token: at for at, token in enumerate(TOKENS)}
+    (folder / "generation_config.json").write_text(json.dumps({"bos_token_id": 2, "eos_token_id": [1]}))
+    (folder / "special_tokens_map.json").write_text(json.dumps({"bos_token": {"content": "<bos>"}}))
+    (folder / "added_tokens.json").write_text(json.dumps({"<bos>": 2}))
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    (folder / "merges.txt").write_text("#version: 0.2\nt 1\n")
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": "{{ messages }}"}))
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates/tools.jinja").write_text("{{ tools }}")
+    shutil.copy(litgpt / "tokenizer.model", folder / "tokenizer.model")
+
+
+def _bin(folder: Path) -> None:
+    """torch's files in shards, as Hugging Face wrote them, by torch itself."""
+    import torch
+
+    every = {name: torch.from_numpy(array) for name, array in arrays().items()}
+    (folder / "model.safetensors").unlink()
+    names = sorted(every)
+    weight_map = {}
+    for number, part in {1: names[::2], 2: names[1::2]}.items():
+        file = f"pytorch_model-0000{number}-of-00002.bin"
+        torch.save({name: every[name] for name in part}, folder / file)
+        weight_map |= dict.fromkeys(part, file)
+    index = {"metadata": {}, "weight_map": weight_map}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+
+
+def _ocdbt(plain: Path, folder: Path) -> None:
+    """The same tree in tensorstore's database, one of its arrays as zarr 3."""
+    import tensorstore
+
+    folder.mkdir()
+    for path in plain.iterdir():
+        if path.is_file():
+            shutil.copy(path, folder / path.name)
+    store = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{folder}/"}}
+    for number, path in enumerate(sorted(plain.rglob(".zarray"))):
+        name = path.parent.relative_to(plain).as_posix()
+        there = {"driver": "file", "path": f"{path.parent}/"}
+        array = tensorstore.open({"driver": "zarr", "kvstore": there}).result().read().result()
+        spec = {"driver": "zarr" if number else "zarr3", "kvstore": {**store, "path": f"{name}/"}}
+        opened = tensorstore.open(spec, create=True, dtype=array.dtype.name, shape=array.shape).result()
+        opened.write(array).result()
 
 
 def _archive(preset: Path, path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from porter.errors import MalformedError, UnforeseenError
 from porter.reading.json_text import CONFIG, TOKENIZER, Limit, parse_json
-from porter.reading.net import reading
+from porter.reading.unforeseen import reading
 from porter.reading.yaml_text import MAX_BYTES, parse_yaml
 
 SMALL = Limit(1 << 20, 1_000, 8)

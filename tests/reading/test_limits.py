@@ -160,3 +160,31 @@ def test_a_config_of_too_many_layers_is_refused_at_once(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(stated | sizes), "utf-8")
     with pytest.raises(MalformedError, match="out of range"):
         porter.plan(tmp_path, to="litgpt")
+
+
+def test_absent_chunks_are_found_at_once_however_many_are_stated():
+    from porter.containers.orbax.zarr_chunks import missing_chunks
+
+    began = time.process_time()
+    for shape, chunks, there, absent in (
+        ([2**31], [1], ["0", "1"], "2"),
+        ([2**40, 2**40], [1, 1], ["0.0"], "0.1"),
+        ([2**40, 2], [1, 1], ["0.0", "0.1", "1.0"], "1.1"),
+        ([4], [2], ["0", "1"], None),
+    ):
+        stated = {"shape": shape, "chunks": chunks}
+        assert missing_chunks(stated, "a", {f"a/{key}" for key in there}) == ([absent] if absent else [])
+    assert time.process_time() - began < 0.5
+
+
+def test_a_config_of_many_unknown_entries_is_refused_in_linear_time(tmp_path):
+    save_file({"model.norm.weight": np.zeros(3, np.float32)}, tmp_path / "model.safetensors")
+    for content in (
+        {f"k{number}": number for number in range(40_000)},
+        {f"k{number}": {} for number in range(40_000)},
+        {"model_type": "gemma", **{f"k{number}": number for number in range(90_000)}},
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(content))
+        began = time.process_time()
+        assert porter.inspect(tmp_path).family is None
+        assert time.process_time() - began < 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,18 +24,31 @@ def check(
     quick: Annotated[
         bool, typer.Option("--quick", help="Sizes and headers alone: no content is read or verified.")
     ] = False,
+    public_key: Annotated[
+        Path | None,
+        typer.Option(
+            "--public-key",
+            metavar="KEY",
+            help="The signature must hold too, and be made with the private key of this public one (PEM).",
+        ),
+    ] = None,
+    signature: Annotated[
+        Path | None,
+        typer.Option("--signature", metavar="FILE", help="Where the signature is. Default: OUT/model.sig."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Recheck a converted directory against its receipt: sizes, sha256 digests, planned tensors.
 
     Exit code 0: every file is as it was written (with --quick: sizes and headers are). 1: a file has no
-    digest to be verified by, which --record adds. 3: a file is missing, was added or has changed. 6: the
-    receipt itself is damaged; 5: there is none.
+    digest to be verified by, which --record adds. 3: a file is missing, was added or has changed, or the
+    signature does not hold. 6: the receipt itself is damaged; 5: there is none.
 
     Examples:
       porter check out/
       porter check s3://bucket/out
       porter check out/ --record    # right after a conversion that shared blocks
+      porter check out/ --public-key key.pub    # signed by whom you think? see `porter sign`
     """
     from porter.api.check import check as look
     from porter.cli.progress import transfer
@@ -42,7 +56,14 @@ def check(
     from porter.reporting.checks import render
 
     with transfer("read") as advance:
-        found = look(out, record=record, quick=quick, watch=Watch(progress=advance))
+        found = look(
+            out,
+            record=record,
+            quick=quick,
+            public_key=public_key,
+            signature=signature,
+            watch=Watch(progress=advance),
+        )
     if json:
         output.as_json(found, verdict=found.verdict)
     else:

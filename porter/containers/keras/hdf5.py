@@ -27,7 +27,7 @@ from porter.containers.storage_kinds import KERAS_LORA
 from porter.containers.window import Window
 from porter.dtypes import DTYPES, Dtype
 from porter.errors import MalformedError, UnsupportedError
-from porter.reading.regular import open_regular, refused
+from porter.reading.regular import open_regular, unreadable
 from porter.sources.paths import CONTROL
 from porter.system.extras import install_line
 
@@ -76,7 +76,7 @@ def read_header(path: Path, file: str, start: int = 0, size: int | None = None) 
             tensors = tuple(_read(h5py, window, file, start))
     except OSError as error:
         if error.errno is not None and error.strerror:
-            raise refused(error, file) from error
+            raise unreadable(error, file) from error
         raise MalformedError(f"{file} is malformed", cause=f"no HDF5 file: {error}") from None
     return Header(CONTAINER, file, whole, tensors)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from porter.errors import MalformedError, UnsupportedError
@@ -19,13 +19,15 @@ def chunk_key(shape: tuple[int, ...], separator: str = ".") -> str:
     return separator.join("0" for _ in shape) or "0"
 
 
-def missing_chunks(stated: Mapping[str, Any], param: str, keys: Container[str]) -> list[str]:
+def missing_chunks(stated: Mapping[str, Any], param: str, keys: Collection[str]) -> list[str]:
     """The first chunk of the array `param` that `keys` lacks, by its key; empty where all are there."""
     shape = stated["shape"]
     chunks, separator, start = _grid(stated, param)
     counts = [-(-size // chunk) for size, chunk in zip(shape, chunks, strict=True)]
-    # Ends at the first gap, so that metadata cannot ask for more steps than there are files.
-    for point in itertools.product(*map(range, counts)):
+    # Ends at the first gap, so that metadata cannot ask for more steps than there are files; nor for more
+    # numbers along one axis, which are laid out before the first is looked at.
+    most = len(keys) + 1
+    for point in itertools.product(*(range(min(count, most)) for count in counts)):
         number = separator.join(map(str, point))
         name = start + number if number else (start.removesuffix(separator) or "0")
         if f"{param}/{name}" not in keys:

@@ -20,17 +20,14 @@ from porter.containers.safetensors.safetensors_header import (
     strict_json,
 )
 from porter.errors import MalformedError
-from porter.reading.json_text import INDEX
-from porter.reading.regular import read_regular, refused
+from porter.reading.json_text import INDEX, MAX_SHARDS
+from porter.reading.regular import read_regular, unreadable
 from porter.sources.base import SourceFile
 from porter.sources.local_files import LocalFile
 from porter.sources.paths import unsafe_path
 
 # Bytes. The largest published indexes (90,000 tensors) take 9 MB.
 MAX_INDEX = INDEX.nbytes
-
-# The largest published models have some 200.
-MAX_SHARDS = 2_000
 
 # Bytes that are read of a file whose header's length nothing foretells: as many as one of 250 tensors has.
 HEADER_GUESS = 32_768
@@ -42,7 +39,7 @@ def read_header(path: Path, file: str) -> Header:
     try:
         return header_of(opened, 8)
     except OSError as error:
-        raise refused(error, file) from error
+        raise unreadable(error, file) from error
     finally:
         opened.close()
 

@@ -24,8 +24,9 @@ from porter.containers.torch.torch_pickle import MAX_PICKLE, unpickle
 from porter.containers.torch.torch_state import find_state, place_tensor, unwrapped
 from porter.containers.torch.torch_zip_entries import LOCAL_MAGIC, Entry, pread, read_entries, refuse
 from porter.errors import UnsupportedError
-from porter.reading.regular import open_regular, refused
+from porter.reading.regular import open_regular, unreadable
 from porter.sources.paths import locate
+from porter.wording import option
 
 CONTAINER = "torch"
 
@@ -82,7 +83,7 @@ def _read_raw(path: Path, file: str, key: str | None = None) -> Header:
             _check_byteorder(fd, entries.get(f"{top}/byteorder"), file)
             pickled = _read_pickle(fd, entries[f"{top}/data.pkl"], file)
     except OSError as error:
-        raise refused(error, file) from error
+        raise unreadable(error, file) from error
     found = unpickle(pickled, file, sum(name.startswith(f"{top}/data/") for name in entries))
     state = find_state(found.value, file, key)
     if any(name.endswith("placement_types.Partial") for name in found.foreign):
@@ -106,7 +107,7 @@ def _read_raw(path: Path, file: str, key: str | None = None) -> Header:
     if state.others:
         notes = (
             f"{file}: took the weights under {state.key!r}; it holds others under "
-            f"{', '.join(map(repr, state.others))}, which --key takes",
+            f"{', '.join(map(repr, state.others))}, which {option('key')} takes",
         )
     if found.foreign:
         metadata["torch.foreign"] = found.foreign

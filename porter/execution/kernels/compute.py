@@ -1,8 +1,8 @@
 """Copies of class compute: casts and value operations, elementwise and in bounded memory.
 
 Operations are done in float32 and cast once, at the end; a cast alone goes straight from dtype to dtype.
-Rounding is to nearest, ties to even. A value that the target cannot hold is an error, never an infinity.
-Quantised sources are dequantised first, to float32. Only dtypes that NumPy lacks need torch.
+Rounding is that of `porter.values.numbers` (to nearest, ties to even). A value that the target cannot hold is
+an error, never an infinity. Quantised sources are dequantised first, to float32. Never imports torch.
 """
 
 from __future__ import annotations
@@ -10,34 +10,40 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
-from porter.dtypes import DTYPES, Dtype
 from porter.errors import UnsupportedError
 from porter.execution.kernels.boxes import Box
 from porter.execution.kernels.encoded import decoded
-from porter.execution.kernels.gather import Words, word
+from porter.execution.kernels.gather import word
 from porter.execution.kernels.move import Move
-from porter.execution.kernels.ordered import Piece, most_decoded, ordered_pieces, widest
-from porter.execution.kernels.tiles import turn, write_box
-from porter.values.casts import can_cast, cast
+from porter.execution.kernels.ordered import ordered_pieces, turned_piece
+from porter.execution.kernels.tiles import write_box
 from porter.values.encodings import encoding_of
+from porter.values.numbers import Numbers, Words, bits, numbers, out_of_range
 
 
 def move_values(move: Move) -> None:
-    """Runs the copy. Raises UnsupportedError for dtypes that are no numbers and for values out of range."""
+    """Runs the copy. Raises UnsupportedError for what is no plain number, and for values out of range."""
     if move.box.elements == 0:
         return
-    encoded = encoding_of(move.source.dtype) is not None
-    if can_cast(DTYPES["F32"] if encoded else move.source.dtype, move.target.dtype):
-        pieces = _pieces(move, encoded)
+    if encoding_of(move.source.dtype) is not None:
+        pieces = decoded(move, max(1, turned_piece(move.buffers.memory) // 4))
     else:
-        from porter.execution.kernels.other_dtypes import torch_pieces
-
-        pieces = torch_pieces(move, encoded)
+        pieces = _plain(move)
+    target = move.target.dtype
+    item = word(target.itemsize, move.label).itemsize
     lost = 0
-    for box, data, count in pieces:
-        lost += count
-        write_box(move, box, data, move.target.dtype.itemsize)
+    for box, values in pieces:
+        for operation in move.copy.operations:
+            values = operation.apply(values)
+        data = move.buffers.take("turned", box.elements * item)
+        made: Words = np.ndarray(box.shape, f"<u{item}", data)
+        bits(values, target, made)
+        wide = out_of_range(values, made, target)
+        if wide.any() and not move.writer.takes_lost(move.target, int(wide.sum()), _first(box, wide)):
+            lost += int(wide.sum())
+        write_box(move, box, data, item)
     if lost:
         raise UnsupportedError(
             f"{lost} values of tensor {move.copy.source!r} do not fit {move.target.dtype.name}",
@@ -46,28 +52,17 @@ def move_values(move: Move) -> None:
         )
 
 
-def _pieces(move: Move, encoded: bool) -> Iterator[Piece]:
-    target = move.target.dtype
-    for box, words, dtype in _decoded(move) if encoded else _plain(move):
-        data = move.buffers.take("turned", box.elements * target.itemsize)
-        out: Words = np.frombuffer(data, word(target.itemsize, move.label))
-        yield box, data, cast(_flat(move, words), dtype, target, out, move.copy.operations)
+def _plain(move: Move) -> Iterator[tuple[Box, Numbers]]:
+    """Boxes in the target's order, with their values or, to operate on, these in float32."""
+    source = move.source.dtype
+    widest = max(4, source.itemsize, move.target.dtype.itemsize)
+    for box, words in ordered_pieces(move, widest):
+        values = numbers(words, source)
+        yield box, values.astype(np.float32, copy=False) if move.copy.operations else values
 
 
-def _flat(move: Move, words: Words) -> Words:
-    """The elements one after the other, turned where they lie in another order."""
-    if not words.flags.c_contiguous:
-        order: Words = np.ndarray(words.shape, words.dtype, move.buffers.take("order", words.nbytes))
-        turn(words, order)
-        words = order
-    return words.reshape(-1)
-
-
-def _decoded(move: Move) -> Iterator[tuple[Box, Words, Dtype]]:
-    for box, values in decoded(move, most_decoded(move)):
-        yield box, values.view(np.uint32), DTYPES["F32"]
-
-
-def _plain(move: Move) -> Iterator[tuple[Box, Words, Dtype]]:
-    for box, words in ordered_pieces(move, widest(move)):
-        yield box, words, move.source.dtype
+def _first(box: Box, chosen: NDArray[np.bool_]) -> int:
+    """The first element of the target among those of a box that are chosen."""
+    found = np.argwhere(chosen)
+    strides = np.array([loop.target_stride for loop in box.loops], np.int64)
+    return box.target + int((found @ strides).min())

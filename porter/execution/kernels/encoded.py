@@ -6,15 +6,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
 from porter.containers.base import StoredTensor
-from porter.errors import PorterError, UnsupportedError
+from porter.errors import PorterError
 from porter.execution.kernels.boxes import Box, cut_by_source_span
 from porter.execution.kernels.move import Move
 from porter.sources.base import SourceFile
-from porter.values.casts import can_cast, to_float32
 from porter.values.encodings import Values, encoding_of
+from porter.values.numbers import numbers
 
 # Elements. Decoding makes several temporaries of the size of what it is given.
 STEP = 1 << 20
@@ -35,7 +34,9 @@ def decoded(move: Move, limit: int) -> Iterator[tuple[Box, Values]]:
             lambda size: take("blocks", size),
         )
         strides = [loop.source_stride * values.itemsize for loop in box.loops]
-        yield box, as_strided(values, box.shape, strides)
+        # Refuses what would leave the array.
+        placed: Values = np.ndarray(box.shape, values.dtype, values, 0, strides)
+        yield box, placed
 
 
 def decoded_range(
@@ -77,6 +78,4 @@ def _plain(stored: StoredTensor, reader: SourceFile, first: int, last: int) -> V
     item = stored.dtype.itemsize
     raw = bytearray((last - first) * item)
     reader.read([memoryview(raw)], stored.offset + first * item)
-    if not can_cast(stored.dtype, stored.dtype):
-        raise UnsupportedError(f"{stored.name!r} holds no factors", cause=f"it is {stored.dtype.name}")
-    return to_float32(np.frombuffer(raw, f"u{item}"), stored.dtype)
+    return numbers(np.frombuffer(raw, f"<u{item}"), stored.dtype).astype(np.float32, copy=False)

@@ -19,24 +19,10 @@ PIECE = 1 << 20
 # The same for pieces that are turned too, which have to be large for long runs, and for dequantised ones.
 TURNED_PIECE = 16 << 20
 
-# A box of the target, with its packed elements, and how many of their values were lost on the way.
-Piece = tuple[Box, memoryview, int]
-
 
 def turned_piece(memory: int) -> int:
     """Bytes of a piece that is turned and changed, where the buffers may take `memory` bytes."""
     return min(TURNED_PIECE, memory // (2 * PARTS))
-
-
-def widest(move: Move) -> int:
-    """The most bytes that an element takes on the way. Operations are done in float32."""
-    least = 4 if move.copy.operations else 1
-    return max(least, move.source.dtype.itemsize, move.target.dtype.itemsize)
-
-
-def most_decoded(move: Move) -> int:
-    """Elements of an encoded source that are decoded at once, to float32."""
-    return max(1, turned_piece(move.buffers.memory) // 4)
 
 
 def ordered_pieces(move: Move, widest: int) -> Iterator[tuple[Box, Words]]:

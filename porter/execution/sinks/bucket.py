@@ -34,6 +34,7 @@ from porter.execution.watch import Watch
 from porter.execution.writers import Stopped, Writer
 from porter.sources.buckets.bucket_address import BucketAddress
 from porter.sources.weight_files import INDEX
+from porter.wording import command, flag
 
 # Parts that are being sent while the next one is made.
 _UPLOADS = 2
@@ -297,7 +298,7 @@ class BucketSink:
         except PorterError as left:
             self._watch.notice(
                 f"uploads to {self._out.url} are left behind ({left.message}); "
-                f"`porter doctor --clean {self._out.parent()[0].url}` ends them"
+                f"`{command('doctor', self._out.parent()[0].url, clean=True)}` ends them"
             )
 
 
@@ -318,11 +319,13 @@ def check_bucket(out: BucketAddress, *, force: bool) -> list[str]:
     # The folder itself may be an object, of no bytes, that consoles make.
     there = [name for name in multipart.keys(out, None if force else 2) if name]
     if there and not force:
-        raise UsageError(f"{out.url} exists and is not empty", hint="choose another one, or pass --force")
+        raise UsageError(
+            f"{out.url} exists and is not empty", hint=f"choose another one, or pass {flag('force')}"
+        )
     if there and RECEIPT not in there:
         raise UsageError(
             f"{out.url} was not written by porter",
-            cause=f"--force replaces only a folder that holds {RECEIPT}",
+            cause=f"{flag('force')} replaces only a folder that holds {RECEIPT}",
             hint="choose another output, or remove this one yourself",
         )
     within = next((name for name in there if name != RECEIPT and _of_another_run(name)), None)

@@ -21,9 +21,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from porter.errors import AccessError, PorterError, UsageError
+from porter.errors import AccessError, MalformedError, PorterError, UsageError
 from porter.execution.sinks import multipart
 from porter.execution.sinks.multipart import SentPart, Upload
+from porter.reading.json_text import CLAIM, parse_json
 from porter.sources.buckets.bucket_address import BucketAddress
 from porter.sources.buckets.bucket_errors import Occupied
 
@@ -34,9 +35,6 @@ _SCHEMA = 1
 # Seconds between two renewals, and without one until a claim counts as left behind, by the store's clock.
 RENEW = 15.0
 STALE = 120.0
-
-# Bytes. Ten thousand parts of a thousand files.
-_MOST = 1 << 30
 
 
 # The runs of this process that are at work.
@@ -105,14 +103,14 @@ def read_claim(out: BucketAddress) -> Claimed | None:
     """The claim on an output, if there is one."""
     parent, name = out.parent()
     try:
-        told, answer = multipart.content(parent, claim_name(name), _MOST)
+        told, answer = multipart.content(parent, claim_name(name), CLAIM.nbytes + 1)
     except PorterError as error:
         if "missing" in error.message:
             return None
         raise
     try:
-        content = json.loads(told)
-    except ValueError:
+        content = parse_json(told, claim_name(name), CLAIM)
+    except MalformedError:
         content = {}
     if not isinstance(content, dict):
         content = {}

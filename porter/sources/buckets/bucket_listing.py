@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from porter.errors import AccessError, MalformedError, PorterError, UsageError
+from porter.reading.json_text import INDEX, MAX_SHARDS, parse_json
 from porter.sources.buckets.bucket_address import BucketAddress
 from porter.sources.buckets.bucket_errors import persistently
 from porter.sources.buckets.bucket_source import BucketSource, StoredObject, head, recorded
 from porter.sources.paths import unsafe_path
 from porter.sources.weight_files import container_by_suffix
+from porter.untrusted import quoted
+from porter.wording import flag
 
 # A checkpoint has some hundred files at most; a whole bucket may have millions.
 _MOST = 50_000
 
 _INDEX = "model.safetensors.index.json"
-
-# Bytes. The index of a model with a million tensors.
-_MAX_INDEX = 256 << 20
 
 # What is asked for where nothing can be listed. Only safetensors can be looked into from afar.
 _PROBED = (
@@ -41,7 +40,9 @@ def open_bucket(address: BucketAddress) -> BucketSource:
     from porter.sources.hub.repository import is_offline
 
     if is_offline():
-        raise UsageError(f"{address.url} cannot be read offline", hint="leave out --offline (HF_HUB_OFFLINE)")
+        raise UsageError(
+            f"{address.url} cannot be read offline", hint=f"leave out {flag('offline')} (HF_HUB_OFFLINE)"
+        )
     store = open_store(address)
     only = None
     if container_by_suffix(address.label) is not None and address.folder:
@@ -117,13 +118,17 @@ def _heads(store: Any, address: BucketAddress, names: list[str]) -> dict[str, St
 def _shards(source: BucketSource) -> list[str]:
     """The files that an index lists. Whether it is right otherwise is told by who reads it."""
     file = source.open(_INDEX)
-    content = bytearray(min(file.size, _MAX_INDEX))
+    content = bytearray(min(file.size, INDEX.nbytes + 1))
     file.read([memoryview(content)], 0)
     try:
-        names = sorted(set(json.loads(content)["weight_map"].values()))
+        names = sorted(set(parse_json(content, _INDEX, INDEX)["weight_map"].values()))
         wrong = next((name for name in names if unsafe_path(name)), None)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise MalformedError(f"{_INDEX} is malformed", cause=str(error)[:200]) from error
     if wrong is not None:
-        raise MalformedError(f"{_INDEX}: unsafe file name {wrong!r}", cause=f"it {unsafe_path(wrong)}")
+        raise MalformedError(f"{_INDEX}: unsafe file name {quoted(wrong)}", cause=f"it {unsafe_path(wrong)}")
+    if len(names) > MAX_SHARDS:
+        raise MalformedError(
+            f"{_INDEX} is malformed", cause=f"expected at most {MAX_SHARDS:,} shards, found {len(names):,}"
+        )
     return names

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from porter.errors import MalformedError, PorterError, UnforeseenError
-from porter.reading.regular import refused
+from porter.reading.regular import unreadable
 from porter.untrusted import shortened
+from porter.wording import at_command_line, flag
 
 # UnicodeError, which is a ValueError, among them.
 _CAUGHT = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError)
@@ -30,10 +31,11 @@ def reading(name: object) -> Iterator[None]:
             f"{shortened(str(name))} asks for more memory than there is", hint="is it what its name says?"
         ) from None
     except OSError as error:
-        raise refused(error, str(error.filename or name)) from error
+        raise unreadable(error, str(error.filename or name)) from error
     except _CAUGHT as error:
         raise UnforeseenError(
             f"{shortened(str(name))} cannot be read",
             cause=f"{type(error).__name__}: {error}",
-            hint="it is malformed in a way that porter does not know; please report it, with --debug",
+            hint="it is malformed in a way that porter does not know; please report it, with the traceback"
+            + (f" ({flag('debug')})" if at_command_line() else ""),
         ) from error
