@@ -5,6 +5,7 @@ import importlib.util
 import itertools
 import pickle
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from porter.errors import ChangedError, PorterError, UsageError
 from porter.execution.cluster.cluster_driver import ClusterDriver
 from porter.execution.cluster.divide import Division, bytes_read, divide
 from porter.execution.cluster.predict import Assumed, assumed_spoken
+from porter.execution.cluster.ray_pool import RayPool
 from porter.execution.publish import publish_plan
 from porter.execution.run_options import RunOptions
 from porter.sources.buckets.bucket_address import parse_address
@@ -195,6 +197,16 @@ def test_the_prediction_is_shown(bucket, source):
     assert "lit_model.safetensors" in shown.stdout
     refused = bucket.porter("convert", source, "--to", "litgpt", "--assume", "workers=3")
     assert refused.returncode == 2
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:99999999"])
+def test_an_address_at_which_nobody_answers_is_said_at_once(address, monkeypatch):
+    began = time.monotonic()
+    for given, environment in ((address, ""), (None, address)):
+        monkeypatch.setenv("RAY_ADDRESS", environment)
+        with pytest.raises(PorterError, match="there is no Ray at"), RayPool(given):
+            pass
+    assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize("dtype", ["keep", "bfloat16"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -28,6 +29,9 @@ _AHEAD = 2
 # A task is made again so often where its worker, its node or the network was lost.
 _ATTEMPTS = 4
 
+# Seconds within which a machine answers a knock.
+_ANSWER = 5.0
+
 # Seconds to wait for tasks that were cancelled.
 _PATIENCE = 20.0
 
@@ -46,6 +50,7 @@ class RayPool:
     def __enter__(self) -> Self:
         ray = _ray()
         if not ray.is_initialized():
+            _knock(self.address or os.environ.get("RAY_ADDRESS") or "")
             # Of a Ray that is started here, what it would ask for: usage statistics, a dashboard, a log.
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             try:
@@ -56,11 +61,7 @@ class RayPool:
                     **_loopback(self.address),
                 )
             except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-                raise PorterError(
-                    f"there is no Ray at {self.address or 'this machine'}",
-                    cause=str(error).split("\n", 1)[0][:200],
-                    hint=f"ray start --head, there; or {option('on', 'ray')} alone, for one on this machine",
-                ) from error
+                raise _nobody(self.address or "this machine", error) from error
             self._started = True
         self._check_memory()
         return self
@@ -147,6 +148,25 @@ class RayPool:
         end = time.monotonic() + _PATIENCE
         while flying and time.monotonic() < end:
             _, flying = ray.wait(flying, num_returns=len(flying), timeout=1.0)
+
+
+def _knock(address: str) -> None:
+    """Raises PorterError where nobody answers at `host:port`, for which Ray itself waits two minutes."""
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if not separator or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER).close()
+    except (OSError, OverflowError) as error:
+        raise _nobody(address, error) from error
+
+
+def _nobody(address: str, error: Exception) -> PorterError:
+    return PorterError(
+        f"there is no Ray at {address}",
+        cause=str(error).split("\n", 1)[0][:200],
+        hint=f"ray start --head, there; or {option('on', 'ray')} alone, for one on this machine",
+    )
 
 
 def _loopback(address: str | None) -> dict[str, str]:
