@@ -37,7 +37,7 @@ docs: $(VENV)/.tested
 
 # The real 270M through LitGPT's own finetuning, and back: about five minutes.
 finetune: $(VENV)/.tested
-	$(BIN)/python -m pytest -n 0 tests/real/finetuned.py
+	$(BIN)/python -m pytest -n 0 -s tests/real/finetuned.py
 
 # Made-up families, in tens of thousands, through every way of running a plan.
 PLANS ?= 20000
@@ -75,6 +75,7 @@ families: $(VENV)/.tested
 # Wrong ports of every kind, each of which `porter verify` has to find and name; writes the table in docs/verify.md.
 mutants: $(VENV)/.tested
 	$(BIN)/python tests/verification/port_mutants.py --write
+	$(BIN)/python tests/verification/real_mutants.py --write
 
 # The peers' own suite on the newest of each peer, in an environment of its own; torch stays as it is pinned.
 DRIFT := .venv-drift

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from porter.models import GPT, gpt
-from porter.verification.sample_ids import page
+from porter.verification.page import prose
 
 # Rows of logits at a time: of 262,144 numbers each.
 ROWS = 100
@@ -133,7 +133,7 @@ CHANGES: Mapping[str, Change] = {
 def token_ids(directory: Path) -> Tensor:
     """The page's ids, (1, T), after the token that Gemma expects at the beginning of every text."""
     tokenizer = sentencepiece.SentencePieceProcessor(model_file=str(directory / "tokenizer.model"))
-    return torch.tensor([[tokenizer.bos_id(), *tokenizer.encode(page())]])
+    return torch.tensor([[tokenizer.bos_id(), *tokenizer.encode(prose())]])
 
 
 @torch.inference_mode()

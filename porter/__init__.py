@@ -10,7 +10,7 @@
     porter.sign("out/", private_key="key.pem")             # and whose it is
     porter.fingerprint("gemma-2b/").fingerprint            # one digest, the same in every dialect
     porter.diff("gemma-2b/", "finetuned/").values          # how two models differ
-    porter.load_state_dict("gemma-2b/", as_="litgpt")      # no file written (this one loads torch)
+    porter.load_state_dict("gemma-2b/", to="litgpt")       # no file written (this one loads torch)
     porter.compare_logits("gemma-2b/", "out/")             # do both compute the same? (and this one)
 
 Names are loaded when they are first used: importing porter costs nothing, and what is not said to load torch

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 
 from porter.untrusted import shortened, shortened_lines
+from porter.wording import option
 
 
 class PorterError(Exception):
@@ -75,11 +76,16 @@ class ChangedError(MalformedError):
     """A source is not what it was when it was planned for."""
 
 
+_ANOTHER_DISK = "free some space, or choose another disk with {out}"
+
 # What the operating system's refusals mean, and what to do next.
 _REFUSALS = {
-    errno.ENOSPC: ("the disk is full", "free some space, or choose another disk with -o"),
-    errno.EDQUOT: ("your quota on that disk is used up", "free some space, or choose another disk with -o"),
-    errno.EROFS: ("that file system can only be read", "choose another directory with -o"),
+    errno.ENOSPC: ("the disk is full", _ANOTHER_DISK),
+    errno.EDQUOT: (
+        "your quota on that disk is used up",
+        _ANOTHER_DISK,
+    ),
+    errno.EROFS: ("that file system can only be read", "choose another directory with {out}"),
     errno.EACCES: ("you have no permission", "look at the owner and the mode of that path"),
     errno.EPERM: ("you have no permission", "look at the owner and the mode of that path"),
     errno.ENOENT: ("there is no such file or directory", "look whether it has gone meanwhile"),
@@ -87,7 +93,7 @@ _REFUSALS = {
     errno.ENAMETOOLONG: ("a name is too long for that file system", "choose a shorter one"),
     errno.EMFILE: ("too many files are open", "raise the limit with `ulimit -n 4096`, then run it again"),
     errno.EIO: ("the disk has failed to read or write", "look after the disk, then run it again"),
-    errno.EFBIG: ("the file is too large for that file system", "choose another disk with -o"),
+    errno.EFBIG: ("the file is too large for that file system", "choose another disk with {out}"),
     errno.ESTALE: ("a network file system has lost the file", "mount it again, then run it again"),
     errno.EISDIR: ("a directory stands where a file belongs", "choose another path"),
     errno.ELOOP: ("its links lead around in a circle", "name the file itself"),
@@ -107,7 +113,8 @@ _TOO_MUCH = {errno.ENOMEM, errno.EFBIG, errno.EMFILE, errno.ENFILE}
 
 def meaning(error: OSError) -> tuple[str, str | None]:
     """What an error of the operating system means, and what to do next."""
-    return _REFUSALS.get(error.errno or 0, (error.strerror or str(error), None))
+    words, hint = _REFUSALS.get(error.errno or 0, (error.strerror or str(error), None))
+    return words, hint and hint.format(out=option("out"))
 
 
 def blamed(error: OSError) -> type[PorterError]:

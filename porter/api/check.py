@@ -30,6 +30,7 @@ from porter.verification.integrity import (
     tensors_problem,
 )
 from porter.verification.signatures import SIGNATURE, signature_problem
+from porter.wording import command, flag, option
 
 
 def check(
@@ -48,14 +49,26 @@ def check(
     contents are not read. With `public_key` the signature must hold too: `model.sig` in the directory, or the
     file `signature`; that needs the model-signing package (the extra `sign`). Raises UsageError for what is
     no directory, UnsupportedError where there is no receipt, MalformedError for a damaged one.
+
+    >>> done = porter.convert("gemma-2b/", "out/", to="litgpt")
+    >>> porter.check("out/").verdict
+    'verified'
     """
     if record and quick:
-        raise UsageError("--record has to read what --quick leaves out", hint="leave out one")
+        raise UsageError(
+            f"{flag('record')} has to read what {flag('quick')} leaves out", hint="leave out one"
+        )
     if signature is not None and public_key is None:
-        raise UsageError("a signature is verified with a key", hint="name it with --public-key")
+        raise UsageError("a signature is verified with a key", hint=f"name it with {option('public-key')}")
     if public_key is not None and (record or quick):
-        word = "--quick reads no contents" if quick else "--record changes the receipt, which is signed too"
-        raise UsageError(f"{word}, so that no signature can hold", hint="leave out --public-key, or that")
+        word = (
+            f"{flag('quick')} reads no contents"
+            if quick
+            else f"{flag('record')} changes the receipt, which is signed too"
+        )
+        raise UsageError(
+            f"{word}, so that no signature can hold", hint=f"leave out {option('public-key')}, or that"
+        )
     watch = watch or Watch()
     if isinstance(out, str) and (address := parse_address(out)) is not None:
         if public_key is not None:
@@ -140,7 +153,7 @@ def _no_receipt(where: str) -> UnsupportedError:
     return UnsupportedError(
         f"{where} holds no {RECEIPT}",
         cause="porter did not write it, or the receipt was removed",
-        hint="`porter verify SRC OUT` compares what any tool has made with its source",
+        hint=f"`{command('verify', 'SRC', 'OUT')}` compares what any tool has made with its source",
     )
 
 

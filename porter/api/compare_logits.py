@@ -14,6 +14,7 @@ from porter.errors import MalformedError, PorterError, UnsupportedError, UsageEr
 from porter.planning.as_stored import as_stored
 from porter.planning.plan_options import PlanOptions
 from porter.sources.base import Source
+from porter.wording import renamed
 
 if TYPE_CHECKING:
     import torch
@@ -49,8 +50,12 @@ def compare_logits(
     `out`; random ones where neither has one that fits, or where `seed` is given. No more than one layer's
     weights and a range of the head are in memory. The other arguments are those of `porter.verify`.
 
-    Raises PorterError: 5 where one cannot be run, 3 where the
-    two have no states to compare.
+    Raises PorterError: 5 where one cannot be run, 3 where the two have no states to compare.
+
+    >>> done = porter.convert("gemma-2b/", "out/", to="litgpt")
+    >>> found = porter.compare_logits("gemma-2b/", "out/", tokens=20)
+    >>> found.agree, found.first_parted, found.top1
+    (True, None, 1.0)
     """
     import torch
 
@@ -61,19 +66,20 @@ def compare_logits(
         raise UsageError(f"the logits are compared in float32 or bfloat16, not in {dtype!r}")
     if tokens < 2:
         raise UsageError(f"logits need 2 tokens or more, not {tokens}")
-    sides = (
-        _Side.of(source, maps=maps, config=config, source_dialect=source_dialect, family=family, key=key),
-        _Side.of(out, maps=maps, source_dialect=out_dialect, key=out_key),
-    )
+    one = _Side.of(source, maps=maps, config=config, source_dialect=source_dialect, family=family, key=key)
+    with renamed({"from": "as", "key": "out-key"}):
+        sides = one, _Side.of(out, maps=maps, source_dialect=out_dialect, key=out_key)
     values = [side.opened.identified().hyperparameters for side in sides]
     vocab = min(int(each["vocab_size"]) for each in values)
     tokens = min(tokens, *(int(each.get("context_length") or tokens) for each in values))
+    # Some look ids up in a second, smaller table.
+    known = min(vocab, *(int(each.get("ple_vocab") or vocab) for each in values))
     sample: SampleIds | None = None
     for side in sides if seed is None else ():
         if sample is None or sample.tokenizer is None:
-            sample = sample_ids(side.opened.checkpoint.files, vocab, tokens)
+            sample = sample_ids(side.opened.checkpoint.files, known, tokens)
     if sample is None:
-        sample = sample_ids({}, vocab, tokens, SEED if seed is None else seed)
+        sample = sample_ids({}, known, tokens, SEED if seed is None else seed)
     wanted = getattr(torch, dtype)
     first, second = (_run(side, tokens, wanted) for side in sides)
     exact = _run(sides[0], tokens, torch.float32) if dtype == "bfloat16" else None

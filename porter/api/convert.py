@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -28,12 +29,16 @@ from porter.sources.buckets.bucket_address import BucketAddress, parse_address
 from porter.sources.weight_files import DOCUMENTS, fits, some
 from porter.tables.catalogue import load_user_table
 from porter.tables.model import Dialect
+from porter.wording import flag, option
 
 if TYPE_CHECKING:
     from porter.execution.cluster.predict import Prediction
     from porter.execution.driver import Driver
     from porter.execution.executor import Result
 
+
+# What begins an address: `hf://`, and `s3:/`, as pathlib leaves it of `s3://`.
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 # Bytes of weights whose fingerprint costs a tenth of a second.
 CHEAP = 256 << 20
@@ -105,12 +110,12 @@ def prepare(
     with reading(opened.source):
         made = build_plan(opened.checkpoint, identity, target, options)
     if unused := unused_patterns(options.allow_unmapped, opened.checkpoint.tensors):
-        note = f"--allow-unmapped fits no tensor: {', '.join(map(repr, unused))}"
+        note = f"{option('allow-unmapped')} fits no tensor: {', '.join(map(repr, unused))}"
         made = replace(made, notes=(*made.notes, note))
     if options.text_only and not any(
         fits(name, identity.dialect.beyond) for name in opened.checkpoint.tensors
     ):
-        made = replace(made, notes=(*made.notes, "--text-only: the checkpoint holds no other part"))
+        made = replace(made, notes=(*made.notes, f"{flag('text-only')}: the checkpoint holds no other part"))
     if not options.weights_only and (left := _left_behind(opened, made)):
         made = replace(made, notes=(*made.notes, f"not carried over: {some(left)}"))
     return Prepared(opened, target, made, options)
@@ -151,7 +156,9 @@ def _check_container(container: str | None, target: Dialect) -> None:
     own = target.files.container
     if container == "safetensors" and own != "safetensors":
         raise UnsupportedError(
-            f"{target.title} reads no safetensors", cause=f"it reads {own}", hint="leave out --container"
+            f"{target.title} reads no safetensors",
+            cause=f"it reads {own}",
+            hint=f"leave out {option('container')}",
         )
 
 
@@ -248,7 +255,7 @@ def _digests_read_again(
         raise DifferenceError(
             f"{out.url} does not hold what was written",
             cause="; ".join(f"{file.name}: {file.detail}" for file in found.files if file.detail),
-            hint="the store, or somebody else, has changed it; convert again with --force",
+            hint=f"the store, or somebody else, has changed it; convert again with {flag('force')}",
         )
     return {file.name: file.sha256 for file in found.files}
 
@@ -257,6 +264,12 @@ def _destination(prepared: Prepared, out: str | Path | None) -> Path | BucketAdd
     if out is None:
         return default_out(prepared)
     address = parse_address(out) if isinstance(out, str) else None
+    if address is None and _SCHEME.match(str(out)):
+        raise UsageError(
+            f"{str(out)!r} is no directory",
+            cause="it looks like an address, and porter writes to directories and to s3://bucket/folder",
+            hint="s3://… as text, with both slashes; or ./ before a directory of that name",
+        )
     return Path(out).expanduser() if address is None else address
 
 
@@ -278,10 +291,21 @@ def check_before(
     if isinstance(destination, Path):
         paths = source_paths(checkpoint.source, prepared.plan)
         preflight(
-            prepared.plan, destination, root, paths, force=force, inside=checkpoint.single, options=options
+            prepared.plan,
+            destination,
+            root,
+            paths,
+            force=force,
+            inside=checkpoint.single,
+            near=checkpoint.source.near,
+            options=options,
         )
     else:
-        preflight_bucket(destination, checkpoint.source, force=force, options=options)
+        preflight_bucket(destination, checkpoint.source, plan=prepared.plan, force=force, options=options)
+    if options is not None and options.on:
+        from porter.execution.cluster.ray_pool import require_ray
+
+        require_ray()
 
 
 def cluster_driver(on: str, stack: ExitStack) -> Driver:
@@ -420,5 +444,5 @@ def _ways(options: PlanOptions, opened: Opened, identity: Identity) -> list[str]
         except PorterError:
             continue
         own = ", to cast, shard or rename it" if name == identity.dialect.name else ""
-        lines.append(f"--to {name:<14} {target.title}{own}")
+        lines.append(f"{option('to', name):<19} {target.title}{own}")
     return lines or [f"nothing that porter writes can express it: {', '.join(identity.family.written)}"]

@@ -12,6 +12,7 @@ from porter.errors import PorterError, UsageError
 from porter.execution.watch import Watch
 from porter.planning.plan_options import PlanOptions
 from porter.sources.base import Source
+from porter.verification.compare_configs import hyperparameter_pairs
 from porter.verification.compare_models import (
     Side,
     compare_values,
@@ -23,9 +24,7 @@ from porter.verification.compare_models import (
 from porter.verification.compare_tokenizers import compare_tokenizers
 from porter.verification.model_diff import FieldDifference, ModelDiff
 from porter.verification.same_value import same_value
-
-# Of the hyperparameters that change nothing in what is computed, those that end a text elsewhere.
-_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+from porter.wording import renamed
 
 
 def diff(
@@ -52,21 +51,28 @@ def diff(
     Values are the same where |a - b| ≤ atol + rtol · |b|; NaN is NaN, and -0 is 0. With `dtype_agnostic` it
     does not matter what values are stored in, with `weights_only` what config and tokenizer say. Nothing is
     written. Raises PorterError where a side cannot be read or the two have nothing in common.
+
+    >>> done = porter.convert("gemma-2b/", "out/", to="litgpt", dtype="float16")
+    >>> found = porter.diff("gemma-2b/", "out/")
+    >>> found.same, found.only_in_a, found.dtypes[0].a, found.dtypes[0].b
+    (False, (), 'F32', 'F16')
     """
     if not (atol >= 0 and rtol >= 0):
         raise UsageError("a tolerance is a number from 0 on", cause=f"atol = {atol}, rtol = {rtol}")
     # What callers may pass is wider than what the options then hold.
     given: dict[str, Any] = {"allow_unmapped": allow_unmapped, "maps": maps}
     options = PlanOptions(text_only=text_only, family=family, **given)
-    one = open_source(a, maps=options.maps, dialect=a_dialect, key=a_key, family=family)
-    two = open_source(b, maps=options.maps, dialect=b_dialect, key=b_key, family=family)
+    with renamed({"from": "a-dialect", "key": "a-key"}):
+        one = open_source(a, maps=options.maps, dialect=a_dialect, remote="bytes", key=a_key, family=family)
+    with renamed({"from": "b-dialect", "key": "b-key"}):
+        two = open_source(b, maps=options.maps, dialect=b_dialect, remote="bytes", key=b_key, family=family)
     pair = pair_models(_side(one), _side(two), options)
     compared = sum(tensor.name in pair.b.target_by_name for tensor in pair.a.targets())
     shapes = shape_differences(pair)
     values = compare_values(
         pair, one.checkpoint, two.checkpoint, atol=atol, rtol=rtol, watch=watch or Watch()
     )
-    config, notes = (None, ()) if weights_only else _configs(one, two)
+    config, fields, notes = (None, {}, ()) if weights_only else _configs(one, two)
     return ModelDiff(
         a=one.source,
         b=two.source,
@@ -83,6 +89,7 @@ def diff(
         config=config,
         tokenizer=None if weights_only else compare_tokenizers(one.checkpoint, two.checkpoint),
         notes=(*pair.notes, *notes),
+        fields=fields,
     )
 
 
@@ -98,37 +105,25 @@ def _dialect(opened: Opened) -> str:
     return "" if opened.identity is None else opened.identity.dialect.name
 
 
-def _configs(a: Opened, b: Opened) -> tuple[tuple[FieldDifference, ...] | None, tuple[str, ...]]:
-    """By canonical hyperparameters where both are known, else by the fields of `config.json`; notes."""
+def _configs(
+    a: Opened, b: Opened
+) -> tuple[tuple[FieldDifference, ...] | None, dict[str, tuple[Any, Any]], tuple[str, ...]]:
+    """By canonical hyperparameters where both are known, else by the fields of `config.json`.
+
+    What differs, all that was compared, and notes.
+    """
     if a.identity is not None and b.identity is not None:
         table = {**b.identity.family.canonical.hyperparameters, **a.identity.family.canonical.hyperparameters}
-        assumed = {
-            name
-            for identity in (a.identity, b.identity)
-            for name, field in (identity.words or identity.dialect).config.fields.items()
-            if field.has_assumed
-        }
-        one, two = a.identity.hyperparameters, b.identity.hyperparameters
-        names = [
-            name
-            for name, item in table.items()
-            if name not in assumed and (not item.advisory or (name in _IDS and _stated(name, one, two)))
-        ]
+        dialects = [side.identity.words or side.identity.dialect for side in (a, b) if side.identity]
+        values = a.identity.hyperparameters, b.identity.hyperparameters
+        pairs = hyperparameter_pairs(table, dialects, *values)
     else:
         one, two = _raw(a), _raw(b)
         if not one or not two:
-            return None, ("the configs are not compared: a side has none that is known",)
-        names = list(dict.fromkeys([*one, *two]))
-    return tuple(
-        FieldDifference(name, one.get(name), two.get(name))
-        for name in names
-        if not same_value(one.get(name), two.get(name))
-    ), ()
-
-
-def _stated(name: str, *sides: Mapping[str, Any]) -> bool:
-    """Whether both sides state an id; a dialect without a place for it says nothing."""
-    return all(side.get(name) is not None for side in sides)
+            return None, {}, ("the configs are not compared: a side has none that is known",)
+        pairs = [(name, one.get(name), two.get(name)) for name in dict.fromkeys([*one, *two])]
+    differing = tuple(FieldDifference(*pair) for pair in pairs if not same_value(*pair[1:]))
+    return differing, {name: (one, two) for name, one, two in pairs}, ()
 
 
 def _raw(opened: Opened) -> Mapping[str, Any]:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from porter.api.leftovers import LeftBehind, left_behind
+from porter.api.leftovers import LeftBehind, clean_bucket, clean_directory, left_behind, left_in_bucket
 from porter.execution.preflight import shares_blocks
+from porter.sources.buckets.bucket_address import parse_address
 from porter.system.extras import extras
 
 _PACKAGES = (
@@ -58,10 +59,14 @@ class Health:
     offline: bool
     file_system: FileSystem
     left_behind: tuple[LeftBehind, ...] = ()
+    cleaned: tuple[str, ...] = ()
 
 
-def doctor(path: str | Path = ".") -> Health:
-    """Look around; `path` is where outputs would be written.
+def doctor(path: str | Path = ".", *, clean: bool = False) -> Health:
+    """Look around; `path` is where outputs would be written: a directory, or a folder at `s3://…`.
+
+    `left_behind` is what killed runs have left there. With `clean` what is in no use of it is removed first,
+    and `cleaned` says what was done and what was not.
 
     >>> health = porter.doctor()
     >>> health.packages["numpy"] is not None, health.file_system.writable
@@ -71,7 +76,14 @@ def doctor(path: str | Path = ".") -> Health:
 
     from porter import __version__
 
-    file_system = _file_system(Path(path))
+    folder = parse_address(path) if isinstance(path, str) else None
+    file_system = _file_system(Path(path) if folder is None else Path())
+    if folder is None:
+        cleaned = clean_directory(file_system.path) if clean else ()
+        left = left_behind(file_system.path)
+    else:
+        cleaned = clean_bucket(folder) if clean else ()
+        left = left_in_bucket(folder)
     return Health(
         porter=__version__,
         python=platform.python_version(),
@@ -84,7 +96,8 @@ def doctor(path: str | Path = ".") -> Health:
         token=get_token() is not None,
         offline=bool(constants.HF_HUB_OFFLINE),
         file_system=file_system,
-        left_behind=left_behind(file_system.path),
+        left_behind=left,
+        cleaned=cleaned,
     )
 
 

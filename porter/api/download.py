@@ -29,6 +29,7 @@ from porter.sources.hub.hub_errors import offline_error, translated
 from porter.sources.hub.hub_fetch import Place, fetch
 from porter.sources.hub.listing import RepoFile, other_weights, select
 from porter.sources.names import HubReference
+from porter.wording import option
 
 
 def download(
@@ -44,6 +45,7 @@ def download(
     token: str | None = None,
     source_dialect: str | None = None,
     bars: bool = False,
+    expect: Callable[[int], None] | None = None,
     to: str | Path | None = None,
 ) -> Download:
     """Fetch a model by short name, `org/name[@revision]` or `hf://…` into the Hub's cache, or into `out`.
@@ -57,8 +59,8 @@ def download(
 
     `include` and `exclude` are shell patterns on paths; without `include` the config, the tokenizer and one
     kind of weights are fetched. `progress` is told a file's name and how many bytes of it have just arrived,
-    or had been left by a run that was stopped. With `offline` nothing is asked of the network. `token`
-    overrides HF_TOKEN.
+    or had been left by a run that was stopped, from any thread; `expect`, before the first, how many there
+    will be. With `offline` nothing is asked of the network. `token` overrides HF_TOKEN.
 
     Raises AccessError where a licence or a login is needed, UsageError for what does not exist, would
     overwrite a file that is not the Hub's, or is not cached offline, DifferenceError for a wrong digest,
@@ -72,7 +74,9 @@ def download(
         out = to
     directory = Path(out).expanduser() if out is not None else None
     if directory is not None and directory.exists() and not directory.is_dir():
-        raise UsageError(f"{directory} is a file", hint="-o names the directory to download into")
+        raise UsageError(
+            f"{directory} is a file", hint=f"{option('out')} names the directory to download into"
+        )
     if isinstance(source, str) and (there := kaggle_source(source, source_dialect)) is not None:
         return download_kaggle(
             there,
@@ -101,6 +105,8 @@ def download(
         return _result(ref, place, chosen, missing, left, dry_run=True)
     wanted = missing if directory is None else absent
     check_disk(place.root, sum(file.size - place.begun(file) for file in wanted))
+    if expect is not None:
+        expect(sum(file.size for file in wanted))
     unproved = [file for file in chosen if file in absent or place.mark(file).is_file()]
     # One after the other: a large file takes several connections by itself.
     for file in unproved:

@@ -19,6 +19,7 @@ from porter.sources.hub import repository as hub
 from porter.sources.kaggle import kaggle_models as kaggle
 from porter.sources.kaggle.kaggle_errors import offline_error
 from porter.sources.kaggle.kaggle_models import KaggleReference
+from porter.wording import option
 
 
 def kaggle_source(source: str, source_dialect: str | None) -> KaggleReference | None:
@@ -26,7 +27,7 @@ def kaggle_source(source: str, source_dialect: str | None) -> KaggleReference | 
     if source_dialect not in (None, "hf", "keras"):
         raise UsageError(
             f"models are not downloaded from {source_dialect!r}",
-            hint="--from hf (the default) or --from keras",
+            hint=f"{option('from', 'hf')} (the default) or {option('from', 'keras')}",
         )
     if source_dialect == "keras":
         return kaggle.keras_preset(source)
@@ -51,7 +52,8 @@ def download_kaggle(
     ref = _versioned(ref, source, revision)
     if patterns:
         raise UsageError(
-            f"{ref.label} comes as a whole", cause="--include and --exclude are for the Hugging Face Hub"
+            f"{ref.label} comes as a whole",
+            cause=f"{option('include')} and {option('exclude')} are for the Hugging Face Hub",
         )
     asked = "newest" if ref.version is None else str(ref.version)
     found = None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from porter.errors import PorterError
+from porter.wording import option
 
 CACHED, DOWNLOADED, TO_DOWNLOAD = "cached", "downloaded", "to download"
 
@@ -53,7 +54,7 @@ def check_disk(root: Path, needed: int) -> None:
         raise PorterError(
             f"not enough space on the disk of {existing}",
             cause=f"needed: {_size(needed)}, and {_size(DISK_MARGIN)} to stay free; free: {_size(free)}",
-            hint="free some space, or choose another disk with -o or HF_HOME",
+            hint=f"free some space, or choose another disk with {option('out')} or HF_HOME",
         )
 
 

@@ -31,6 +31,11 @@ def fingerprint(
     With `dtype_agnostic` values are widened to float32 first, exactly: so a bfloat16 model and its float32
     copy are equal, and quantised weights count as the numbers that they stand for. The other arguments are
     those of `porter.convert`. Raises PorterError as that does.
+
+    >>> found = porter.fingerprint("gemma-2b/")
+    >>> done = porter.convert("gemma-2b/", "out/", to="keras")
+    >>> porter.fingerprint("out/").fingerprint == found.fingerprint
+    True
     """
     # What callers may pass is wider than what the options then hold.
     given: dict[str, Any] = {"allow_unmapped": allow_unmapped, "maps": maps, "config": config}

@@ -64,7 +64,11 @@ def clean_bucket(folder: BucketAddress) -> tuple[str, ...]:
             said.append(f"another porter is writing {left.out.url}: nothing of it is removed")
         else:
             nbytes = left.nbytes
-            end_leftover(left)
+            try:
+                end_leftover(left)
+            except UsageError as error:
+                said.append(f"{error.message}: nothing of it is removed")
+                continue
             said.append(
                 f"an unfinished conversion to {left.out.url} is removed: {len(left.uploads)} uploads, "
                 f"{nbytes / 1e6:.1f} MB"
@@ -72,7 +76,7 @@ def clean_bucket(folder: BucketAddress) -> tuple[str, ...]:
     return tuple(said)
 
 
-def clean(directory: Path) -> tuple[str, ...]:
+def clean_directory(directory: Path) -> tuple[str, ...]:
     """Removes what is in no use, puts back what was moved aside; what was done and what was not, in words."""
     said: list[str] = []
     for out in sorted({leftover.out for leftover in find_leftovers(directory)}):

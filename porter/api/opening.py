@@ -26,6 +26,7 @@ from porter.sources.names import HubReference, find_source
 from porter.sources.weight_files import ADAPTERS, fits, weight_sets
 from porter.tables.catalogue import Family, load_families
 from porter.tables.dialect_names import dialect_named, unknown_dialect
+from porter.wording import command, option
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def _open_own(source: Source, wanted: Wanted | None, key: str | None) -> Checkpo
     if not isinstance(source, Source):
         raise UsageError(f"a source is a path, a name or a Source, not {source!r:.80}")
     if key is not None:
-        raise UsageError(f"--key names a state dict of a torch file, and {source.label} is none")
+        raise UsageError(f"{option('key')} names a state dict of a torch file, and {source.label} is none")
     small = Path(tempfile.mkdtemp(prefix="porter-small-"))
     atexit.register(shutil.rmtree, small, ignore_errors=True)
     return open_from(source, small, wanted)
@@ -160,7 +161,7 @@ def _open_named(source: str | Path, remote: str | None, wanted: Wanted | None, k
         raise UsageError(
             f"{source} has not been downloaded",
             cause=f"{there.label} is not, or not completely, in {kaggle.cache_root()}",
-            hint=f"porter download {source}",
+            hint=command("download", str(source)),
         )
     # A page of the Hub is an https:// address, too.
     page = isinstance(source, str) and repository_at(source) is not None
@@ -188,13 +189,13 @@ def _open_named(source: str | Path, remote: str | None, wanted: Wanted | None, k
         except PorterError as error:
             if type(error) is PorterError:
                 # The network, not the request: say how to be independent of it.
-                near = f"`porter download {source}` while the Hub can be reached"
+                near = f"`{command('download', str(source))}` while the Hub can be reached"
                 error.hint = f"{error.hint}; or {near}" if error.hint else near
             raise
     raise UsageError(
         f"{source} has not been downloaded",
         cause=f"{found.label} is not, or not completely, in the Hub's cache",
-        hint=f"porter download {source}",
+        hint=command("download", str(source)),
     )
 
 
@@ -215,5 +216,5 @@ def default_source() -> Path:
     raise UsageError(
         "no source was named, and there is none to fall back on",
         cause="the current directory is no checkpoint, and none has been downloaded",
-        hint="name a directory, a file or a model, or `porter download gemma-2b` first",
+        hint=f"name a directory, a file or a model, or `{command('download', 'gemma-2b')}` first",
     )

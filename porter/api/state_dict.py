@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def load_state_dict(
     source: str | Path | Source | None = None,
-    as_: str | None = None,
+    to: str | None = None,
     *,
     dtype: str | torch.dtype = "keep",
     device: str | torch.device = "cpu",
@@ -30,8 +30,9 @@ def load_state_dict(
     config: str | Path | None = None,
     source_dialect: str | None = None,
     key: str | None = None,
+    as_: str | None = None,
 ) -> Mapping[str, torch.Tensor]:
-    """A checkpoint's state dict in the dialect `as_` (default: its own), for `load_state_dict(assign=True)`.
+    """A checkpoint's state dict in the dialect `to` (default: its own), for `load_state_dict(assign=True)`.
 
     Each tensor is made when it is first asked for: renamed and split ones are views of the mapped source,
     fused, cast, dequantised and operated-on ones are made in memory. Mappings are private: writing to a
@@ -39,21 +40,26 @@ def load_state_dict(
     share their memory. `dtype` is keep, bfloat16, float16 or float32; `key` names a state dict of a torch
     file that holds several. Raises PorterError as `porter.convert` does; nothing is written.
 
-    >>> state = porter.load_state_dict("gemma-2b/", as_="litgpt")
+    >>> state = porter.load_state_dict("gemma-2b/", to="litgpt")
     >>> state["transformer.h.0.attn.qkv.weight"].shape
     torch.Size([100, 66])
     """
+    if as_ is not None:
+        import warnings
+
+        warnings.warn("porter.load_state_dict(as_=…) is called to=", DeprecationWarning, stacklevel=2)
+        to = to or as_
     # What callers may pass is wider than what the options then hold.
     given: dict[str, Any] = {"dtype": dtype, "maps": maps, "config": config}
     wanted = PlanOptions(**given, source_dialect=source_dialect, weights_only=True, key=key)
     identity = open_source(
         source, maps=wanted.maps, config=wanted.config, dialect=source_dialect, key=key
     ).identified()
-    as_ = as_ or identity.dialect.name
-    ties = identity.family.dialect(as_).config.fields.get("tie_embeddings")
+    to = to or identity.dialect.name
+    ties = identity.family.dialect(to).config.fields.get("tie_embeddings")
     # Sharing costs no memory; but where the framework ties in code, it has no name for the second copy.
     tied = None if ties is not None and ties.has_fixed else "write"
-    prepared = prepare(source, wanted, to=as_, tied=tied)
+    prepared = prepare(source, wanted, to=to, tied=tied)
     return open_state_dict(prepared.plan, prepared.opened.checkpoint.source, device)
 
 

@@ -47,7 +47,7 @@ def main(
     """Port model weights between frameworks: proved from headers, moved as bytes, all or nothing.
 
     Examples:
-      porter inspect gemma-2b                       # what it holds; a few kilobytes from the Hub
+      porter inspect gemma-2b                       # what it holds: kilobytes
       porter convert gemma-2b --to litgpt -o out/   # plan, proof, bytes
     """
     set_before(quiet=quiet, color=color, offline=offline, debug=debug)

@@ -15,6 +15,7 @@ import typer
 
 from porter.cli import output, streams
 from porter.errors import PorterError, UnsupportedError, stopped
+from porter.wording import typed
 
 # 128 + SIGINT, as shells report it.
 _INTERRUPTED = 130
@@ -71,6 +72,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     """Give a command the shared options, and turn errors into messages and exit codes."""
 
     @functools.wraps(function)
+    @typed()
     def run(**arguments: Any) -> None:
         for name, (_, default) in _SHARED.items():
             said = arguments.pop(name)

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -71,10 +72,11 @@ def heading(text: str) -> str:
     return paint(text, BOLD, sys.stdout)
 
 
-def report(text: str) -> None:
-    """Print a line of data about a work that is done and stays done whether or not it can be printed."""
+def report(text: str, *, pasted: bool = False) -> None:
+    """Print a line of data about a work that is done and stays done whether or not it can be printed. What
+    is to be pasted is never broken."""
     try:
-        data(text)
+        data(text if pasted else _folded(text, sys.stdout))
         streams.flush()
     except OSError as refused:
         note(f"stdout could not be written ({refused.strerror}): {text}")
@@ -84,13 +86,34 @@ def note(text: str, kind: str = "note") -> None:
     """Print a remark to stderr, unless quiet."""
     if not settings.quiet:
         word = paint(kind + ":", "33" if kind == "warning" else "36", sys.stderr)
-        sys.stderr.write(f"{word} {printable(text)}\n")
+        sys.stderr.write(
+            _folded(f"{kind}: {printable(text)}", sys.stderr).replace(f"{kind}:", word, 1) + "\n"
+        )
 
 
 def say(text: str) -> None:
     """Print a line of progress or of a summary to stderr, unless quiet."""
     if not settings.quiet:
-        sys.stderr.write(printable_lines(text) + "\n")
+        sys.stderr.write(_folded(printable_lines(text), sys.stderr) + "\n")
+
+
+def _folded(text: str, stream: Any) -> str:
+    """A line whose first word says what it is about; on a terminal, in as many as fit, which begin under its
+    second word."""
+    if not stream.isatty() or "\n" in text:
+        return text
+    wide = shutil.get_terminal_size().columns
+    label = re.match(r"\S+\s+", text)
+    indent = " " * (label.end() if label is not None and label.end() < 12 else 0)
+    lines = textwrap.wrap(
+        text,
+        wide,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+        drop_whitespace=True,
+    )
+    return "\n".join(lines) or text
 
 
 def error(problem: PorterError) -> None:

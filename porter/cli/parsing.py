@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from porter.cli import output
-from porter.cli.help import help_text
+from porter.cli.help import help_text, usage
 from porter.errors import PorterError, UsageError
 
 
@@ -84,6 +84,13 @@ def _not_understood(problem: Any, command: str) -> PorterError:
         return UsageError(
             f"{path} does not know what to do with {' '.join(extra)}", hint=_meant(extra[0], context)
         )
+    if text.startswith("Missing argument") and context is not None:
+        return UsageError(text[:1].lower() + text[1:], hint=usage(context.command, context))
+    if "'--to' requires an argument" in text:
+        return UsageError(
+            "--to names a dialect, and none follows it",
+            hint="for example --to litgpt; without --to porter says where this source can go",
+        )
     if text.startswith("No such command"):
         # "No such command 'konvert'. Did you mean 'convert'?"
         said, _, near = text.partition(". Did you mean ")
@@ -103,6 +110,9 @@ _ELSEWHERE = {
     "--as": "--to DIALECT",
     "--verbose": "--debug shows tracebacks, --explain how a plan is run",
     "--overwrite": "--force",
+    "--list": "porter models lists the families, porter download --list the short names",
+    "-v": "--version shows the version, --debug tracebacks",
+    "-V": "--version",
     "--yes": "porter asks nothing; --force replaces a directory that porter wrote",
 }
 
@@ -113,7 +123,8 @@ def _no_option(problem: Any, path: str, more: str) -> PorterError:
     if name in _ELSEWHERE and not (name == "--to" and path != "porter inspect"):
         hint = _ELSEWHERE[name]
     else:
-        near = get_close_matches(name, sorted(here), n=1) or sorted(problem.possibilities or ())
+        # Below this likeness a guess misleads: `--list` is as near to `--quiet` as to anything.
+        near = get_close_matches(name, sorted(here), n=1, cutoff=0.75)
         hint = f"did you mean {' or '.join(near)}?" if near else more
     return UsageError(f"{path} has no option {name}", hint=hint)
 
@@ -128,6 +139,7 @@ def _meant(word: str, context: Any) -> str:
         for option in ("--to", "--as", "--from"):
             if option in options:
                 return f"{option} {dialect}"
-    return (
-        f"the output is named with an option: -o {word}" if "--out" in options else "name one model at a time"
-    )
+    if "--out" in options:
+        return f"the output is named with an option: -o {word}"
+    takes = any(item.param_type_name == "argument" for item in context.command.params)
+    return "name one model at a time" if takes else f"`{context.command_path} --help` lists what there is"

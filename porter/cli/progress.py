@@ -3,26 +3,45 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from porter.cli import output
 from porter.planning.plan import Plan
 from porter.reporting.text import printable, size
 
-Advance = Callable[[str, int], None]
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 class Watch:
-    """What a conversion is told to call: with a file's name and the bytes written since the last call, and
-    with the name of each tensor that it begins with. Silent by itself.
+    """What a conversion is told to call: with a file's name and the bytes written since the last call, with
+    the name of each tensor that it begins with, and with bytes of a source file as they come from afar.
+    Silent by itself.
     """
 
     def __call__(self, name: str, written: int) -> None:
         pass
 
     def moving(self, tensor: str) -> None:
+        pass
+
+    def arriving(self, name: str, come: int) -> None:
+        pass
+
+
+class Advance:
+    """What a transfer is told to call: with a file's name and the bytes that came, and before with how many
+    there will be, where that is known. Silent by itself.
+    """
+
+    def __call__(self, name: str, came: int) -> None:
+        pass
+
+    def expect(self, total: int) -> None:
         pass
 
 
@@ -32,49 +51,104 @@ def progress(verb: str, plan: Plan) -> Iterator[Watch]:
     if output.settings.quiet:
         yield Watch()
     elif sys.stderr.isatty():
-        with _bar(verb, plan) as watch:
-            yield watch
+        with _bars(verb) as bars:
+            yield (watch := _Bar(bars, plan))
+            watch.end()
     else:
         yield _Lines(verb, plan)
 
 
 @contextmanager
-def _bar(verb: str, plan: Plan) -> Iterator[Watch]:
+def transfer(verb: str) -> Iterator[Advance]:
+    """A callback for transfers whose total is not known before, or is told later."""
+    if output.settings.quiet:
+        yield Advance()
+    elif sys.stderr.isatty():
+        with _bars(verb) as bars:
+            yield _TransferBar(bars)
+    else:
+        yield _Names(verb)
+
+
+def _bars(verb: str) -> Progress:
+    """One line that fits: how much of how much, how fast of late, how long still, and what is under way."""
     from rich.console import Console
-    from rich.markup import escape
     from rich.progress import (
         BarColumn,
         DownloadColumn,
         Progress,
+        Task,
         TextColumn,
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
     from rich.table import Column
+    from rich.text import Text
 
-    console = Console(stderr=True, no_color=not output.colored(sys.stderr))
-    columns = (
+    class Percent(TextColumn):
+        def render(self, task: Task) -> Text:
+            return super().render(task) if task.total else Text("")
+
+    class Amount(DownloadColumn):
+        def render(self, task: Task) -> Text:
+            return super().render(task) if task.total else Text(size(task.completed))
+
+    class Speed(TransferSpeedColumn):
+        def render(self, task: Task) -> Text:
+            return super().render(task) if task.finished_speed or task.speed else Text("")
+
+    return Progress(
         TextColumn(f"{verb:<8}"),
+        # Where no total is known it only shows that something goes on.
         BarColumn(bar_width=12),
-        TextColumn("{task.percentage:>3.0f}%"),
-        DownloadColumn(),
-        TransferSpeedColumn(),
+        Percent("{task.percentage:>3.0f}%"),
+        Amount(),
+        Speed(),
         TimeRemainingColumn(),
         # What is left of the line, so that a long name never squeezes the numbers.
         TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True)),
+        console=Console(stderr=True, no_color=not output.colored(sys.stderr)),
+        expand=True,
+        speed_estimate_period=_SMOOTHED,
     )
-    with Progress(*columns, console=console, expand=True) as bars:
-        task = bars.add_task("", total=sum(file.size for file in plan.files))
 
-        class Bar(Watch):
-            def __call__(self, name: str, written: int) -> None:
-                bars.advance(task, written)
 
-            def moving(self, tensor: str) -> None:
-                bars.update(task, description=escape(printable(tensor)))
+# Seconds over which a rate is taken: long enough that it can be read, short enough to show a link that slows.
+_SMOOTHED = 10.0
 
-        yield Bar()
-        bars.update(task, description="")
+
+class _Bar(Watch):
+    """A conversion's. What comes from afar counts when it comes, and not again when it is written: a range of
+    a file is written only when all of it is there, which on a slow link takes minutes.
+    """
+
+    def __init__(self, bars: Progress, plan: Plan) -> None:
+        self._bars = bars
+        total = sum(file.size for file in plan.files)
+        self._task = bars.add_task("", total=total)
+        # Bytes of the output for one that comes, where it is to be smaller.
+        self._share = min(1.0, total / max(1, sum(plan.source_sizes.values())))
+        self._ahead = 0.0
+        self._lock = threading.Lock()
+
+    def __call__(self, name: str, written: int) -> None:
+        with self._lock:
+            counted = min(self._ahead, written)
+            self._ahead -= counted
+            self._bars.advance(self._task, written - counted)
+
+    def arriving(self, name: str, come: int) -> None:
+        with self._lock:
+            self._ahead += come * self._share
+            self._bars.advance(self._task, come * self._share)
+
+    def moving(self, tensor: str) -> None:
+        from rich.markup import escape
+
+        self._bars.update(self._task, description=escape(printable(tensor)))
+
+    def end(self) -> None:
+        self._bars.update(self._task, description="", completed=self._bars.tasks[0].total)
 
 
 class _Lines(Watch):
@@ -98,40 +172,28 @@ class _Lines(Watch):
         output.say(f"{self._verb:<8} {name} {size(total)} in {seconds:.1f} s, {size(total / seconds)}/s")
 
 
-@contextmanager
-def transfer(verb: str) -> Iterator[Advance]:
-    """A callback for transfers whose total is not known before: a file's name and the bytes that came."""
-    if output.settings.quiet:
-        yield lambda name, came: None
-        return
-    if not sys.stderr.isatty():
-        seen: set[str] = set()
+class _TransferBar(Advance):
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._task = bars.add_task("", total=None)
 
-        def line(name: str, came: int) -> None:
-            if name not in seen:
-                seen.add(name)
-                output.say(f"{verb:<8} {name}")
+    def __call__(self, name: str, came: int) -> None:
+        from rich.markup import escape
 
-        yield line
-        return
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import FileSizeColumn, Progress, SpinnerColumn, TextColumn, TransferSpeedColumn
-    from rich.table import Column
+        self._bars.update(self._task, advance=came, description=escape(printable(name)))
 
-    console = Console(stderr=True, no_color=not output.colored(sys.stderr))
-    columns = (
-        SpinnerColumn(),
-        TextColumn(f"{verb:<8}"),
-        FileSizeColumn(),
-        TransferSpeedColumn(),
-        # What is left of the line, so that it never breaks.
-        TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True)),
-    )
-    with Progress(*columns, console=console, expand=True) as bars:
-        task = bars.add_task("", total=None)
+    def expect(self, total: int) -> None:
+        self._bars.update(self._task, total=total or None)
 
-        def advance(name: str, came: int) -> None:
-            bars.update(task, advance=came, description=escape(printable(name)))
 
-        yield advance
+class _Names(Advance):
+    """A line a file, when its first bytes come."""
+
+    def __init__(self, verb: str) -> None:
+        self._verb = verb
+        self._seen: set[str] = set()
+
+    def __call__(self, name: str, came: int) -> None:
+        if name not in self._seen:
+            self._seen.add(name)
+            output.say(f"{self._verb:<8} {name}")

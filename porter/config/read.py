@@ -29,8 +29,8 @@ Shapes = Mapping[str, tuple[int, ...]]
 _WILD = re.compile(r"[*?\[]")
 
 # Layers, or experts. Far more than any model has; a config that claims billions would
-# otherwise be believed until memory runs out (at this bound, a refusal takes half a second and 70 MB).
-_MAX_INDEX = 8_192
+# otherwise be believed until memory runs out (at this bound, a refusal takes a second and 100 MB).
+_MAX_INDEX = 16_384
 
 
 @dataclass

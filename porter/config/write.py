@@ -17,6 +17,7 @@ from porter.config.read import ConfigReader, Shapes, normalised
 from porter.errors import PorterError, UnsupportedError
 from porter.layout import Expression
 from porter.tables.model import Canonical, Constant, Dialect, FieldEntry, Hyperparameter
+from porter.wording import option
 
 
 def write_config(
@@ -144,7 +145,7 @@ def _write_field(
         raise UnsupportedError(
             f"{dialect.title} cannot express {entry.name} = {value!r} beside {makers[path]}",
             cause=f"both stand in {dialect.config.file} as {path}: {other!r} against {theirs!r}",
-            hint="port into a dialect that has a field for each, or write your own with --map",
+            hint=f"port into a dialect that has a field for each, or write your own with {option('map')}",
         )
     makers[path] = f"{entry.name} = {value!r}"
     put(written, path, theirs)

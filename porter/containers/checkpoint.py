@@ -5,19 +5,21 @@ What family and dialect it is, is not decided here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from porter.containers.base import Header, StoredTensor
-from porter.containers.keras import hdf5
-from porter.containers.keras import keras_files as keras
-from porter.containers.orbax import orbax_tree as orbax
-from porter.containers.registry import container_of, first_bytes, refuse_placeholder
+from porter.containers.registry import (
+    container_named,
+    container_of,
+    containers,
+    first_bytes,
+    refuse_placeholder,
+)
 from porter.containers.safetensors.shards import check_shards_exist, holders_of, index_remarks, read_index
-from porter.containers.torch import torch_zip
 from porter.containers.torch.torch_state import unwrapped
 from porter.containers.torch.torch_zip import STORED_NAMES
 from porter.containers.ungathered import adapter_left_out, refuse_adapter, refuse_ungathered
@@ -31,7 +33,6 @@ from porter.sources.paths import locate
 from porter.sources.weight_files import (
     DOCUMENTS,
     INDEX,
-    KERAS_INDEX,
     WeightSet,
     container_by_suffix,
     fits,
@@ -39,6 +40,7 @@ from porter.sources.weight_files import (
     some,
     weight_sets,
 )
+from porter.wording import option
 
 
 @dataclass(frozen=True)
@@ -99,9 +101,10 @@ def open_checkpoint(location: Location, wanted: Wanted | None = None, key: str |
     # What a file was is recorded before anything is read of it, so that no change goes unnoticed.
     source = LocalSource(location.root, location.label, only=location.file)
     headers, remarks = _headers(location, wanted, key)
-    if key is not None and headers[0].container != torch_zip.CONTAINER:
+    container = container_named(headers[0].container)
+    if key is not None and not (container and container.keyed):
         raise UsageError(
-            f"--key names a state dict of a torch file, and {location.label} is none",
+            f"{option('key')} names a state dict of a torch file, and {location.label} is none",
             cause=f"it is {headers[0].container}",
         )
     weights = {header.file for header in headers}
@@ -113,8 +116,9 @@ def open_checkpoint(location: Location, wanted: Wanted | None = None, key: str |
         if name not in weights and _readable(location.root, name, path)
     }
     others = [name for name, path in paths.items() if name not in files and _is_side_file(name, path)]
-    if headers[0].container == hdf5.CONTAINER and (location.root / keras.TOKENIZER).is_file():
-        files[keras.TOKENIZER] = locate(location.root, keras.TOKENIZER)
+    for name in container.beside if container else ():
+        if (location.root / name).is_file():
+            files[name] = locate(location.root, name)
     return Checkpoint(
         location.root,
         location.label,
@@ -126,11 +130,6 @@ def open_checkpoint(location: Location, wanted: Wanted | None = None, key: str |
         remarks,
         tuple(others),
     )
-
-
-def read_folder(root: Path, wanted: Wanted | None = None) -> tuple[Header, ...]:
-    """The headers of the checkpoint in a directory; raises as `open_checkpoint` does."""
-    return _headers(Location(root, None, root.name), wanted)[0]
 
 
 # Small files that may be read or copied: configs, tokenizers, templates.
@@ -164,7 +163,7 @@ def _headers(
     location: Location, wanted: Wanted | None, key: str | None = None
 ) -> tuple[tuple[Header, ...], tuple[str, ...]]:
     root = location.root
-    names = _names(root)
+    names = sorted(path.name for path in root.iterdir())
     refuse_adapter(location.label, [location.file] if location.file else names)
     if location.file is not None:
         if location.file.endswith(INDEX):
@@ -172,9 +171,7 @@ def _headers(
             return _read(root, found, key)
         headers, remarks = _read(root, _named(location.file, names), key)
         return headers, (*remarks, *adapter_left_out(names), *_one_of_several(location.file, names))
-    sets = weight_sets(names)
-    if orbax.holds_orbax(root):
-        sets = (*sets, WeightSet("_METADATA", orbax.CONTAINER, ()))
+    sets = (*weight_sets(names), *_folders(root))
     if not sets:
         refuse_ungathered(root)
         raise no_weights(root, names)
@@ -183,11 +180,12 @@ def _headers(
     return headers, (*remarks, *adapter_left_out(names), *further)
 
 
-def _names(root: Path) -> list[str]:
-    try:
-        return sorted(path.name for path in root.iterdir())
-    except OSError as error:
-        raise UsageError(f"{root} cannot be listed", cause=error.strerror) from error
+def _folders(root: Path) -> Iterator[WeightSet]:
+    """Checkpoints that are the directory as it stands."""
+    for container in containers():
+        name = container.folder(root) if container.folder else None
+        if name is not None:
+            yield WeightSet(name, container.name, ())
 
 
 def _named(file: str, names: list[str]) -> WeightSet:
@@ -207,12 +205,10 @@ def _one_of_several(file: str, names: list[str]) -> tuple[str, ...]:
 
 
 def _read(root: Path, chosen: WeightSet, key: str | None) -> tuple[tuple[Header, ...], tuple[str, ...]]:
-    if chosen.container == orbax.CONTAINER:
-        with reading(root):
-            return orbax.read_directory(root), ()
-    if chosen.index == KERAS_INDEX or chosen.name == keras.WEIGHTS:
-        with reading(chosen.index or chosen.name):
-            return keras.read_directory(root), ()
+    container = container_named(chosen.container)
+    whole = container.whole(root, chosen) if container and container.whole else None
+    if whole is not None:
+        return whole, ()
     if chosen.index is None:
         check_whole(chosen, root.name)
         try:

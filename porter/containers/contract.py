@@ -13,6 +13,10 @@ one name, bytes that two of them share, a range beyond the end of the file) is m
 headers are found by reading ranges has `headers` as well, for files that lie anywhere: the Hub, an archive,
 memory. It asks for few and short ranges, since each may be a request over a network.
 
+A checkpoint may be more than its files. `folder` says of a directory that it is a checkpoint of this
+container by returning the name to call it by. `whole` reads what is no list of files: such a directory, or
+files with an index of the container's own kind; it returns None for a set of files like any others.
+
 Writing. `place` decides where every tensor goes before a byte is moved: `OutputFile`s whose tensors do not
 overlap (ties that are asked for aside), with the small files around them. `frame` gives all bytes of an
 output file that are no tensor's: header, padding, directory. Frame and tensors tile the file. Both are pure:
@@ -33,6 +37,7 @@ from pathlib import Path
 from porter.containers.base import Header, OutputFile, TensorSpec
 from porter.errors import UnsupportedError
 from porter.sources.base import SourceFile
+from porter.sources.weight_files import WeightSet
 
 # Bytes that `recognise` sees. The first name in a zip follows 30 bytes of numbers.
 START = 512
@@ -67,8 +72,9 @@ class Placement:
 
 @dataclass(frozen=True)
 class Container:
-    """See the module's docstring. `suffixes` are those of files that may be of this container;
-    `file_per_tensor` says that every tensor gets a file of its own.
+    """See the module's docstring. `suffixes` are those of files that may be of this container, `beside` what
+    belongs to a checkpoint and lies in a folder of its own; `file_per_tensor` says that every tensor gets a
+    file of its own, `keyed` that a file may hold several state dicts, of which a key names one.
     """
 
     name: str
@@ -77,6 +83,10 @@ class Container:
     headers: Callable[[SourceFile], Header] | None = None
     place: Callable[[Sequence[TensorSpec], Placement], Placed] | None = None
     frame: Callable[[OutputFile, Mapping[str, int] | None], list[tuple[int, bytes]]] | None = None
+    folder: Callable[[Path], str | None] | None = None
+    whole: Callable[[Path, WeightSet], tuple[Header, ...] | None] | None = None
     sums: bool = False
     file_per_tensor: bool = False
+    keyed: bool = False
     suffixes: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()

@@ -31,6 +31,7 @@ from porter.sources.hub.listing import RepoFile, select, weights
 from porter.sources.hub.repository import cached_snapshot, list_files
 from porter.sources.local import Location
 from porter.sources.names import HubReference
+from porter.wording import command
 
 # What is needed to know a checkpoint's family and dialect; a tokenizer's megabytes are not.
 SMALL_FILES = ("config.json", "generation_config.json", "tokenizer_config.json", "model_config.yaml")
@@ -88,9 +89,9 @@ def _remote(
             f"{ref.label} holds no safetensors, and other files cannot be looked into from afar",
             cause=f"it holds {', '.join(found[:5])}" if found else "it holds no weights at its top level",
             # Only the kinds that are chosen unasked come without being named.
-            hint=f"porter download {ref.label}"
+            hint=command("download", ref.label)
             if chosen
-            else (f"`porter download {ref.label} --include {found[0]!r}`" if found else None),
+            else (f"`{command('download', ref.label, include=found[0])}`" if found else None),
         )
     index = next((file for file in chosen if file.name.endswith(".index.json")), None)
     weight_map = _index(place, index, ref, token) if index else None

@@ -19,8 +19,9 @@ from porter.containers.safetensors import safetensors_header, safetensors_writer
 from porter.containers.torch import torch_zip, torch_zip_writer
 from porter.errors import MalformedError, UnsupportedError, UsageError
 from porter.reading.regular import open_regular, unreadable
+from porter.reading.unforeseen import reading
 from porter.sources.paths import locate
-from porter.sources.weight_files import container_by_suffix, learn_suffixes
+from porter.sources.weight_files import KERAS_INDEX, WeightSet, container_by_suffix, learn_suffixes
 
 
 def _is_safetensors(start: bytes) -> bool:
@@ -67,9 +68,21 @@ def _read_keras(root: Path, files: Sequence[str], key: str | None) -> tuple[Head
     return tuple(header for file in files for header in keras_files.read_file(root, file))
 
 
+def _whole_keras(root: Path, found: WeightSet) -> tuple[Header, ...] | None:
+    """A preset: `model.weights.h5`, or the parts that Keras' own index lists."""
+    if found.index != KERAS_INDEX and found.name != keras_files.WEIGHTS:
+        return None
+    with reading(found.index or found.name):
+        return keras_files.read_directory(root)
+
+
 def _read_orbax(root: Path, files: Sequence[str], key: str | None) -> tuple[Header, ...]:
-    # A directory that is read as a whole.
-    return orbax_tree.read_directory(root)
+    with reading(root):
+        return orbax_tree.read_directory(root)
+
+
+def _orbax_folder(root: Path) -> str | None:
+    return "_METADATA" if orbax_tree.holds_orbax(root) else None
 
 
 def _is_orbax(start: bytes) -> bool:
@@ -143,14 +156,25 @@ _containers = [
         place=_place_torch,
         frame=torch_zip_writer.literals,
         sums=True,
+        keyed=True,
     ),
-    Container(hdf5.CONTAINER, _is_keras, _read_keras, place=_place_keras, frame=_frame_keras),
+    Container(
+        hdf5.CONTAINER,
+        _is_keras,
+        _read_keras,
+        place=_place_keras,
+        frame=_frame_keras,
+        whole=_whole_keras,
+        beside=(keras_files.TOKENIZER,),
+    ),
     Container(
         orbax_tree.CONTAINER,
         _is_orbax,
         _read_orbax,
         place=_place_orbax,
         frame=_frame_orbax,
+        folder=_orbax_folder,
+        whole=lambda root, found: _read_orbax(root, (), None),
         file_per_tensor=True,
     ),
 ]
@@ -230,13 +254,13 @@ def refuse_placeholder(start: bytes, file: str) -> None:
         raise MalformedError(
             f"{file} is a Git LFS pointer, not the file itself",
             cause="the repository was cloned without Git LFS, or its files have not been fetched",
-            hint="git lfs install && git lfs pull, in the clone; or porter download",
+            hint="git lfs install && git lfs pull, in the clone; or let porter download it",
         )
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n")[:15].lower()
     if text.startswith((b"<!doctype html", b"<html")):
         raise MalformedError(
             f"{file} is a web page, not the file that its name says",
             cause="a download saved the page around the file, or a page that asks to log in",
-            hint="download it again: porter download, or the file's own link (on the Hub, /resolve/ and not "
+            hint="download it again, with porter or by the file's own link (on the Hub, /resolve/ and not "
             "/blob/)",
         )

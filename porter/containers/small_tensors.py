@@ -26,7 +26,7 @@ def small_values(checkpoint: Checkpoint, name: str) -> tuple[float, ...]:
         raise UnsupportedError(
             f"{name} has to be read to know the model's config",
             cause="only the headers of the checkpoint are read here",
-            hint="porter download, and the copy here says it",
+            hint="download it, and the copy here says it",
         )
     data = bytearray(tensor.nbytes)
     file = checkpoint.source.open(tensor.file)

@@ -11,6 +11,7 @@ from pathlib import Path
 from porter.containers.storage_kinds import adapter_kind
 from porter.errors import UnsupportedError
 from porter.sources.weight_files import container_by_suffix
+from porter.wording import option
 
 
 def refuse_adapter(label: str, names: Sequence[str]) -> None:
@@ -62,7 +63,7 @@ def refuse_ungathered(root: Path) -> None:
         else:
             hint = (
                 f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {folder} model.pt, "
-                "and convert model.pt with --config"
+                f"and convert model.pt with {option('config')}"
             )
         raise UnsupportedError(
             f"{root} is a distributed checkpoint of torch, in parts",
@@ -78,5 +79,5 @@ def refuse_ungathered(root: Path) -> None:
             f"{root} is a checkpoint of DeepSpeed, in parts",
             cause=f"found {(part or root / 'zero_to_fp32.py').relative_to(root)}",
             hint=f"gather it first: python zero_to_fp32.py . OUT, in {folder} (the script is DeepSpeed's), "
-            "and convert OUT with --config",
+            f"and convert OUT with {option('config')}",
         )

@@ -13,6 +13,7 @@ from porter.layout.copies import coalesce, elements, runs
 from porter.planning.plan import EqualCheck, Plan, ZeroCheck
 from porter.sources.base import SourceFile
 from porter.sources.read_ahead import read_ahead
+from porter.wording import option
 
 # Bytes read from each side at a time.
 BUFFER = 1 << 20
@@ -75,7 +76,7 @@ def not_zeros(check: ZeroCheck) -> DifferenceError:
     return DifferenceError(
         f"{check.what} of {check.tensor!r} are not zeros",
         cause="they were to be left out because they belong to no weight",
-        hint=f"if they mean nothing, leave them out with --allow-unmapped '{check.tensor}'",
+        hint=f"if they mean nothing, leave them out with {option('allow-unmapped', check.tensor)}",
     )
 
 

@@ -1,4 +1,4 @@
-"""Which executor runs which class of copy, and why. torch is imported only for those that need it."""
+"""Which executor runs which class of copy, and why. None of them imports torch."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Checks come first, then every file, then the small files, and the sink's commit last, after the source has
 been looked at once more. Sources are only read. Memory stays bounded whatever the size of a tensor. torch is
-imported only when the plan has values to compute.
+never imported.
 
 Before the units are run, passes may finish some of them: shared blocks (`shared`), and, where the source is
 far away and the sink takes bytes at any place, a stream (`streaming`), in which every byte passes by once.
@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from porter.containers.array_names import ARRAY, HDF5
-from porter.errors import PorterError, UsageError
+from porter.errors import PorterError
 from porter.execution.checks import run_checks
 from porter.execution.driver import Driver, PartSum, Written
 from porter.execution.file_run import FileRun
 from porter.execution.leftovers import RECEIPT
 from porter.execution.open_files import OpenFiles
-from porter.execution.run_options import ALWAYS, RunOptions
+from porter.execution.run_options import RunOptions
+from porter.execution.runnable import check_far
 from porter.execution.sinks.base import PartSink, Range, Ranges, Sink
 from porter.execution.streaming import StreamSink, stream
 from porter.execution.units import copies_by_target, file_units
@@ -76,11 +77,7 @@ def execute(
     """
     options, watch = options or RunOptions(), watch or Watch()
     _check_names(plan)
-    if not source.near and options.reflink == ALWAYS:
-        raise UsageError(
-            "--reflink always cannot share blocks with a source that is not on this machine",
-            hint="porter download it first, or --keep-source, or leave out --reflink",
-        )
+    check_far(source.near, options)
     sizes = {name: size for name, size in plan.source_sizes.items() if _read(plan, name)}
     with ExitStack() as stack:
         files = stack.enter_context(OpenFiles(source, sizes))

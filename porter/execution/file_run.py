@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 from porter.containers.base import OutputFile, StoredTensor
@@ -24,6 +25,7 @@ from porter.execution.run_unit import run_unit
 from porter.execution.shared import share
 from porter.execution.sinks.base import PartSink, Range, Ranges, Sink, SummedWriter
 from porter.execution.sinks.tensors import TensorWriter
+from porter.execution.spool import spooled
 from porter.execution.units import Unit
 from porter.execution.watch import Watch
 from porter.execution.writers import Tally, Writer, range_crc
@@ -99,14 +101,19 @@ class FileRun:
         writer: Any = self.writer
         sums = self._sums_beforehand(data) if wants_sums(self.file) else None
         pieces, buffers = frame(self.file, sums), Buffers(self.options.max_memory)
-        for unit in self.units:
-            if unit.tensor is None:
-                writer.write(unit.start, frame_bytes(pieces, unit.start, unit.end, self.file.name))
-            elif (unit.start, unit.end) not in self.finished:
-                self.watch.moving(unit.tensor)
-                run_unit(unit, self.sources, writer, buffers, count=self.tally.add)
+        for tensor, group in groupby(self.units, lambda unit: unit.tensor):
+            units = list(group)
+            if tensor is None:
+                for unit in units:
+                    writer.write(unit.start, frame_bytes(pieces, unit.start, unit.end, self.file.name))
+                    self.tally.add(unit.nbytes)
                 continue
-            self.tally.add(unit.nbytes)
+            left = [unit for unit in units if (unit.start, unit.end) not in self.finished]
+            self.tally.add(sum(unit.nbytes for unit in units) - sum(unit.nbytes for unit in left))
+            self.watch.moving(tensor)
+            with spooled(left, self.sources, self.watch.notice) as sources:
+                for unit in left:
+                    run_unit(unit, sources, writer, buffers, count=self.tally.add)
         self.tally.finish()
         writer.finish()
         self.sink.flush()
@@ -118,9 +125,12 @@ class FileRun:
         buffers = Buffers(self.options.max_memory)
         found: dict[Range, int | None] = {}
         nowhere = _Nowhere(self.file)
-        for unit in data:
-            done = run_unit(unit, self.sources, nowhere, buffers, summed=True)
-            found[done.start, done.end] = done.crc
+        for _, group in groupby(data, lambda unit: unit.tensor):
+            units = list(group)
+            with spooled(units, self.sources, self.watch.notice) as sources:
+                for unit in units:
+                    done = run_unit(unit, sources, nowhere, buffers, summed=True)
+                    found[done.start, done.end] = done.crc
         return self._tensor_sums(data, found, set())
 
     def _digest(self, data: Sequence[Unit], late: bool) -> Digest:

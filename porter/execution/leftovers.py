@@ -20,6 +20,7 @@ from porter import system
 from porter.errors import UsageError
 from porter.execution import journal
 from porter.execution.ownership import is_ours
+from porter.wording import command
 
 RECEIPT = "porter-receipt.json"
 
@@ -150,7 +151,9 @@ def discard(path: Path, out: Path, notice: Callable[[str], None]) -> bool:
             there = path.rename(fresh_name(out, "gone"))
         shutil.rmtree(there)
     except OSError as error:
-        notice(f"{there} could not be removed ({error.strerror}); `porter doctor --clean` tries again")
+        notice(
+            f"{there} could not be removed ({error.strerror}); `{command('doctor', clean=True)}` tries again"
+        )
         return False
     return True
 

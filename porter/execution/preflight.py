@@ -8,17 +8,19 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from porter import system
-from porter.errors import PorterError, UsageError
+from porter.errors import PorterError, UsageError, refused
 from porter.execution.leftovers import stage_name
-from porter.execution.run_options import NEVER, RunOptions
+from porter.execution.run_options import ALWAYS, NEVER, RunOptions
+from porter.execution.runnable import check_blocks, check_far, check_values
 from porter.execution.staging import check_output
 from porter.planning.plan import Plan
 from porter.planning.sharing import shareable_bytes
+from porter.wording import command, option
 
 # Bytes: the largest block of a file system that shares them.
 _BLOCK = 64 << 10
@@ -28,31 +30,49 @@ def preflight(
     plan: Plan,
     out: Path,
     source_root: Path | None,
-    sources: Iterable[Path],
+    sources: Sequence[Path],
     *,
     force: bool = False,
     inside: bool = False,
+    near: bool = True,
     options: RunOptions | None = None,
 ) -> Path:
-    """The real path of `out`, if a directory may be made there and there is room for it.
+    """The real path of `out`, if a directory may be made there, there is room, and the plan can be run.
 
-    Raises UsageError for a path, PorterError for a lack of space that says how much is missing, and where.
+    `near` says whether the source is on this machine. Raises UsageError for a path, UnsupportedError for what
+    would be refused on the way, PorterError for a lack of space that says how much is missing, and where.
     """
     out = check_output(out, source_root, sources, force=force, inside=inside)
     place = existing(out.parent)
     if not place.is_dir():
-        raise UsageError(f"{place} is no directory", hint="choose another output directory with -o")
+        raise UsageError(
+            f"{place} is no directory", hint=f"choose another output directory with {option('out')}"
+        )
     if not os.access(place, os.W_OK | os.X_OK):
         raise UsageError(
             f"no directory can be made in {place}",
             cause="you have no permission to write there",
-            hint="choose another output directory with -o",
+            hint=f"choose another output directory with {option('out')}",
         )
+    try:
+        # Only an attempt tells: what may be written need not take directories.
+        Path(tempfile.mkdtemp(dir=place)).rmdir()
+    except OSError as error:
+        raise UsageError(
+            f"no directory can be made in {place}",
+            cause=refused("", error, place).cause,
+            hint=f"choose another output directory with {option('out')}",
+        ) from error
     if len(os.fsencode(stage_name(out, plan.hash).name)) > os.pathconf(place, "PC_NAME_MAX"):
         raise UsageError(
             f"the name {out.name[:40]}… is too long for that file system", hint="choose a shorter one"
         )
-    _check_room(plan, out, place, source_root, options or RunOptions())
+    options = options or RunOptions()
+    check_values(plan)
+    check_far(near, options)
+    if options.reflink == ALWAYS:
+        check_blocks(plan, place, sources, shares_blocks(place))
+    _check_room(plan, out, place, source_root if near else None, options)
     return out
 
 
@@ -91,7 +111,8 @@ def _check_room(plan: Plan, out: Path, place: Path, source_root: Path | None, op
             f"not enough space for {out}",
             cause=f"{_size(needed)} are needed on the disk of {place}, {_size(free)} are free: "
             f"{_size(needed - free)} are missing",
-            hint="free some space, or choose another disk with -o; `porter doctor --clean` removes what "
+            hint=f"free some space, or choose another disk with {option('out')}; "
+            f"`{command('doctor', clean=True)}` removes what "
             "stopped runs have left",
         )
 

@@ -15,6 +15,7 @@ from porter.execution.executor import Result, execute
 from porter.execution.leftovers import fresh_name
 from porter.execution.preflight import preflight
 from porter.execution.run_options import ALWAYS, RunOptions
+from porter.execution.runnable import check_values
 from porter.execution.sinks.bucket import BucketSink, check_address, check_bucket
 from porter.execution.sinks.claim import in_use, read_claim
 from porter.execution.sinks.directory import DirectorySink
@@ -24,6 +25,7 @@ from porter.sources.base import Source
 from porter.sources.buckets.bucket_address import BucketAddress
 from porter.sources.buckets.bucket_source import BucketSource
 from porter.sources.local_files import LocalSource
+from porter.wording import option
 
 # Bytes. With the parts under way and what is read ahead, a run stays below 200 MB.
 BUCKET_MEMORY = 32 << 20
@@ -54,7 +56,14 @@ def publish_plan(
         with ExitStack() as stack:
             root: Path | None = getattr(source, "root", None)
             out = preflight(
-                plan, out, root, source_paths(source, plan), force=force, inside=inside, options=options
+                plan,
+                out,
+                root,
+                source_paths(source, plan),
+                force=force,
+                inside=inside,
+                near=source.near,
+                options=options,
             )
             source = stack.enter_context(overlaid(source, plan.sources, fresh_name(out, "arrays")))
             sink = DirectorySink(
@@ -68,7 +77,7 @@ def publish_plan(
         raise PorterError(
             f"the conversion to {out} failed",
             cause="the system gives no more memory",
-            hint="--max-memory 128MB takes less",
+            hint=f"{option('max-memory', '128MB')} takes less",
         ) from error
     except RuntimeError as error:
         # Python has no error of its own for it.
@@ -91,7 +100,7 @@ def _publish_bucket(
     receipt: Callable[[Result], bytes] | None,
     driver: Driver | None,
 ) -> Result:
-    preflight_bucket(out, source, force=force, options=options)
+    preflight_bucket(out, source, plan=plan, force=force, options=options)
     # Buffers of the kernels; the parts under way come on top.
     options = replace(options, max_memory=min(options.max_memory, BUCKET_MEMORY))
     sink = BucketSink(out, force=force, options=options, watch=watch)
@@ -107,18 +116,25 @@ def _refuse_arrays(plan: Plan, source: Source) -> None:
         raise UnsupportedError(
             f"{source.label} cannot be read on other machines",
             cause="some of its arrays have to be written out first, on this machine",
-            hint="convert it without --on, or into a directory that all machines share",
+            hint=f"convert it without {option('on')}, or into a directory that all machines share",
         )
 
 
 def preflight_bucket(
-    out: BucketAddress, source: Source, *, force: bool = False, options: RunOptions | None = None
+    out: BucketAddress,
+    source: Source,
+    *,
+    plan: Plan | None = None,
+    force: bool = False,
+    options: RunOptions | None = None,
 ) -> None:
     """Raises what would be refused without a byte of the source, as `preflight` does for a directory."""
     check_address(out)
+    if plan is not None:
+        check_values(plan)
     _refuse_own_source(out, source)
     if options is not None and options.reflink == ALWAYS:
-        raise UsageError("--reflink always: a bucket shares no blocks", hint="leave it out")
+        raise UsageError(f"{option('reflink', 'always')}: a bucket shares no blocks", hint="leave it out")
     before = read_claim(out)
     if before is not None and before.in_use:
         raise in_use(out)

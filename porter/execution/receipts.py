@@ -23,6 +23,7 @@ from porter.reading.json_text import parse_json
 from porter.reading.regular import read_regular
 from porter.sources.paths import unsafe_path
 from porter.untrusted import quoted
+from porter.wording import command
 
 SCHEMA = 2
 
@@ -153,5 +154,6 @@ def _damaged(cause: str) -> MalformedError:
     return MalformedError(
         f"{RECEIPT} is damaged",
         cause=cause,
-        hint="nothing in this directory can be relied on; convert again, or `porter verify SRC OUT`",
+        hint="nothing in this directory can be relied on; convert again, or "
+        f"`{command('verify', 'SRC', 'OUT')}`",
     )

@@ -6,10 +6,11 @@ import re
 from dataclasses import dataclass
 
 from porter.errors import UsageError
+from porter.wording import option
 
 AUTO, ALWAYS, NEVER = "auto", "always", "never"
 
-# Bytes beyond the interpreter and torch.
+# Bytes beyond the interpreter.
 MAX_MEMORY = 512 << 20
 
 # Bytes. Below this a transpose would be written in runs shorter than a page.
@@ -32,14 +33,14 @@ class RunOptions:
     on: str | None = None
 
     def __post_init__(self) -> None:
-        for option, word in (("--reflink", self.reflink), ("--digest", self.digest)):
+        for name, word in (("reflink", self.reflink), ("digest", self.digest)):
             if word not in (AUTO, ALWAYS, NEVER):
-                raise UsageError(f"{option} must be auto, always or never, not {word!r}")
+                raise UsageError(f"{option(name)} must be auto, always or never, not {word!r}")
         if self.on is not None and self.on.partition("=")[0] != "ray":
-            raise UsageError(f"--on must be ray or ray=ADDRESS, not {self.on!r}")
+            raise UsageError(f"{option('on')} must be ray or ray=ADDRESS, not {self.on!r}")
         if self.max_memory < LEAST_MEMORY:
             raise UsageError(
-                f"--max-memory of {self.max_memory} bytes is too little",
+                f"{option('max-memory')} of {self.max_memory} bytes is too little",
                 hint=f"at least {LEAST_MEMORY >> 20}MiB",
             )
 

@@ -41,7 +41,7 @@ def run_unit(
     """
     if unit.tensor is None:
         raise PorterError(f"{unit.file}: a frame is not run, it is made")
-    gathered = not writer.readable and not unit.extents
+    gathered = not writer.readable and not unit.in_order
     into = RangeWriter(writer, unit.start, unit.end, summed=summed, gathered=gathered, count=count)
     for part in unit.parts:
         if part.source is None:

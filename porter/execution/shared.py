@@ -20,6 +20,7 @@ from porter.execution.writers import RangeWriter, Writer
 from porter.planning.sharing import SharedRange, shared_block
 from porter.sources.base import NearFile, SourceFile
 from porter.system import clone_range
+from porter.wording import option
 
 # Bytes. Some file systems refuse longer requests at once.
 LONGEST = 1 << 30
@@ -95,7 +96,7 @@ def _checked(done: Shared, writer: Writer, reflink: str) -> Shared:
         raise UnsupportedError(
             f"{writer.name} cannot share blocks with the source",
             cause=done.refused or "no whole block lies at the same place in a source file and here",
-            hint="leave out --reflink always, and the bytes are copied",
+            hint=f"leave out {option('reflink', 'always')}, and the bytes are copied",
         )
     return done
 

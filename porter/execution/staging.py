@@ -31,6 +31,7 @@ from porter.execution.leftovers import (
     unlock_output,
 )
 from porter.execution.ownership import PRIVATE, refuse_foreign
+from porter.wording import flag
 
 __all__ = ["RECEIPT", "Stage", "check_output", "publish", "staging"]
 
@@ -67,7 +68,9 @@ def _check_replaced(out: Path, *, force: bool) -> None:
     if not any(out.iterdir()):
         return
     if not force:
-        raise UsageError(f"{out} exists and is not empty", hint="choose another one, or pass --force")
+        raise UsageError(
+            f"{out} exists and is not empty", hint=f"choose another one, or pass {flag('force')}"
+        )
     if not holds_receipt(out):
         raise _not_written_by_porter(out)
 
@@ -75,7 +78,7 @@ def _check_replaced(out: Path, *, force: bool) -> None:
 def _not_written_by_porter(out: Path) -> UsageError:
     return UsageError(
         f"{out} was not written by porter",
-        cause=f"--force replaces only a directory that holds {RECEIPT}",
+        cause=f"{flag('force')} replaces only a directory that holds {RECEIPT}",
         hint="choose another output directory, or remove this one yourself",
     )
 
@@ -199,7 +202,7 @@ def publish(stage: Stage, out: Path, *, force: bool, files: Collection[str] | No
             raise UsageError(
                 f"{out} has come to be while its content was made",
                 cause="it was missing or empty before",
-                hint="choose another output directory, or pass --force",
+                hint=f"choose another output directory, or pass {flag('force')}",
             ) from None
         old = _replace(stage.path, out)
     try:
@@ -209,7 +212,7 @@ def publish(stage: Stage, out: Path, *, force: bool, files: Collection[str] | No
         raise PorterError(
             f"{out} holds the new output, but may not outlive a power cut",
             cause=f"its directory could not be written to the disk: {error.strerror}{kept}",
-            hint="look after the disk, then convert again with --force",
+            hint=f"look after the disk, then convert again with {flag('force')}",
         ) from error
     if old is not None:
         discard(old, out, stage.notice)

@@ -36,7 +36,7 @@ from porter.execution.watch import Watch
 from porter.execution.writers import Tally, Writer, range_crc
 from porter.layout.copies import elements
 from porter.planning.plan import Plan, checked
-from porter.sources.base import Source
+from porter.sources.base import Source, TellingFile
 from porter.sources.overlay import OverlaySource
 
 # Bytes per request: large enough that a round trip does not count, small enough to go on from.
@@ -212,6 +212,9 @@ class _Stream:
         for name, size in self.plan.source_sizes.items():
             if self.pieces.get(name):
                 self.watch.moving(name)
+                file, arriving = self.files[name], self.watch.arriving
+                if arriving is not None and isinstance(file, TellingFile):
+                    file.arrived = partial(arriving, name)
                 self._file(name, size, infos[name].digest if name in self._whole else None)
                 if name in self._whole:
                     verified.append(name)

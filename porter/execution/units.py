@@ -14,7 +14,7 @@ from typing import NamedTuple
 from porter.containers.base import OutputFile, StoredTensor
 from porter.errors import PorterError
 from porter.execution.kernels.boxes import Box, clip_to_target
-from porter.layout.copies import coalesce
+from porter.layout.copies import Loop, coalesce, elements, run_length
 from porter.planning.plan import COMPUTE, EXTENT, TILE, Copy, Plan
 
 # Bytes. What is lost when a run is killed, and what the disk is asked to begin with at once.
@@ -65,6 +65,14 @@ class Unit:
         """Whether it is made of ranges of bytes alone."""
         return bool(self.parts) and all(part.copy.copy_class == EXTENT for part in self.parts)
 
+    @property
+    def in_order(self) -> bool:
+        """Whether its bytes are written one after the other, and none of them twice."""
+        kinds = ((part.copy.copy_class, part.box.loops) for part in self.parts)
+        return bool(self.parts) and all(
+            kind == EXTENT or (kind == COMPUTE and not _turned(loops)) for kind, loops in kinds
+        )
+
 
 def units(plan: Plan, limit: int | None = None) -> tuple[Unit, ...]:
     """All units of a plan, file by file, in each file's order. `limit` is in bytes, by default RANGE."""
@@ -99,10 +107,18 @@ def file_units(
             continue
         yield from _frames(file, at, tensor.offset, limit)
         own = copies[tensor.name]
-        turned = transposed is not None and any(copy.copy_class == TILE for copy in own)
+        turned = transposed is not None and any(
+            copy.copy_class == TILE or (copy.copy_class == COMPUTE and _turned(copy.loops)) for copy in own
+        )
         yield from tensor_units(plan, tensor, own, transposed if turned and transposed else limit)
         at = end
     yield from _frames(file, at, file.size, limit)
+
+
+def _turned(loops: Sequence[Loop]) -> bool:
+    """Whether elements come in another order than they lie in."""
+    loops = coalesce(loops)
+    return run_length(loops) != elements(loops)
 
 
 def _frames(file: OutputFile, start: int, end: int, limit: int) -> Iterator[Unit]:
@@ -140,9 +156,16 @@ def _whole(plan: Plan, tensor: StoredTensor, copy: Copy) -> Part:
     return Part(copy, source, tensor, box, scales)
 
 
+def _bits(parts: Sequence[Part]) -> list[float]:
+    """Of an element of each source."""
+    return [part.source.dtype.bits for part in parts if part.source is not None]
+
+
 def _step(tensor: StoredTensor, parts: Sequence[Part], limit: int) -> int:
     """Elements of a unit: whole rows, where a row fits and bytes are not simply moved."""
     block = tensor.dtype.block
+    # The wider side counts: a float32 that becomes a bfloat16 is twice as much to read as to write.
+    limit = int(limit * tensor.dtype.bits / max([tensor.dtype.bits, *_bits(parts)]))
     row = tensor.elements // tensor.shape[0] if tensor.shape and tensor.shape[0] else tensor.elements
     if not all(part.copy.copy_class == EXTENT for part in parts) and tensor.dtype.nbytes(row) <= limit:
         return max(1, limit // tensor.dtype.nbytes(row)) * row

@@ -14,9 +14,11 @@ def _ignore(text: str) -> None:
 class Watch:
     """`progress` is told of bytes that have got their final value: (file, bytes since the last call); they
     add up to the files' sizes. `moving` is told of each target tensor, or source file, that is begun,
-    `notice` of what a user should know. All may be called from other threads.
+    `notice` of what a user should know. `arriving` is told of bytes of a source file on the Hub as they come,
+    which is before anything of the output has its final value. All may be called from other threads.
     """
 
     progress: Callable[[str, int], None] | None = None
     moving: Callable[[str], None] = _ignore
     notice: Callable[[str], None] = _ignore
+    arriving: Callable[[str, int], None] | None = None

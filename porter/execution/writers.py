@@ -10,8 +10,9 @@ from __future__ import annotations
 import threading
 import zlib
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from porter.containers.base import StoredTensor
 from porter.errors import PorterError
 
 # Bytes between two calls of a progress callback.
@@ -53,6 +54,15 @@ class Writer(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class LossyWriter(Writer, Protocol):
+    """A writer that wants to know of values that do not fit their dtype, and takes what becomes of them."""
+
+    def lost(self, tensor: StoredTensor, count: int, first: int) -> None:
+        """Of a part of `tensor` so many values are out of range, the element `first` before the others."""
+        ...
 
 
 class MemoryRange:
@@ -177,6 +187,13 @@ class RangeWriter:
         else:
             self._writer.write(offset, data)
         self._count(fresh)
+
+    def takes_lost(self, tensor: StoredTensor, count: int, first: int) -> bool:
+        """Tells the writer of values that are out of range; False where it does not take such ones."""
+        if not isinstance(self._writer, LossyWriter):
+            return False
+        self._writer.lost(tensor, count, first)
+        return True
 
     def add(self, count: int) -> None:
         """Notes bytes of the range that have come in another way: blocks that are shared."""

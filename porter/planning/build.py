@@ -27,6 +27,7 @@ from porter.planning.ties import join_source, only_ties, shared_storage, tie_che
 from porter.recognition.identify import Identity
 from porter.tables.bind import BoundRule, Sizes, bind_rules
 from porter.tables.model import Canonical, Dialect
+from porter.wording import option
 
 
 def build_plan(
@@ -156,12 +157,13 @@ def _dtype(options: PlanOptions, name: str, sources: Sequence[StoredTensor]) -> 
         raise UnsupportedError(
             f"{quantised.name} is quantised ({quantised.dtype.name}) and cannot be kept as it is",
             cause=f"the target tensor {name} holds plain numbers",
-            hint="dequantise with --dtype float32 (exact) or --dtype bfloat16 (half the size, rounded)",
+            hint=f"dequantise with {option('dtype', 'float32')} (exact) or {option('dtype', 'bfloat16')} "
+            "(half the size, rounded)",
         )
     if len(dtypes) > 1:
         raise UnsupportedError(
             f"{name} would be made of tensors of several dtypes",
             cause=", ".join(f"{tensor.name} is {tensor.dtype.name}" for tensor in sources),
-            hint="choose one with --dtype bfloat16|float16|float32",
+            hint=f"choose one with {option('dtype', 'bfloat16', 'float16', 'float32')}",
         )
     return dtypes[0]

@@ -20,6 +20,7 @@ from porter.errors import MalformedError, UnsupportedError
 from porter.recognition.identify import Identity
 from porter.recognition.stored_names import NameMatcher
 from porter.tables.bind import Block, BoundRule
+from porter.wording import flag, option
 
 # A broken checkpoint may miss thousands of tensors; a person reads the first few.
 _LISTED = 12
@@ -194,7 +195,7 @@ def _not_text(beyond: list[str], identity: Identity) -> UnsupportedError:
     return UnsupportedError(
         f"{count(len(beyond), 'tensor')} of the source belong to no language model",
         cause=f"{parts(beyond)} cannot be ported; {identity.family.name} is the language model alone",
-        hint="take the language model out with --text-only",
+        hint=f"take the language model out with {flag('text-only')}",
     )
 
 
@@ -226,9 +227,12 @@ def _way_out(unmapped: Sequence[str], beyond: Sequence[str], identity: Identity)
     if any(_within(name, identity.names) for name in unmapped):
         return (
             "they belong to modules that the model computes with; is it of another family? A table of your "
-            "own can say where they go: --map FILE.toml"
+            f"own can say where they go: {option('map', 'FILE.toml')}"
         )
-    return "drop them knowingly with --allow-unmapped GLOB, or map them with --map FILE.toml"
+    return (
+        f"drop them knowingly with {option('allow-unmapped', 'GLOB')}, or map them with "
+        f"{option('map', 'FILE.toml')}"
+    )
 
 
 def _within(name: str, known: Iterable[str]) -> bool:

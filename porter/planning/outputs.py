@@ -23,6 +23,7 @@ from porter.tables.model import Dialect
 from porter.tokenizers.choose import model_alone, tokenizer_files
 from porter.tokenizers.keras_tokenizer import preset_files
 from porter.tokenizers.tokenizer_values import TokenizerPlan
+from porter.wording import option
 
 # What transformers wrote for years and the Hub recommends: files that resume and cache well.
 DEFAULT_SHARD = "5GB"
@@ -50,12 +51,12 @@ def place_tensors(
     files = target.files
     name = files.torch if torch else files.weights
     if name is None:
-        raise UnsupportedError(f"{target.title} reads no torch file", hint="leave out --container")
+        raise UnsupportedError(f"{target.title} reads no torch file", hint=f"leave out {option('container')}")
     container = writable_container(torch_zip.CONTAINER if torch else files.container, target.title)
     sharded = files.sharded and not torch
     if max_shard_size is not None and not sharded:
         has = "has a file per array" if container.file_per_tensor else "reads one file"
-        raise UnsupportedError(f"{target.title} {has}; --max-shard-size does not apply")
+        raise UnsupportedError(f"{target.title} {has}; {option('max-shard-size')} does not apply")
     wish = Placement(
         file=name,
         max_shard_size=(DEFAULT_SHARD if max_shard_size is None else max_shard_size) if sharded else None,

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 from porter.dtypes import Dtype
 from porter.errors import UsageError
 from porter.planning.arguments import as_dtype, as_list, as_path, as_paths
+from porter.wording import option
 
 Tied = Literal["write", "omit", "untie"]
 WeightContainer = Literal["safetensors", "pth"]
@@ -51,16 +52,16 @@ class PlanOptions:
         set_(self, "config", None if self.config is None else as_path(self.config, "config"))
         kept = as_dtype(self.dtype)
         set_(self, "dtype", "keep" if kept is None else str(self.dtype).removeprefix("torch."))
-        for option, name in (("to", self.to), ("from", self.source_dialect), ("family", self.family)):
+        for said, name in (("to", self.to), ("from", self.source_dialect), ("family", self.family)):
             if name is not None and not isinstance(name, str):
-                raise UsageError(f"--{option} takes one name, not {name!r:.80}")
-        for option, word, known in (
-            ("--tied", self.tied, get_args(Tied)),
-            ("--container", self.container, get_args(WeightContainer)),
+                raise UsageError(f"{option(said)} takes one name, not {name!r:.80}")
+        for said, word, known in (
+            ("tied", self.tied, get_args(Tied)),
+            ("container", self.container, get_args(WeightContainer)),
         ):
             if word is not None and word not in known:
                 choice = f"{', '.join(known[:-1])} or {known[-1]}"
-                raise UsageError(f"{option} must be {choice}, not {word!r}")
+                raise UsageError(f"{option(said)} must be {choice}, not {word!r}")
 
     @property
     def kept_dtype(self) -> Dtype | None:

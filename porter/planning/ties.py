@@ -12,6 +12,7 @@ from porter.planning.plan import Copies, CopyGroup, EqualCheck
 from porter.planning.plan_options import PlanOptions
 from porter.tables.bind import BoundRule, Sizes
 from porter.tables.model import Canonical, Dialect
+from porter.wording import option
 
 
 def ties_in_force(canonical: Canonical, hyperparameters: Mapping[str, Any]) -> dict[str, str]:
@@ -104,9 +105,14 @@ def tie_checks(
     if source.name.startswith("litgpt"):
         reason += "; LitGPT itself trains the two apart"
     if _can_untie(target):
-        hint = f"--tied untie keeps both: {target.title} then has a head of its own, and its config says so"
+        hint = (
+            f"{option('tied', 'untie')} keeps both: {target.title} then has a head of its own, and its "
+            "config says so"
+        )
     else:
-        hint = f"{target.title} has no head of its own; hf and litgpt hold both, with --tied untie"
+        hint = (
+            f"{target.title} has no head of its own; hf and litgpt hold both, with {option('tied', 'untie')}"
+        )
     return [
         check
         for rule in present

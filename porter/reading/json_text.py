@@ -81,7 +81,7 @@ def parse_json(
     `constants` NaN and the infinities are refused, without `surrogates` halves of surrogate pairs. `whole`
     makes numbers of digits. Raises MalformedError.
     """
-    check_limits(text, name, limit)
+    _check_limits(text, name, limit)
     long = whole is None and _LONG.search(text) is not None
     try:
         value = json.loads(
@@ -104,13 +104,21 @@ def parse_json(
     return value
 
 
-def check_limits(text: bytes | bytearray, name: str, limit: Limit) -> None:
-    """Raises MalformedError for a document with more than the limit allows, before it is parsed."""
+def check_size(text: bytes | bytearray, name: str, limit: Limit) -> int:
+    """Raises MalformedError for a document of more bytes or values than the limit allows, unparsed.
+
+    Returns how many brackets are opened. How deep they are takes as long as parsing, and is not looked at.
+    """
     if len(text) > limit.nbytes:
         _refuse(name, f"expected at most {limit.nbytes:,} bytes, found {len(text):,}")
     opened = text.count(b"[") + text.count(b"{")
     if opened + text.count(b",") > limit.values:
         _refuse(name, f"expected at most {limit.values:,} values, found more")
+    return opened
+
+
+def _check_limits(text: bytes | bytearray, name: str, limit: Limit) -> None:
+    opened = check_size(text, name, limit)
     if limit.depth is not None and opened > limit.depth and _is_deeper(text, limit.depth):
         _refuse(name, f"expected at most {limit.depth} levels, found it nested deeper")
     if len(text) > MAX_TEXT and _is_one_text(text):

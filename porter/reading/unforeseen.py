@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from porter.errors import MalformedError, PorterError, UnforeseenError
 from porter.reading.regular import unreadable
 from porter.untrusted import shortened
+from porter.wording import at_command_line, flag
 
 # UnicodeError, which is a ValueError, among them.
 _CAUGHT = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError)
@@ -35,5 +36,6 @@ def reading(name: object) -> Iterator[None]:
         raise UnforeseenError(
             f"{shortened(str(name))} cannot be read",
             cause=f"{type(error).__name__}: {error}",
-            hint="it is malformed in a way that porter does not know; please report it, with --debug",
+            hint="it is malformed in a way that porter does not know; please report it, with the traceback"
+            + (f" ({flag('debug')})" if at_command_line() else ""),
         ) from error

@@ -24,6 +24,7 @@ from porter.recognition.no_table import no_table_fits
 from porter.recognition.stored_names import NameMatcher, first_names, known_names
 from porter.tables.catalogue import DECODER, Families, Family, Sketch
 from porter.tables.model import Dialect
+from porter.wording import option
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def identify(
                 raise UsageError(
                     f"{checkpoint.label} is not in the dialect {dialect}",
                     cause=f"its tensors are those of {own.family.name}/{own.dialect.name}",
-                    hint=f"leave out --from, or say --from {own.dialect.name}",
+                    hint=f"leave out {option('from')}, or say {option('from', own.dialect.name)}",
                 )
         raise no_table_fits(checkpoint, families, config)
     (known, _, _), found, names = best
@@ -136,12 +137,12 @@ def identify(
             f"the tensors of {checkpoint.label} are not those of {found.family.name} in any dialect",
             cause=f"the config says {found.family.name}; "
             f"found tensors such as {first_names(checkpoint.tensors)}",
-            hint="see `porter mappings ls`; add a table of your own with --map FILE.toml",
+            hint=f"see `porter mappings ls`; add a table of your own with {option('map', 'FILE.toml')}",
         )
     if rivals:
         raise UnsupportedError(
             f"{checkpoint.label} fits {found.family.name}/{chosen.name} and {', '.join(rivals)} alike",
-            hint="say which one it is with --from DIALECT or --family NAME",
+            hint=f"say which one it is with {option('from', 'DIALECT')} or {option('family', 'NAME')}",
         )
     identity = _read(checkpoint, found, names)
     if family is None and found.family.name == DECODER:

@@ -125,6 +125,8 @@ def _fits_nothing(
 ) -> tuple[str, ...]:
     if filter is None or stored:
         return ()
+    if not filter.strip():
+        return ("an empty filter fits no tensor; '*' fits all",)
     inside = next((name for name in checkpoint.tensors if filter in name), None)
     hint = f"; '*{filter}*' fits {inside}" if inside else ""
     return (f"no tensor's whole name fits {filter!r}{hint}",)

@@ -17,6 +17,7 @@ from porter.recognition.infer import missing_rules
 from porter.recognition.stored_names import first_names, known_names
 from porter.tables.catalogue import DECODER, Family
 from porter.tables.check import must_hold, settled
+from porter.wording import option
 
 # Entries of a config by which the nearest family is told.
 _ENTRIES = 1_000
@@ -40,9 +41,10 @@ def no_table_fits(
             )
             return UnsupportedError(
                 f"no mapping table fits {checkpoint.label}",
-                cause=f"{file} says {said}; porter has tables for {known}{likeness}{_broken(families)}",
-                hint="if it is one of them, say so with --family NAME; or start a table of your own with "
-                f"porter mappings new {nearest} --name mine, for --mappings DIR:\n"
+                cause=f"{file} says {said}{_own_layout(raw, families)}; porter has tables for {known}"
+                f"{likeness}{_broken(families)}",
+                hint=f"if it is one of them, say so with {option('family', 'NAME')}; or start a table of "
+                f"your own with porter mappings new {nearest} --name mine, for {option('mappings', 'DIR')}:\n"
                 + _beginning(checkpoint, nearest, families, raw),
             )
     if checkpoint.container == "hdf5":
@@ -50,13 +52,22 @@ def no_table_fits(
             f"no mapping table fits {checkpoint.label}",
             cause="there is no config beside its weights, and they are not those of any family with a table: "
             f"found tensors such as {first_names(checkpoint.tensors)}",
-            hint="name its config with --config FILE, or add a table of your own with --map FILE.toml",
+            hint=f"name its config with {option('config', 'FILE')}, or add a table of your own with "
+            f"{option('map', 'FILE.toml')}",
         )
     return UnsupportedError(
         f"{checkpoint.label} has no config beside its weights",
         cause="the tensors alone cannot separate the number of heads from head_dim",
-        hint="put its config.json or model_config.yaml there, or name it with --config FILE",
+        hint=f"put its config.json or model_config.yaml there, or name it with {option('config', 'FILE')}",
     )
+
+
+def _own_layout(raw: Mapping[str, Any], families: Mapping[str, Family]) -> str:
+    """Of a family's GGUF that llama.cpp does not write."""
+    name = str(raw.get("general.architecture"))
+    if name not in families or "gguf" in families[name].dialects:
+        return ""
+    return f", for which llama.cpp has no architecture: how whoever wrote it lays out a {name} is not known"
 
 
 def _nearest(

@@ -17,6 +17,7 @@ from porter.recognition.identify import Identity, matches
 from porter.recognition.stored_names import first_names, known_names
 from porter.tables.bind import bind_rules
 from porter.tables.model import Dialect
+from porter.wording import option
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def recognise_port(checkpoint: Checkpoint, original: Identity, dialect: str | No
             cause=f"found a {checkpoint.container} checkpoint with tensors such as "
             f"{first_names(checkpoint.tensors)}",
             hint=f"the original is {family.name}; is this a port of it? "
-            "A table of your own can say what it is: --map FILE.toml",
+            f"A table of your own can say what it is: {option('map', 'FILE.toml')}",
         )
     return best[1]
 

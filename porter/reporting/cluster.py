@@ -8,6 +8,7 @@ from typing import Any
 from porter.execution.cluster.divide import bytes_read
 from porter.execution.cluster.predict import Prediction
 from porter.reporting.text import printable, size, table
+from porter.wording import option
 
 
 def prediction_lines(found: Prediction, *, every: bool = False) -> Iterator[str]:
@@ -36,7 +37,7 @@ def prediction_lines(found: Prediction, *, every: bool = False) -> Iterator[str]
         f"on paper: each worker reads {size(assumed.read)}/s, writes {size(assumed.write)}/s, and takes "
         f"{assumed.task:g} s for a task besides"
     )
-    yield "for yours: --assume workers=N,read=RATE,write=RATE,task=SECONDS"
+    yield f"for yours: {option('assume', 'workers=N,read=RATE,write=RATE,task=SECONDS')}"
 
 
 def prediction_to_json(found: Prediction) -> dict[str, Any]:

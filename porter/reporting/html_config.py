@@ -61,6 +61,14 @@ def side_by_side(values: Mapping[str, Any], sides: Sequence[tuple[str, Mapping[s
     return made
 
 
+def compared(pairs: Mapping[str, Sequence[Any]], titles: tuple[str, str], differing: Collection[str]) -> str:
+    """What two configs say, a row a field; those that differ come first and stand out."""
+    order = sorted(pairs, key=lambda name: name not in differing)
+    rows = [[name, *(shown(value) for value in pairs[name])] for name in order]
+    marked = [at for at, name in enumerate(order) if name in differing]
+    return table([["In porter's words", *titles], *rows], marked=marked, name="configs")
+
+
 def _within(name: str, known: Collection[str]) -> bool:
     return any(name == path or name.startswith(path + ".") for path in known)
 

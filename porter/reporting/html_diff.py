@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 from porter.reporting import html_config
 from porter.reporting.differences import verdict_line
-from porter.reporting.html_heat import SHADES, Heat, heat_map
+from porter.reporting.html_heat import SHADES, Heat, by_tens, heat_map, short
 from porter.reporting.html_page import items, page, paragraph, table
 from porter.verification.model_diff import ModelDiff, ValueDifference
 
@@ -39,9 +37,10 @@ def diff_report(found: ModelDiff) -> str:
     shapes += [[t.name, t.a, t.b] for t in found.dtypes]
     if shapes:
         sections.append(("forms", "Other shapes and dtypes", table([["Tensor", "A", "B"], *shapes])))
-    if found.config:
-        rows = [[each.name, html_config.shown(each.a), html_config.shown(each.b)] for each in found.config]
-        sections.append(("config", "Configs, where they differ", table([["Field", "A", "B"], *rows])))
+    if found.config is not None and found.fields:
+        differing = [each.name for each in found.config]
+        told = html_config.compared(found.fields, ("A", "B"), differing)
+        sections.append(("config", "Configs", told))
     if found.tokenizer is not None:
         sections.append(("tokenizer", "Tokenizers", paragraph(found.tokenizer.says)))
     if found.notes:
@@ -50,14 +49,11 @@ def diff_report(found: ModelDiff) -> str:
 
 
 def _shade(value: ValueDifference) -> int:
-    """By powers of ten, the darkest from a tenth on."""
-    if value.relative is None or value.odd:
-        return SHADES
-    return SHADES + 1 + math.floor(math.log10(value.relative)) if value.relative > 0 else 1
+    return SHADES if value.relative is None or value.odd else by_tens(value.relative)
 
 
 def _says(value: ValueDifference) -> str:
-    return "not finite" if value.relative is None else f"{value.relative:.1e}"
+    return "not finite" if value.relative is None else short(value.relative)
 
 
 def _values(found: ModelDiff) -> str:

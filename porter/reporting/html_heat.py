@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -20,6 +21,18 @@ class Heat(NamedTuple):
     name: str
     shade: int
     says: str
+
+
+def by_tens(relative: float) -> int:
+    """The shade of a relative difference: one for each power of ten, the darkest from a tenth on."""
+    if not math.isfinite(relative):
+        return SHADES
+    return SHADES + 1 + math.floor(math.log10(relative)) if relative > 0 else 1
+
+
+def short(number: float) -> str:
+    """A number in a cell: 1.4, 2.3e-3."""
+    return f"{number:.1e}".replace("e+00", "").replace("e-0", "e-").replace("e+0", "e+")
 
 
 def heat_map(tensors: Iterable[Heat], corner: str) -> str:

@@ -36,6 +36,7 @@ details > summary { cursor: pointer; padding: .2rem 0; border-bottom: 1px solid 
 input { font: inherit; width: 100%; max-width: 26rem; padding: .3rem .5rem; margin-bottom: .5rem;
   color: var(--text); background: var(--soft); border: 1px solid var(--line); border-radius: 6px; }
 .heat td { padding: .1rem .35rem; border: 1px solid var(--line); text-align: right; font-size: 12px;
+  white-space: nowrap;
   font-variant-numeric: tabular-nums; } .heat th { padding: .1rem .35rem; font-size: 12px; }
 .h1 { background: rgba(var(--hot), .10); } .h2 { background: rgba(var(--hot), .22); }
 .h3 { background: rgba(var(--hot), .38); } .h4 { background: rgba(var(--hot), .55); }

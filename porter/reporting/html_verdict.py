@@ -7,13 +7,17 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from porter.reporting import html_config, logits_table
-from porter.reporting.html_heat import SHADES, Heat, heat_map
+from porter.reporting.html_heat import SHADES, Heat, by_tens, heat_map, short
 from porter.reporting.html_page import items, page, paragraph, table, text
 from porter.reporting.text import plural
 from porter.verification.verdict import DifferingTensor, Verdict
 
 if TYPE_CHECKING:
     from porter.verification.logits import LogitsComparison
+
+
+# What the cells of the map say.
+_CORNER = "largest |Δ| over the largest value"
 
 
 def verdict_report(verdict: Verdict, receipt: Mapping[str, Any] | None = None) -> str:
@@ -35,7 +39,7 @@ def verdict_report(verdict: Verdict, receipt: Mapping[str, Any] | None = None) -
         sections.append(("mistakes", "What was done wrong", items(each.says for each in verdict.mistakes)))
     if weights.differing:
         sections.append(
-            ("heat", "Where values differ", heat_map(map(_heat, weights.differing), "share that differs"))
+            ("heat", "How far values are apart", heat_map(map(_heat, weights.differing), _CORNER))
         )
         sections.append(("differing", "Tensors that differ", _differing(weights.differing)))
     others = [[t.name, "missing", str(list(t.shape)), ""] for t in weights.missing]
@@ -51,6 +55,10 @@ def verdict_report(verdict: Verdict, receipt: Mapping[str, Any] | None = None) -
             for each in verdict.config.differences
         ]
         sections.append(("config", "Configs, where they differ", table(rows)))
+    if verdict.config.compared_values:
+        names = [each.name for each in verdict.config.differences]
+        told = html_config.compared(verdict.config.compared_values, ("The original", "The port"), names)
+        sections.append(("configs", "Configs side by side", told))
     if verdict.logits is not None:
         sections.append(("logits", "What the two compute", logits(verdict.logits)))
     if verdict.notes:
@@ -61,18 +69,23 @@ def verdict_report(verdict: Verdict, receipt: Mapping[str, Any] | None = None) -
 
 
 def _heat(tensor: DifferingTensor) -> Heat:
-    """By the share of its elements that differ."""
-    share = tensor.elements / tensor.of if tensor.of else 1.0
-    return Heat(tensor.name, math.ceil(SHADES * share), f"{share:.0%}")
+    """By the largest difference; by the share of samples that differ where these are all that there is."""
+    if tensor.relative is None and tensor.largest:
+        return Heat(tensor.name, SHADES, f"{short(tensor.largest)} for 0")
+    if tensor.relative is None:
+        share = tensor.elements / tensor.of if tensor.of else 1.0
+        return Heat(tensor.name, math.ceil(SHADES * share), f"{share:.0%}")
+    return Heat(tensor.name, by_tens(tensor.relative), short(tensor.relative))
 
 
 def _differing(tensors: Sequence[DifferingTensor]) -> str:
-    rows = [["Tensor", "Shape", "Differing", "First at", "What differs"]]
-    rows += [
-        [t.name, str(list(t.shape)), f"{t.elements:,} of {t.of:,}", str(list(t.first)), t.says or "explained"]
-        for t in tensors
-    ]
-    return table(rows, right=(2,), name="tensors")
+    rows = [["Tensor", "Shape", "Differing", "Max |Δ|", "First at", "What differs"]]
+    for t in tensors:
+        differing, largest = f"{t.elements:,} of {t.of:,}", f"{t.largest:.3g}" if t.largest else ""
+        rows.append(
+            [t.name, str(list(t.shape)), differing, largest, str(list(t.first)), t.says or "explained"]
+        )
+    return table(rows, right=(2, 3), name="tensors")
 
 
 def logits(found: LogitsComparison) -> str:

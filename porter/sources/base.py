@@ -11,7 +11,7 @@ once. Every implementation passes `tests/sources/test_contract.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 
@@ -55,6 +55,13 @@ class FarFile(SourceFile, Protocol):
     """A file each read of which is a request: `request` is how many bytes one had better ask for."""
 
     request: int
+
+
+@runtime_checkable
+class TellingFile(SourceFile, Protocol):
+    """A file that tells of bytes as they come, before a read has all of its own: how many more there are."""
+
+    arrived: Callable[[int], None] | None
 
 
 @runtime_checkable

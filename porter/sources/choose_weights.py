@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from porter.errors import MalformedError, UsageError
 from porter.sources.weight_files import HF, LITGPT, WeightSet, rank, some
+from porter.wording import option
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ def choose(
             raise UsageError(
                 f"{where} holds no weights that could be {wanted.dialect}",
                 cause=f"it holds {some([item.handle for item in sets])}",
-                hint=f"{wanted.dialect} is stored in {' or '.join(sorted(wanted.containers))}",
+                hint=f"leave out {option('from')}; {wanted.dialect} is stored in "
+                + " or ".join(sorted(wanted.containers)),
             )
     first = fitting[0]
     equals = [item for item in fitting if rank(item)[:2] == rank(first)[:2]]
@@ -73,7 +75,7 @@ def _refuse_two_frameworks(sets: Sequence[WeightSet], where: str) -> None:
         f"{where} holds two checkpoints: Hugging Face's and LitGPT's",
         cause=f"transformers reads {hf.handle} there, LitGPT reads {litgpt.handle}, which may have been "
         "trained since",
-        hint=f"--from hf or --from litgpt, or name the file: {litgpt.handle}",
+        hint=f"{option('from', 'hf')} or {option('from', 'litgpt')}, or name the file: {litgpt.handle}",
     )
 
 

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 from porter.errors import UsageError
 from porter.sources.weight_files import INDEX, container_by_suffix
+from porter.wording import command
 
 _ADDRESS = re.compile(
     r"(?P<scheme>https?://)?(?P<host>[^/?#\s]+)(?P<path>/?[^?#\s]*)(?:[?#]\S*)?", re.IGNORECASE
@@ -50,13 +51,15 @@ def repository_at(source: str) -> str | None:
         raise UsageError(
             f"{source!r} is a folder in a repository",
             cause="porter reads the files at the top of a repository",
-            hint=f"porter download {reference} --include '{inside}/*' -o DIR, then name DIR/{inside}",
+            hint=f"{command('download', reference, include=f'{inside}/*', out='DIR')}, then name "
+            f"DIR/{inside}",
         )
     if container_by_suffix(inside) is not None and not inside.endswith(INDEX):
         raise UsageError(
             f"{source!r} is one file of a repository",
             cause="porter takes a repository as a whole",
-            hint=f"{reference}, or that file alone: porter download {reference} --include '{inside}' -o DIR, "
+            hint=f"{reference}, or that file alone: "
+            f"{command('download', reference, include=inside, out='DIR')}, "
             f"then name DIR/{inside}",
         )
     return reference

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from porter.errors import ChangedError, MalformedError
+from porter.errors import ChangedError, MalformedError, UsageError
 from porter.reading.regular import open_descriptor
 from porter.sources.base import FileInfo
 from porter.sources.paths import locate
@@ -87,7 +87,10 @@ class LocalSource:
         self.label = label or root.name
         self._recorded: dict[str, FileState] = {}
         self._elsewhere = False
-        self._walk(root, "", _DEEPEST if only is None else 0)
+        try:
+            self._walk(root, "", _DEEPEST if only is None else 0)
+        except OSError as error:
+            raise UsageError(f"{root} cannot be listed", cause=error.strerror) from error
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process, perhaps on a machine to which a shared file system is another device."""

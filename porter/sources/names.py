@@ -14,6 +14,7 @@ from pathlib import Path
 from porter.errors import UsageError
 from porter.sources.hub_addresses import repository_at
 from porter.sources.local import near_names
+from porter.wording import at_command_line, option
 
 _SCHEME = "hf://"
 _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
@@ -95,17 +96,20 @@ def at_revision(source: str | None, revision: str | None) -> str | None:
     """A source's text with a revision; UsageError where there can be none."""
     if source is None or revision is None:
         if revision is not None:
-            raise UsageError("--revision is of a model on the Hub, and none was named", hint="name the model")
+            raise UsageError(
+                f"{option('revision')} is of a model on the Hub, and none was named", hint="name the model"
+            )
         return source
     found = None if source.startswith("kaggle://") else find_source(source)
     if not isinstance(found, HubReference):
         raise UsageError(
-            f"--revision is of a model on the Hub, and {source} is none",
+            f"{option('revision')} is of a model on the Hub, and {source} is none",
             hint="a version on Kaggle is the last part of its address" if found is None else "leave it out",
         )
     if found.revision is not None:
         raise UsageError(
-            f"{source} names a revision, and --revision another way to say it", hint="say one of the two"
+            f"{source} names a revision, and {option('revision')} another way to say it",
+            hint="say one of the two",
         )
     return f"{found.repo}@{revision}"
 
@@ -149,5 +153,6 @@ def _unknown(name: str) -> UsageError:
         cause="it is neither a path that exists nor the short name of a model",
         hint=f"did you mean {' or '.join(near)}?"
         if near
-        else "give a path, or a Hub repository as org/name; `porter download --list` lists short names",
+        else "give a path, or a Hub repository as org/name; "
+        f"`{'porter download --list' if at_command_line() else 'porter.list_models()'}` lists short names",
     )

@@ -22,6 +22,7 @@ from porter.tables.dialect_names import dialect_named, unknown_dialect
 from porter.tables.load import files_of, load_canonical, load_dialect
 from porter.tables.model import Canonical, Dialect
 from porter.tables.toml_source import read_source, read_with_ancestors
+from porter.wording import option
 
 DECODER = "decoder"
 _CANONICAL = "canonical.toml"
@@ -69,7 +70,8 @@ class Family:
             raise UnsupportedError(
                 f"there is no table for {self.name} in the dialect {name!r}",
                 cause=self.refusal(name) or self.missing,
-                hint=f"there are: {', '.join(sorted(offered))}; add your own with --map FILE.toml"
+                hint=f"there are: {', '.join(sorted(offered))}; add your own with "
+                f"{option('map', 'FILE.toml')}"
                 if self.dialects
                 else "mend the table; `porter mappings check FILE.toml` says what is wrong with it",
             )
@@ -139,7 +141,9 @@ def _load(folder: Path, roots: tuple[Path, ...], base: Family | None = None) -> 
             dialect = load_dialect(path, roots, canonical)
             dialects[dialect.name] = dialect
     if "hf" in dialects and base is None:
-        canonical = replace(canonical, example={**canonical.example, **dialects["hf"].example})
+        # An example need not say again what the family's code fixes.
+        fixed = settled(dialects["hf"], canonical)
+        canonical = replace(canonical, example={**canonical.example, **fixed, **dialects["hf"].example})
     family = Family(canonical, dialects, no_dialect=dialects["hf"].no_dialect if "hf" in dialects else {})
     # What the family's own folder or a user has a table for is there all the same.
     kept = {n: d for n, d in dialects.items() if not d.shared or family.refusal(n) is None}

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from difflib import get_close_matches
 
 from porter.errors import UsageError
+from porter.wording import option
 
 # By the word in lower case, without `-`, `_`, `.` and blanks.
 _SPOKEN = {
@@ -34,7 +35,7 @@ _SPOKEN = {
 # What is said of a dialect and names a container.
 _CONTAINERS = {
     "safetensors": "safetensors is a container: hf and litgpt are written in it",
-    "pth": "pth is a container: --to litgpt --container pth writes lit_model.pth",
+    "pth": "pth is a container: litgpt, with {container}, is written as lit_model.pth",
     "bin": "bin is a container, which porter reads and does not write",
     "pytorch": "hf, litgpt and gemma_pytorch are all PyTorch's",
     "torch": "hf, litgpt and gemma_pytorch are all PyTorch's",
@@ -52,6 +53,7 @@ def dialect_named(word: str, known: Collection[str]) -> str | None:
 def unknown_dialect(word: str, known: Collection[str]) -> UsageError:
     """The error for a word that no table has, with what may be meant."""
     if cause := _CONTAINERS.get(_plain(word)):
+        cause = cause.format(container=option("container", "pth"))
         return UsageError(f"there is no dialect called {word!r}", cause=cause, hint=_one_of(known))
     near = get_close_matches(word.lower(), sorted({*known, *_SPOKEN}), n=1, cutoff=0.6)
     meant = dialect_named(near[0], known) if near else None

@@ -32,6 +32,10 @@ class Encoding(Protocol):
         """Elements that are decoded together."""
         ...
 
+    def require(self, dtype: Dtype) -> None:
+        """Raises UnsupportedError where what decoding needs is not installed, or does not know the dtype."""
+        ...
+
     def decode(self, data: memoryview, dtype: Dtype, unit: int, factors: Values | None) -> Values:
         """The values of whole units, one after the other. Raises PorterError and UnsupportedError."""
         ...
@@ -47,6 +51,9 @@ class _ScaledRows:
 
     def unit(self, dtype: Dtype, shape: tuple[int, ...]) -> int:
         return int(np.prod(shape[1:], dtype=np.int64))
+
+    def require(self, dtype: Dtype) -> None:
+        pass
 
     def decode(self, data: memoryview, dtype: Dtype, unit: int, factors: Values | None) -> Values:
         if factors is None:
@@ -66,6 +73,9 @@ class _Blocks:
 
     def unit(self, dtype: Dtype, shape: tuple[int, ...]) -> int:
         return dtype.block
+
+    def require(self, dtype: Dtype) -> None:
+        _gguf(dtype)
 
     def decode(self, data: memoryview, dtype: Dtype, unit: int, factors: Values | None) -> Values:
         quants, kind = _gguf(dtype)

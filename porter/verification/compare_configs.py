@@ -18,7 +18,7 @@ from porter.errors import PorterError
 from porter.layout import Expression
 from porter.recognition.identify import Identity, config_section, matches
 from porter.recognition.port_dialect import Port
-from porter.tables.model import Constant, Dialect
+from porter.tables.model import Constant, Dialect, Hyperparameter
 from porter.verification.known_mistakes import ConfigMistake
 from porter.verification.same_value import same_value
 from porter.verification.verdict import ConfigDifference, ConfigVerdict, Mistake
@@ -66,22 +66,22 @@ def compare_configs(
         found.append(_differs(path, _one(list(allowed)), value, file))
     values, errors = _read(reader, original)
     found += [ConfigDifference(name, None, None, said) for name, said in errors.items()]
-    compared = 0
-    ours, theirs = _without_unscaled(original.hyperparameters), _without_unscaled(values)
-    for name in _comparable(original, words):
-        if name in errors:
-            continue
-        expected, value = ours.get(name), theirs[name]
-        advisory = original.family.canonical.hyperparameters[name].advisory
-        if advisory and (expected is None or value is None):
-            continue
-        compared += 1
-        if name == "tie_embeddings" and expected and not value and head_stands:
-            continue
-        if not same_value(expected, value):
+    table = original.family.canonical.hyperparameters
+    dialects = (original.words or original.dialect, words)
+    every = hyperparameter_pairs(table, dialects, original.hyperparameters, values)
+    pairs = [pair for pair in every if pair[0] not in errors]
+    for name, expected, value in pairs:
+        stands = name == "tie_embeddings" and expected and not value and head_stands
+        if not stands and not same_value(expected, value):
             found.append(_differs(name, expected, value, file))
     found += _constants(words, raw, original.hyperparameters, file)
-    return ConfigVerdict("differs" if found else "equal", file, tuple(found), compared), ()
+    return ConfigVerdict(
+        "differs" if found else "equal",
+        file,
+        tuple(found),
+        len(pairs),
+        {name: (expected, value) for name, expected, value in pairs},
+    ), ()
 
 
 def name_config_mistakes(
@@ -134,15 +134,28 @@ def _config_of(
     return first
 
 
-def _comparable(original: Identity, words: Dialect) -> list[str]:
-    """The hyperparameters that both dialects state, or fix."""
-    source = (original.words or original.dialect).config.fields
-    return [
-        name
-        for name, item in original.family.canonical.hyperparameters.items()
-        if (not item.advisory or name in _IDS)
-        and not any(name in fields and fields[name].has_assumed for fields in (source, words.config.fields))
-    ]
+def hyperparameter_pairs(
+    table: Mapping[str, Hyperparameter],
+    dialects: Sequence[Dialect],
+    one: Mapping[str, Any],
+    two: Mapping[str, Any],
+) -> list[tuple[str, Any, Any]]:
+    """The hyperparameters of `table` that two configs can be compared by, each with both values.
+
+    Those are what all dialects state or fix. Of what changes nothing that is computed, there are the ids that
+    both sides state.
+    """
+    ours, theirs = _without_unscaled(one), _without_unscaled(two)
+    found = []
+    for name, item in table.items():
+        pair = ours.get(name), theirs.get(name)
+        assumed = any(
+            name in dialect.config.fields and dialect.config.fields[name].has_assumed for dialect in dialects
+        )
+        if assumed or (item.advisory and (name not in _IDS or None in pair)):
+            continue
+        found.append((name, *pair))
+    return found
 
 
 def _without_unscaled(values: Mapping[str, Any]) -> dict[str, Any]:

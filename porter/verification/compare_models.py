@@ -34,6 +34,7 @@ from porter.verification.model_diff import (
     ShapeDifference,
     ValueDifference,
 )
+from porter.verification.samples import index_of
 
 # Bytes for the buffers of each side, and of a range that is put in order at once.
 MEMORY, UNIT = 24 << 20, 8 << 20
@@ -94,8 +95,8 @@ def compare_values(
     """The tensors of both sides whose values differ, the most different first."""
     counts = {name: count for name, count in common(pair) if count}
     left, right = a.source, b.source
-    if left is None or right is None or not (left.near and right.near):
-        raise UnsupportedError("both sides of a comparison have to be on this machine")
+    if left is None or right is None:
+        raise UnsupportedError("only the headers of a side were opened")
     one = replace(pair.a, files=(in_one_file(t for t in pair.a.targets() if t.name in counts),))
     with ExitStack() as stack:
         beside = Path(tempfile.gettempdir())
@@ -185,7 +186,7 @@ def _difference(name: str, shape: tuple[int, ...], sums: Statistics) -> ValueDif
         shape=shape,
         compared=sums.elements,
         differing=sums.differing,
-        first=_index(sums.first or 0, shape),
+        first=index_of(sums.first or 0, shape),
         a=_finite(sums.pair[0]),
         b=_finite(sums.pair[1]),
         max_abs=sums.largest,
@@ -201,14 +202,6 @@ def _difference(name: str, shape: tuple[int, ...], sums: Statistics) -> ValueDif
 def _weight(found: ValueDifference) -> float:
     """How much a difference matters: what cannot be measured comes first."""
     return math.inf if found.relative is None or found.odd else found.relative
-
-
-def _index(place: int, shape: tuple[int, ...]) -> tuple[int, ...]:
-    found = []
-    for size in reversed(shape):
-        place, at = divmod(place, size)
-        found.append(at)
-    return tuple(reversed(found))
 
 
 def _finite(number: float) -> float | None:

@@ -1,8 +1,8 @@
 """Two tokenizers compared by the ids that they give for a page of text.
 
 Files of one content are equal without being read. Otherwise each side's own tokenizer is run on every line
-of `PAGE`, without special tokens: `tokenizer.json` through the tokenizers package, a SentencePiece model
-through sentencepiece, a GGUF's metadata as the model that porter makes of them.
+of a page of text (`page.txt`), without special tokens: `tokenizer.json` through the tokenizers package, a
+SentencePiece model through sentencepiece, a GGUF's metadata as the model that porter makes of them.
 """
 
 from __future__ import annotations
@@ -17,36 +17,8 @@ from porter.errors import PorterError
 from porter.tokenizers.spm_model import model_bytes
 from porter.tokenizers.tokenizer_values import read_bytes
 from porter.tokenizers.vocabulary import vocabulary
+from porter.verification import page
 from porter.verification.verdict import TokenizerVerdict
-
-# Prose, code, numbers, blanks, accents, scripts and emoji: a line each. No line spells a special token, which
-# SentencePiece alone splits.
-PAGE = """\
-The river had risen in the night, and by noon the lower road was gone.
-"Don't," she said - though nobody had asked her (not yet, anyway).
-Twenty-one ships left Cádiz in 1587; 3,141 men returned, i.e. 52.6 % of them.
-An unbelievably counterintuitive mischaracterisation of electroencephalography.
-def area(radius: float) -> float:
-    return 3.14159 * radius ** 2  # in square metres
-for (int i = 0; i < n; ++i) { sum += a[i] * b[i]; }
-SELECT name, COUNT(*) FROM users WHERE age >= 18 GROUP BY name;
-{"id": 7, "tags": ["a", "b c"], "path": "C:\\\\temp\\\\x.txt", "ok": null}
-https://example.org/a/b?query=one+two&page=3#top
-	a tab, then  two blanks,   three,        and eight
-0123456789 10 100 1000 65536 0xFF 1e-06 -273.15
-Ein Mädchen aus Köln aß Äpfel; où est l'île? Año nuevo, niño.
-Съешь же ещё этих мягких французских булок.
-Η γρήγορη αλεπού πηδά πάνω από τον τεμπέλη σκύλο.
-吾輩は猫である。名前はまだ無い。
-天地玄黄，宇宙洪荒。日月盈昃，辰宿列張。
-모든 인간은 태어날 때부터 자유롭다.
-كل الناس يولدون أحرارا متساوين.
-सभी मनुष्य जन्म से स्वतंत्र हैं।
-x² + y² ≤ r², ∑ᵢ aᵢ → ∞, 5 µm ± 2 °C, “quoted” … em—dash
-Well 👍🏽 done 🎉 🇫🇷 ❤️
-CamelCaseIdentifier snake_case_identifier SCREAMING_CASE kebab-case
-aaaaaaaaaaaaaaaaaaaaaaaa !!!!!! ------ ====
-"""
 
 Encode = Callable[[str], list[int]]
 
@@ -81,7 +53,7 @@ def compare_tokenizers(original: Checkpoint, out: Checkpoint) -> TokenizerVerdic
         return TokenizerVerdict("not compared", f"the {error.name} package is needed to run {_JSON}")
     except Exception as error:  # whatever a broken file makes the two libraries raise
         return TokenizerVerdict("differs", f"a tokenizer cannot be loaded: {str(error).splitlines()[0]:.200}")
-    lines = PAGE.splitlines()
+    lines = page.lines()
     wrong = [number for number, line in enumerate(lines, start=1) if one(line) != other(line)]
     if not wrong:
         said = f"{ours.what} and {theirs.what}: the same ids for a page of {len(lines)} lines"

@@ -5,7 +5,6 @@ The plan runs into a comparing sink: nothing is written, and memory stays small 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 
 from porter.containers.checkpoint import Checkpoint
@@ -20,6 +19,7 @@ from porter.planning.plan import COMPUTE, CopyGroup, Plan, groups_of
 from porter.planning.port_plan import PortPlan
 from porter.sources.base import Source
 from porter.verification.diagnose import Diagnosis
+from porter.verification.samples import index_of
 from porter.verification.verdict import (
     DifferingTensor,
     MisshapenTensor,
@@ -38,8 +38,11 @@ def compare_weights(
     out: Checkpoint,
     port: OpenFiles,
     progress: Callable[[str, int], None] | None = None,
-) -> dict[str, Differing]:
-    """Which tensors differ, by the table's names. Raises PorterError where a side cannot be read."""
+) -> tuple[Mapping[str, Differing], Mapping[str, Differing]]:
+    """Which tensors differ, by the table's names, and which of these hold values that their dtype cannot.
+
+    Raises PorterError where a side cannot be read.
+    """
     sink = CompareSink(
         planned.there,
         port,
@@ -53,7 +56,7 @@ def compare_weights(
     sink.unit_bytes = UNIT
     options = RunOptions(reflink=NEVER, digest=NEVER, resume=False, max_memory=MEMORY)
     execute(planned.plan, original, sink, options, Watch(progress))
-    return sink.differing
+    return sink.differing, sink.lost
 
 
 def weights_verdict(
@@ -87,6 +90,8 @@ def weights_verdict(
                 of=tensors[name].elements,
                 first=index_of(differing[name].first, tensors[name].shape),
                 says=diagnosis.says.get(name),
+                largest=differing[name].largest,
+                relative=differing[name].largest / differing[name].scale if differing[name].scale else None,
             )
             for name in wrong
         ),
@@ -107,17 +112,6 @@ def rounded_to(plan: Plan) -> tuple[str, ...]:
             if not casts_exactly(source, target):
                 found.add(target.name)
     return tuple(sorted(found))
-
-
-def index_of(first: int, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The index of an element by its place in row-major order."""
-    found = []
-    step = math.prod(shape)
-    for size in shape:
-        step //= size
-        place, first = divmod(first, step)
-        found.append(place)
-    return tuple(found)
 
 
 def _computed(group: CopyGroup) -> tuple[str, ...]:

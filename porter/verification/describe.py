@@ -3,39 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from porter.dtypes import dtype_word
+from porter.execution.sinks.statistics import low_rank
 from porter.planning.port_plan import compared_dtype
+from porter.values.numbers import rounded
 from porter.values.operations import Operation
-from porter.verification.samples import Coordinates, in_order, samples
+from porter.verification.moved_lines import lines_of_others, moved_lines
+from porter.verification.moved_words import WORDS, in_words
+from porter.verification.samples import in_order, samples
 from porter.verification.sides import Sides, Unlike, same
-from porter.verification.stored_values import Values, rounded
+from porter.verification.stored_values import Values
 from porter.verification.weight_places import Weight
 
 # So many values or fewer are told one by one.
 _FEW = 4
 
-# Rows or columns that are looked up when they may have changed places, and elements of each.
-_LINES, _WIDTH = 4096, 48
-
 # Rows and columns of the part of a difference whose rank is looked at.
 _CORNER = 192
 
-# A singular value counts that is larger than this times the median.
-_ABOVE = 8
+# Rows and columns from which on a low rank means something; below this correlation nothing is left of the
+# original, and what is low is the rank of the two themselves.
+_LEAST_SIDE, _ALIKE = 16, 0.2
 
 # Of the standard deviation: a difference below is called small.
 _SMALL = 0.1
-
-
-# What a step of an axis is called, where it is not a row or a column.
-_WORDS = {"vocab": "vocabulary row", "n_kv_head": "kv head", "n_expert": "expert"}
 
 
 @dataclass(frozen=True)
@@ -54,8 +51,11 @@ class Description:
         return self.short or self.says
 
 
-def describe(sides: Sides, weight: Weight, unlike: Unlike) -> Description:
-    """Describe how the port's weight differs from the right one. `unlike` is what the two differ by."""
+def describe(sides: Sides, weight: Weight, unlike: Unlike, number: int | None = None) -> Description:
+    """Describe how the port's weight differs from the right one. `unlike` is what the two differ by.
+
+    What is found out by samples is proved by `number` of them, or by all elements.
+    """
     place = sides.port[weight]
     if not unlike.elements:
         return Description("sign of zero", "only the signs of zeros differ")
@@ -67,13 +67,15 @@ def describe(sides: Sides, weight: Weight, unlike: Unlike) -> Description:
     if unlike.zero and unlike.elements >= unlike.of * 0.9:
         return Description("zeros", "is all zeros")
     for axis, what, places, size in _lines(order, unlike, rows, columns, place.axes):
-        moved = _moved(sides, weight, axis, places)
-        if moved is not None:
-            return Description("moved", f"{what}s have changed places: {_moves(what, moved, size)}")
+        if len(places) > 1 and (moved := moved_lines(sides, weight, (axis,), number=number)) is not None:
+            return Description("moved", in_words(place, what, moved))
         if unlike.zero:
             return Description("zero rows", f"{_listed(what, places)} zeros")
         if len(places) <= min(size // 4, 999):
             return Description("rows", f"{_listed(what, places)} other values")
+    outer = tuple(place.long[:-1])
+    if len(outer) > 1 and (moved := moved_lines(sides, weight, outer, number=number)) is not None:
+        return Description("moved", in_words(place, "row", moved))
     constant = _constant(sides, weight)
     if constant is not None:
         return Description("constant", constant)
@@ -85,15 +87,19 @@ def describe(sides: Sides, weight: Weight, unlike: Unlike) -> Description:
     said = f"{unlike.elements:,} of {unlike.of:,} values differ, {much}"
     if corner is None:
         return Description(None, said)
-    rank, full, ratio, correlation = corner
-    if rank is not None and rank <= full // 3:
+    rank, ratio, correlation = corner
+    if ratio >= _SMALL and len(others := lines_of_others(sides, weight)) > 1:
+        names = " and ".join(name.rpartition(".")[2] for name in sorted(others))
+        short = f"holds rows of {names}: parts of a model that was split were joined in another order"
+        return Description("rows of others", f"{said}; {short}", short)
+    # A product of two matrices changes every row.
+    if rank is not None and len(unlike.rows) >= min(rows, 1000):
         short = f"the difference has rank {rank}, as a merged LoRA's has"
         return Description("low rank", f"{said}; {short}", short)
     if ratio < _SMALL:
-        return Description(
-            "near", f"{said}; {ratio:.2g} of their spread: trained further, or rounded otherwise"
-        )
-    if abs(correlation) < 0.2:
+        short = "trained further, or rounded otherwise"
+        return Description("near", f"{said}; {ratio:.2g} of their spread: {short}", short)
+    if abs(correlation) < _ALIKE:
         short = "nothing of the original is in it: another model's?"
         return Description("unrelated", f"{said}; correlation {correlation:.2f}: {short}", short)
     return Description(None, f"{said}; correlation {correlation:.2f}")
@@ -138,52 +144,9 @@ def _lines(
     if len(order) > 1:
         for axis, steps, size in ((order[0], unlike.rows, rows), (order[-1], unlike.columns, columns)):
             word = "row" if axis == order[0] else "column"
-            word = _WORDS.get(axes[axis], word)
+            word = WORDS.get(axes[axis], word)
             found.append((axis, word, sorted(steps), size))
     return found
-
-
-def _moved(sides: Sides, weight: Weight, axis: int, places: Sequence[int]) -> dict[int, int] | None:
-    """Which line each differing line of the port is in the original, where nearly all are found."""
-    place = sides.port[weight]
-    origin = sides.right(weight)
-    size = place.sizes[axis]
-    many = len(places) >= 1000 or size <= _LINES
-    lines = np.arange(min(size, _LINES)) if many else np.array(places)
-    others = tuple(1 if at == axis else number for at, number in enumerate(place.sizes))
-    inner = samples(others, _WIDTH)
-
-    def lines_of(numbers: NDArray[np.int64]) -> Coordinates:
-        c = np.repeat(inner[:, None, :], len(numbers), axis=1)
-        c[axis] = numbers[:, None]
-        return c.reshape(len(place.sizes), -1)
-
-    found = sides.found(weight, origin.reading, lines_of(lines)).reshape(len(lines), -1)
-    every = np.arange(size) if size <= 8 * _LINES else lines
-    right = sides.comes_from(weight, origin, lines_of(every))
-    right = sides.as_stored(right, (), origin.weight, weight).reshape(len(every), -1)
-    known: dict[bytes, int] = {}
-    for number, line in zip(every.tolist(), right, strict=True):
-        known.setdefault(line.tobytes(), number)
-    moves: dict[int, int] = {}
-    wrong = 0
-    for number, line in zip(lines.tolist(), found, strict=True):
-        at = known.get(line.tobytes())
-        if at is None:
-            wrong += 1
-        elif not np.array_equal(line, right[np.flatnonzero(every == number)[0]]):
-            moves[number] = at
-    return moves if len(moves) >= 2 and wrong <= len(lines) // 50 else None
-
-
-def _moves(what: str, moves: Mapping[int, int], size: int) -> str:
-    shifts = {(to - at) % size for at, to in moves.items()}
-    if len(shifts) == 1:
-        shift = shifts.pop()
-        by = shift if shift <= size // 2 else shift - size
-        return f"rotated by {by}"
-    shown = [f"{at} holds {to}" for at, to in list(moves.items())[:3]]
-    return f"{what} {', '.join(shown)}" + (f" and {len(moves) - 3} more" if len(moves) > 3 else "")
 
 
 def _listed(what: str, places: Sequence[int]) -> str:
@@ -223,9 +186,9 @@ def _constant(sides: Sides, weight: Weight) -> str | None:
     return None
 
 
-def _corner(sides: Sides, weight: Weight) -> tuple[int | None, int, float, float] | None:
-    """Rank of a part of the difference and the most it could have, the size of the difference as a part of
-    the values' spread, and the correlation of the two sides."""
+def _corner(sides: Sides, weight: Weight) -> tuple[int | None, float, float] | None:
+    """Of a part of the weight: the rank of the difference where it is low, its size as a part of the values'
+    spread, and the correlation of the two sides."""
     place = sides.port[weight]
     origin = sides.right(weight)
     axes = [axis for axis, size in enumerate(place.sizes) if size > 1]
@@ -251,10 +214,5 @@ def _corner(sides: Sides, weight: Weight) -> tuple[int | None, int, float, float
     spread = float(right.std()) or 1.0
     both: Any = np.corrcoef(found, right) if found.std() and right.std() and len(found) > 2 else None
     correlation = float(both[0, 1]) if both is not None else 0.0
-    full = min(apart.shape)
-    rank = None
-    if full >= 6:
-        singular: Any = np.linalg.svd(apart, compute_uv=False)
-        floor = max(_ABOVE * float(np.median(singular)), 1e-5 * float(singular[0]))
-        rank = int((singular > floor).sum())
-    return rank or None, full, float(apart.std()) / spread, correlation
+    low = low_rank(apart) if min(apart.shape) >= _LEAST_SIDE and abs(correlation) >= _ALIKE else None
+    return low[0] if low else None, float(apart.std()) / spread, correlation

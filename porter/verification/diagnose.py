@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from porter.containers.base import StoredTensor
+from porter.dtypes import dtype_word
 from porter.execution.open_files import OpenFiles
 from porter.execution.sinks.compare import Differing
 from porter.planning.port_plan import PortPlan
@@ -14,6 +17,7 @@ from porter.verification.explain import Explained, explain
 from porter.verification.known_mistakes import KnownMistakes
 from porter.verification.misplaced import misplaced
 from porter.verification.name_mistakes import name_mistakes
+from porter.verification.samples import index_of
 from porter.verification.sides import Sides
 from porter.verification.stored_values import StoredValues
 from porter.verification.verdict import Mistake
@@ -68,19 +72,46 @@ def sampled_differences(sides: Sides) -> dict[str, Differing]:
 def diagnose(
     planned: PortPlan,
     sides: Sides,
-    differing: Collection[str],
+    differing: Mapping[str, Differing],
     known: KnownMistakes,
     tensors: Mapping[str, StoredTensor],
+    lost: Mapping[str, Differing],
     *,
     quick: bool = False,
 ) -> Diagnosis:
-    """Name what can be named. `tensors` are all that the port holds, by its own names."""
+    """Name what can be named. `tensors` are all that the port holds, by its own names, `lost` those (by the
+    table's) with values out of their dtype's range."""
     mistakes = misplaced(planned, sides, tensors)
     explained: Sequence[Explained] = ()
     if differing:
-        explained = explain(sides, differing, known.mistakes, quick=quick)
+        # Bytes of something else may be any numbers.
+        with np.errstate(all="ignore"):
+            explained = explain(sides, differing, known.mistakes, quick=quick)
         mistakes += name_mistakes(sides, explained, known.mistakes)
-    return Diagnosis(tuple(mistakes), _descriptions(sides, explained), sides.read)
+    says = _descriptions(sides, explained)
+    if lost:
+        mistakes += out_of_range(planned, lost)
+        for name, found in lost.items():
+            count = "1 value is" if found.elements == 1 else f"{found.elements:,} values are"
+            too = f"{count} out of {dtype_word(planned.there[name].dtype)}'s range"
+            says[name] = f"{says[name]}; {too}" if name in says else too
+    return Diagnosis(tuple(mistakes), says, sides.read)
+
+
+def out_of_range(planned: PortPlan, lost: Mapping[str, Differing]) -> list[Mistake]:
+    """Values of the original that the port's dtype cannot hold: one mistake for each dtype."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in lost:
+        groups[dtype_word(planned.there[name].dtype)].append(name)
+    found = []
+    for dtype, names in groups.items():
+        stored = tuple(planned.there[name].name for name in names)
+        count = sum(lost[name].elements for name in names)
+        index = index_of(lost[names[0]].first, planned.there[names[0]].shape)
+        many = "1 value is" if count == 1 else f"{count:,} values are"
+        says = f"{many} out of {dtype}'s range, the first at {list(index)} of {stored[0]}"
+        found.append(Mistake(says, stored, "out of range"))
+    return found
 
 
 def _descriptions(sides: Sides, explained: Sequence[Explained]) -> dict[str, str]:

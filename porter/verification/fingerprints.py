@@ -22,6 +22,7 @@ from porter.planning.canonical_plan import axes_of, plan_canonical
 from porter.planning.plan import Plan
 from porter.planning.plan_options import PlanOptions
 from porter.recognition.identify import Identity
+from porter.wording import flag, option
 
 VERSION = 1
 
@@ -78,8 +79,8 @@ def fingerprint_of(
     try:
         plan = plan_canonical(checkpoint, identity, wanted)
     except UnsupportedError as error:
-        if error.hint and "--dtype " in error.hint:
-            error.hint = "--dtype-agnostic takes the digest of the values, in float32"
+        if error.hint and option("dtype") in error.hint:
+            error.hint = f"{flag('dtype-agnostic')} takes the digest of the values, in float32"
         raise
     if dtype_agnostic:
         _check_widened(plan)
@@ -127,5 +128,6 @@ def _check_widened(plan: Plan) -> None:
     wide = [tensor.name for tensor in plan.sources if tensor.dtype.name == "F64"]
     if wide:
         raise UnsupportedError(
-            f"{wide[0]} is float64, which float32 does not hold exactly", hint="leave out --dtype-agnostic"
+            f"{wide[0]} is float64, which float32 does not hold exactly",
+            hint=f"leave out {flag('dtype-agnostic')}",
         )

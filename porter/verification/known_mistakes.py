@@ -10,7 +10,7 @@ entry has one kind of change and says it in words; `of` limits it to some canoni
     ours layout the blocks of a fused tensor lie as another layout says
     interleave  rows of several tensors alternate that should follow one another, or the other way
     hold        one step of an axis is repeated
-    add multiply through cut bits steps    what was done to values
+    add multiply divide through cut bits swapped steps    what was done to values
     index       steps of an index variable are in another order, by the names of `named`
 
 `[[config]]` entries say what it means that a hyperparameter is another one, and `[published.FAMILY]` what all
@@ -36,7 +36,10 @@ from porter.tables.table_parts import expression_at, require_known_keys
 from porter.tables.toml_source import MISTAKES_FILE, read_source
 
 # Kinds of changes to values, in the order in which an entry that has several does them.
-VALUES = ("bits", "add", "multiply", "through", "cut")
+VALUES = ("bits", "swapped", "add", "multiply", "divide", "through", "cut")
+
+# Those of them that a number belongs to.
+_NUMBERS = ("add", "multiply", "divide")
 
 _STRUCTURES = ("alias", "exchange", "reshaped", "reverse", "layout", "interleave", "hold", "index")
 _KEYS = {"says", "of", "ours", "named", "steps", *_STRUCTURES, *VALUES}
@@ -172,14 +175,14 @@ def _steps(raw: Mapping[str, Any], where: Where) -> list[Step]:
         operand = raw[kind]
         if kind in ("through", "cut") and operand not in DTYPES:
             raise TableError(where, f"`{kind}` needs a dtype", cause=f"found {operand!r}", hint='"BF16"')
-        if kind in ("add", "multiply") and isinstance(operand, str):
+        if kind in _NUMBERS and isinstance(operand, str):
             operand = expression_at(operand, where)
         found.append((kind, operand))
     return found
 
 
 def operand_value(operand: Any, hyperparameters: Mapping[str, Any]) -> float:
-    """What a step adds or multiplies by."""
+    """What a step adds, multiplies or divides by."""
     if isinstance(operand, Expression):
         operand = operand.evaluate(hyperparameters.__getitem__, {"sqrt": math.sqrt})
     return float(operand)
@@ -189,7 +192,7 @@ def has_numbers(known: KnownMistake, hyperparameters: Mapping[str, Any]) -> bool
     """Whether what is added and multiplied by has a value for these hyperparameters."""
     try:
         for kind, operand in known.steps:
-            if kind in ("add", "multiply"):
+            if kind in _NUMBERS:
                 operand_value(operand, hyperparameters)
     except (PorterError, TypeError, ValueError):
         return False

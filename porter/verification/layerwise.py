@@ -66,17 +66,21 @@ def copied(weight: Tensor, dtype: torch.dtype) -> Tensor:
 
 class WeightsOnMeta(TorchFunctionMode):
     """Inside, what weights are made with takes no memory. Rotary frequencies and scales, which are computed,
-    are real: they are stored nowhere and could not be put in their place later."""
+    are real: they are stored nowhere and could not be put in their place later. Of zeros and ones only large
+    ones are no such parts (Gemma 4 pads its frequencies with zeros)."""
 
     MADE = (torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn)
+    FILLED, PART = (torch.zeros, torch.ones), 1 << 16
 
     def __torch_function__(
         self, func: Any, types: Iterable[Any], args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func in self.MADE and kwargs.get("device") is None:
-            kwargs["device"] = "meta"
-        return func(*args, **kwargs)
+        if func not in self.MADE or kwargs.get("device") is not None:
+            return func(*args, **kwargs)
+        made = func(*args, **{**kwargs, "device": "meta"})
+        part = func in self.FILLED and made.numel() <= self.PART
+        return func(*args, **kwargs) if part else made
 
 
 class LayeredModule:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from porter.verification.verdict import TokenizerVerdict
@@ -79,7 +80,7 @@ class ModelDiff:
 
     `by` says what tensors were paired by: porter's canonical weights, or their names. `equal` tensors are the
     same. `values` are sorted by `relative`, the largest first. `config` and `tokenizer` are None where they
-    were not compared.
+    were not compared; `fields` are all that was compared of the configs, with both values.
     """
 
     a: str
@@ -97,6 +98,7 @@ class ModelDiff:
     config: tuple[FieldDifference, ...] | None
     tokenizer: TokenizerVerdict | None
     notes: tuple[str, ...] = ()
+    fields: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
 
     @property
     def same(self) -> bool:

@@ -172,13 +172,14 @@ def _described(sides: Sides, explained: Sequence[Explained]) -> list[_Group]:
     """What is no mistake of the table, and is something that has a name even so."""
     groups: dict[tuple[str, str], list[Explained]] = defaultdict(list)
     for one in explained:
-        if one.description is None or one.description.kind is None:
+        if one.description is None:
             continue
         kind, says = one.description.kind, one.description.brief
         if sides.alias.get(one.weight.canonical, one.weight.canonical) != one.weight.canonical:
             tied = sides.alias[one.weight.canonical]
             kind, says = "stale head", f"is not the {tied} that it is tied to: {says}"
-        groups[kind, says].append(one)
+        if kind is not None:
+            groups[kind, says].append(one)
     return [
         _Group(says, kind, tuple(one.weight for one in ones), {}, all(one.proved for one in ones))
         for (kind, says), ones in groups.items()

@@ -82,17 +82,7 @@ def _litgpt(config: Mapping[str, Any], weights: Weights, tokens: int, dtype: tor
     # Of the rotary angles only those that are needed: a context of 128,000 tokens takes 250 MB.
     model.max_seq_length = min(tokens, model.max_seq_length)
     model.cos, model.sin = model.rope_cache(device="cpu")
-    return LayeredModule(
-        f"{version('litgpt')}, GPT",
-        model,
-        blocks=model.transformer.h,
-        embedding=model.transformer.wte,
-        head=model.lm_head,
-        weights=weights,
-        fetch=_SameNames(weights, dtype),
-        call=model,
-        dtype=dtype,
-    )
+    return _gpt(version("litgpt"), model, weights, dtype)
 
 
 def _porter(config: Mapping[str, Any], weights: Weights, tokens: int, dtype: torch.dtype) -> LayeredModel:
@@ -101,8 +91,13 @@ def _porter(config: Mapping[str, Any], weights: Weights, tokens: int, dtype: tor
 
     with torch.device("meta"):
         model = GPT(Config.from_mapping(_own(config)))
+    return _gpt(f"porter {__version__}", model, weights, dtype)
+
+
+def _gpt(title: str, model: Any, weights: Weights, dtype: torch.dtype) -> LayeredModel:
+    """LitGPT's module, or porter's, whose names are the stored ones."""
     return LayeredModule(
-        f"porter {__version__}, GPT",
+        f"{title}, GPT",
         model,
         blocks=model.transformer.h,
         embedding=model.transformer.wte,

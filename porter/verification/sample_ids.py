@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from porter.verification.page import prose
 
 TOKENS = 600
 SEED = 20260101
@@ -25,11 +26,6 @@ class SampleIds:
     ids: Tensor
     tokenizer: str | None
     seed: int | None
-
-
-def page() -> str:
-    """The text that is run through models: some 700 words of plain English."""
-    return files("porter.verification").joinpath("page.txt").read_text(encoding="utf-8")
 
 
 def sample_ids(
@@ -50,13 +46,13 @@ def _encode(path: Path) -> list[int] | None:
         if path.suffix == ".json":
             from tokenizers import Tokenizer
 
-            ids: list[int] = Tokenizer.from_file(str(path)).encode(page()).ids
+            ids: list[int] = Tokenizer.from_file(str(path)).encode(prose()).ids
             return ids
         from sentencepiece import SentencePieceProcessor
 
         processor = SentencePieceProcessor(model_file=str(path))
         first = [processor.bos_id()] if processor.bos_id() >= 0 else []
-        return [*first, *processor.encode(page())]
+        return [*first, *processor.encode(prose())]
     except Exception:
         # Whatever is wrong with a tokenizer is said where tokenizers are compared; random ids serve here.
         return None

@@ -43,6 +43,15 @@ def from_places(places: NDArray[np.int64], sizes: Sequence[int]) -> Coordinates:
     return found
 
 
+def index_of(place: int, sizes: Sequence[int]) -> tuple[int, ...]:
+    """The index of one element by its place in row-major order."""
+    found = []
+    for size in reversed(sizes):
+        place, at = divmod(place, size)
+        found.append(at)
+    return tuple(reversed(found))
+
+
 def to_places(coordinates: Coordinates, sizes: Sequence[int], order: Sequence[int]) -> NDArray[np.int64]:
     """Places of elements where the axes are nested in `order`, outermost first."""
     found = np.zeros(coordinates.shape[1], np.int64)

@@ -61,10 +61,11 @@ class Search:
             found[place.signature].append(weight)
         self._by_signature = dict(found)
 
-    def candidates(self, weight: Weight) -> list[Candidate]:
-        """The cheapest origins of a weight, those nearest to the right one first."""
+    def candidates(self, weight: Weight, coordinates: Coordinates | None = None) -> list[Candidate]:
+        """The cheapest origins of a weight, those nearest to the right one first, by samples of it."""
         place = self.sides.port[weight]
-        coordinates = samples(place.sizes, FIRST)
+        if coordinates is None:
+            coordinates = samples(place.sizes, FIRST)
         straight: list[Way] = [(right(place), ())]
         turned: list[Way] = [
             (reading, (reading.known,)) for reading in self._readings(weight, place) if reading.known
@@ -98,7 +99,8 @@ class Search:
                 hit for way, made in twice for hit in self._hits(weight, place, way, made, plain, coordinates)
             ]
             best = min((candidate.cost for candidate in hits), default=None)
-        found = {candidate for candidate in hits if candidate.cost == best}
+        # In the order of the table, so that of two that make the same all layers get the same name.
+        found = dict.fromkeys(candidate for candidate in hits if candidate.cost == best)
         return sorted(found, key=lambda candidate: self._distance(weight, candidate))
 
     def _distance(self, weight: Weight, candidate: Candidate) -> tuple[object, ...]:
@@ -174,6 +176,9 @@ class Search:
                 continue
             key = found.tobytes()
             for other in self._table(weight, place, reading, steps, coordinates).get(key, ()):
+                # Another block of the same tensor, where it should be: the two mistakes undo each other.
+                if other != own and reading.known is not None and reading.known.layout is not None:
+                    continue
                 yield Candidate(Origin(reading, other, steps), mistakes + known, other != own)
 
     def _table(

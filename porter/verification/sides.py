@@ -12,15 +12,19 @@ from numpy.typing import NDArray
 from porter.dtypes import DTYPES, Dtype
 from porter.planning.port_plan import compared_dtype
 from porter.tables.bind import Sizes
+from porter.values.numbers import bits, numbers, rounded
 from porter.values.operations import undone
 from porter.verification.known_mistakes import Step, operand_value
 from porter.verification.readings import Reading, right
-from porter.verification.samples import Coordinates, addresses, in_order, samples
-from porter.verification.stored_values import StoredValues, Values, as_float, relabelled, rounded
+from porter.verification.samples import Coordinates, addresses, from_places, in_order, samples, to_places
+from porter.verification.stored_values import StoredValues, Values, relabelled
 from porter.verification.weight_places import Place, Weight
 
 # Elements that are compared at a time where each is looked up by itself.
 PIECE = 1 << 19
+
+# Axes taken together, and for each of their steps the one of the original.
+Lines = tuple[tuple[int, ...], NDArray[np.int64]]
 
 # Differing rows and columns that are kept.
 _MOST_LINES = 1000
@@ -125,36 +129,49 @@ class Sides:
                 return values.astype(np.float32) + np.float32(operand_value(operand, self.hyperparameters))
             case "multiply":
                 return values.astype(np.float32) * np.float32(operand_value(operand, self.hyperparameters))
+            case "divide":
+                return values.astype(np.float32) / np.float32(operand_value(operand, self.hyperparameters))
             case "through":
                 return rounded(values, DTYPES[operand])
             case "cut":
                 keep = np.uint32(0xFFFFFFFF) << np.uint32(32 - 8 * DTYPES[operand].itemsize)
                 cut: Values = (values.astype(np.float32).view(np.uint32) & keep).view(np.float32)
                 return cut
-        if source.quantised or source == stored or source.itemsize != stored.itemsize:
+        if kind == "swapped" and source == stored and not source.quantised:
+            found: Values = numbers(bits(values, source).byteswap(), stored)
+            return found
+        if kind == "swapped" or source.quantised or source == stored or source.itemsize != stored.itemsize:
             return np.full(values.shape, np.nan, np.float32)
         return relabelled(values, source, stored)
 
-    def unlike(self, weight: Weight, origin: Origin, number: int | None = None) -> Unlike:
-        """How the port's weight differs from what an origin makes of it, in `number` samples or in full."""
+    def unlike(
+        self, weight: Weight, origin: Origin, number: int | None = None, moved: Lines | None = None
+    ) -> Unlike:
+        """How the port's weight differs from what an origin makes of it, in `number` samples or in full.
+
+        `moved` says of steps of axes, taken together, which ones of the original stand there.
+        """
         place = self.port[weight]
         tally = _Tally(place)
-        if number is None and origin.reading.known is None and self._in_pieces(weight, origin, tally):
+        if number is None and origin.reading.known is None and self._in_pieces(weight, origin, tally, moved):
             return tally.result()
         for start, coordinates in self._pieces(place, number):
             found = self.found(weight, origin.reading, coordinates)
-            values = self.comes_from(weight, origin, coordinates)
+            comes = coordinates
+            if moved is not None:
+                comes = _moved(place, coordinates, moved)
+            values = self.comes_from(weight, origin, comes)
             expected = self.as_stored(values, origin.steps, origin.weight, weight)
             along = coordinates[place.order_long]
             unequal = ~same(found, expected)
             tally.add(start, found, expected, unequal, [along[at][unequal] for at in (0, -1) if len(along)])
         return tally.result()
 
-    def _in_pieces(self, weight: Weight, origin: Origin, tally: _Tally) -> bool:
+    def _in_pieces(self, weight: Weight, origin: Origin, tally: _Tally, moved: Lines | None) -> bool:
         """The same from views of the mapped files, where both sides are plain numbers and in one order."""
         place, source = self.port[weight], self.original[origin.weight]
         order = place.order_long
-        if not order:
+        if not order or (moved is not None and len(moved[0]) > 1):
             return False
         sizes = [place.sizes[axis] for axis in order]
         # Axes of several steps go together, one by one.
@@ -167,9 +184,14 @@ class Sides:
             return False
         start = 0
         for index in _cut(sizes):
-            ours, theirs = np.ascontiguousarray(port[index]), np.ascontiguousarray(original[index])
-            found = as_float(ours.reshape(-1), place.tensor.dtype)
-            values = as_float(theirs.reshape(-1), source.tensor.dtype)
+            there = (
+                original[index]
+                if moved is None
+                else _taken(original, index, order.index(moved[0][0]), moved[1])
+            )
+            ours, theirs = np.ascontiguousarray(port[index]), np.ascontiguousarray(there)
+            found = numbers(ours.reshape(-1), place.tensor.dtype)
+            values = numbers(theirs.reshape(-1), source.tensor.dtype)
             for operation in undone(source.operations):
                 values = operation.apply(values.astype(np.float32))
             expected = self.as_stored(values, origin.steps, origin.weight, weight)
@@ -217,17 +239,17 @@ class _Tally:
     ) -> None:
         """A piece from place `start` on; `lines` are the rows, and the columns, that hold a difference."""
         self._total += len(found)
-        here = int(unequal.sum())
+        here = int(np.count_nonzero(unequal))
         if not here:
             return
         if self._first < 0:
-            self._first = start + int(np.flatnonzero(unequal)[0])
+            self._first = start + int(np.argmax(unequal))
         self._count += here
         with np.errstate(all="ignore"):
-            apart = np.abs(found[unequal].astype(np.float64) - expected[unequal])
-        whole = float("nan") if np.isnan(apart).all() else float(np.nanmax(apart))
-        self._largest = max(self._largest, whole)
-        self._zero = self._zero and not found[unequal].any()
+            apart = np.abs(found - expected)
+            apart[~unequal] = 0
+        self._largest = max(self._largest, float(np.fmax.reduce(apart)))
+        self._zero = self._zero and not found.any(where=unequal)
         for held, line in zip((self._rows, self._columns), lines, strict=False):
             if len(held) < _MOST_LINES:
                 held.update(np.unique(line)[:_MOST_LINES].tolist())
@@ -235,6 +257,24 @@ class _Tally:
     def result(self) -> Unlike:
         lines = frozenset(self._rows), frozenset(self._columns)
         return Unlike(self._count, self._total, max(self._first, 0), self._largest, *lines, self._zero)
+
+
+def _moved(place: Place, coordinates: Coordinates, moved: Lines) -> Coordinates:
+    """The coordinates of the original where steps of axes have changed places."""
+    axes, holds = list(moved[0]), moved[1]
+    sizes = [place.sizes[axis] for axis in axes]
+    found = coordinates.copy()
+    found[axes] = from_places(holds[to_places(coordinates[axes], sizes, range(len(axes)))], sizes)
+    return found
+
+
+def _taken(values: Values, index: tuple[slice, ...], axis: int, lines: NDArray[np.int64]) -> Values:
+    """A part of an array, by slices of its first axes, of what stands by `lines` along an axis."""
+    if axis >= len(index):
+        return np.take(values[index], lines, axis=axis)
+    chosen: tuple[Any, ...] = (*index[:axis], lines[index[axis]], *index[axis + 1 :])
+    found: Values = values[chosen]
+    return found
 
 
 def _lines_of(unequal: NDArray[np.bool_], index: Sequence[slice]) -> list[NDArray[np.int64]]:

@@ -21,18 +21,21 @@ from porter.errors import UnsupportedError
 from porter.sources.base import NearFile, SourceFile
 from porter.system import forget
 from porter.values.encodings import encoding_of
+from porter.values.numbers import bits, numbers
 
 Values = NDArray[Any]
 Addresses = NDArray[np.int64]
 
-# Bytes that may be touched before their pages are given back.
-_TOUCHED = 16 << 20
+# Bytes that may be mapped before their pages are given back.
+_TOUCHED = 32 << 20
 
-# Elements of one read from which on reading ahead pays.
-_MANY = 1 << 16
+# Elements of one read up to which they are samples, far apart, of which some are read at a time; with more,
+# reading ahead pays.
+_MANY, _SOME = 1 << 16, 512
 
-# What a read of one element costs, since it brings its page.
-_PAGE = 4096
+# Bytes that a read of one element or of its neighbours may map: newer kernels map all that the system's cache
+# holds in one piece. Samples come in clusters of sixteen.
+_MAPPED = (2 << 20) // 16
 
 
 class StoredValues:
@@ -47,7 +50,7 @@ class StoredValues:
         """The values of elements by their place among the tensor's; float64 for F64, else float32."""
         encoding = encoding_of(tensor.dtype)
         if encoding is None:
-            return as_float(self._words(tensor, addresses), tensor.dtype)
+            return numbers(self._words(tensor, addresses), tensor.dtype)
         unit = encoding.unit(tensor.dtype, tensor.shape)
         units, back = np.unique(addresses // unit, return_inverse=True)
         size = tensor.dtype.nbytes(unit)
@@ -88,8 +91,11 @@ class StoredValues:
         self._maps = {}
 
     def _words(self, tensor: StoredTensor, addresses: Addresses) -> Values:
+        if _SOME < len(addresses) <= _MANY:
+            parts = range(0, len(addresses), _SOME)
+            return np.concatenate([self._words(tensor, addresses[at : at + _SOME]) for at in parts])
         item = tensor.dtype.itemsize
-        mapped = self._map(tensor.file, swept=len(addresses) >= _MANY)
+        mapped = self._map(tensor.file, swept=len(addresses) > _MANY)
         whole = np.frombuffer(mapped, f"<u{item}", tensor.span, tensor.offset)
         found: Values = whole[addresses]
         del whole
@@ -117,57 +123,14 @@ class StoredValues:
         return self._maps[name, swept]
 
     def _give_back(self, count: int) -> None:
-        self._touched += count * _PAGE
+        self._touched += count * _MAPPED
         if self._touched > _TOUCHED:
             self._touched = 0
             for mapped in self._maps.values():
                 forget(mapped, 0, len(mapped))
 
 
-def as_float(words: Values, dtype: Dtype) -> Values:
-    """Bits of plain floats as values: float64 for F64, else float32."""
-    match dtype.name:
-        case "BF16":
-            return (words.astype(np.uint32) << 16).view(np.float32)
-        case "F16":
-            return words.view(np.float16).astype(np.float32)
-        case "F32":
-            return words.view(np.float32)
-        case "F64":
-            return words.view(np.float64)
-    import torch
-
-    held = torch.from_numpy(np.require(words, requirements=["C", "W"]))
-    found: Values = held.view(torch_dtype(dtype)).to(torch.float32).numpy()
-    return found
-
-
-def rounded(values: Values, dtype: Dtype) -> Values:
-    """Values after one rounding to a dtype, to nearest with ties to even; float64 for F64, else float32."""
-    if dtype.name == "F64":
-        return values.astype(np.float64)
-    if dtype.name == "F32":
-        return values.astype(np.float32)
-    import torch
-
-    narrow = torch.from_numpy(np.require(values, requirements=["C", "W"])).to(torch_dtype(dtype))
-    found: Values = narrow.to(torch.float32).numpy()
-    return found
-
-
 def relabelled(values: Values, source: Dtype, target: Dtype) -> Values:
     """The values whose bits in one dtype are taken for those of another of its size."""
-    import torch
-
-    bits = torch.from_numpy(np.require(values, requirements=["C", "W"])).to(torch_dtype(source))
-    found: Values = bits.view(torch_dtype(target)).to(torch.float32).numpy()
-    return found
-
-
-def torch_dtype(dtype: Dtype) -> Any:
-    import torch
-
-    found = getattr(torch, dtype.torch or "", None)
-    if not isinstance(found, torch.dtype):
-        raise UnsupportedError(f"cannot compute with {dtype.name}")
+    found: Values = numbers(bits(values, source), target).astype(np.float32, copy=False)
     return found

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ class DifferingTensor:
     """A tensor of the port that does not hold what it should.
 
     `elements` of its `of` elements differ, the first at `first`, an index into its shape. With sampled
-    comparisons both count samples. `says` describes the difference where no known mistake explains it.
+    comparisons both count samples. `says` describes the difference. `largest` is the largest |difference| of
+    finite values, `relative` that over the largest value that should be there, both of what was compared.
     """
 
     name: str
@@ -45,6 +47,8 @@ class DifferingTensor:
     of: int
     first: tuple[int, ...]
     says: str | None = None
+    largest: float = 0.0
+    relative: float | None = None
 
 
 @dataclass(frozen=True)
@@ -98,12 +102,16 @@ class ConfigDifference:
 
 @dataclass(frozen=True)
 class ConfigVerdict:
-    """How the configs compare. `file` is the port's, None where it has none."""
+    """How the configs compare. `file` is the port's, None where it has none.
+
+    `compared_values` gives each hyperparameter that was compared, as it should be and as it is.
+    """
 
     outcome: Outcome
     file: str | None
     differences: tuple[ConfigDifference, ...] = ()
     compared: int = 0
+    compared_values: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

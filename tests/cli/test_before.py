@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,8 @@ import pytest
 
 from porter.errors import refused as in_words
 from porter.execution import preflight
+from porter.execution.cluster import ray_pool
+from tests.cli.test_refusals import quantised_gemma
 
 
 @pytest.fixture
@@ -69,9 +72,9 @@ def test_shared_blocks_need_no_room(call, gemma, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("number", "words", "hint"),
     [
-        (errno.ENOSPC, "the disk is full", "-o"),
+        (errno.ENOSPC, "the disk is full", "out="),
         (errno.EACCES, "no permission", "owner"),
-        (errno.EROFS, "can only be read", "-o"),
+        (errno.EROFS, "can only be read", "out="),
         (errno.EMFILE, "too many files", "ulimit"),
         (errno.EIO, "failed to read or write", "look after the disk"),
     ],
@@ -82,3 +85,32 @@ def test_errnos_are_explained(number, words, hint):
     assert hint in error.hint
     assert "Errno" not in str(error)
     assert str(in_words("it failed", OSError(errno.ECHILD, "No child")).cause) == "No child"
+
+
+def test_blocks_that_have_to_be_shared_and_cannot(before, call, gemma, tmp_path, monkeypatch):
+    words = ["convert", gemma, "--to", "hf", "-o", tmp_path / "out", "--reflink"]
+    monkeypatch.setattr(preflight, "shares_blocks", lambda folder: False)
+    before(5, [*words, "always"], "cannot share blocks", "shares no blocks", "leave out --reflink always")
+    monkeypatch.setattr(preflight, "shares_blocks", lambda folder: True)
+    # The tiny model has no whole block.
+    before(5, [*words, "always"], "cannot share blocks", "no whole block of model", "--reflink always")
+    assert not (tmp_path / "out").exists()
+    assert call(*words, "auto").returncode == 0
+
+
+def test_a_cluster_without_ray(before, gemma, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setattr(ray_pool, "find_spec", lambda name: None)
+    before(5, ["convert", gemma, "--to", "hf", "-o", tmp_path / "out", "--on", "ray"], "ray", "pip install")
+
+
+def test_quantised_weights_without_the_package_that_reads_them(before, tmp_path, monkeypatch):
+    source = quantised_gemma(tmp_path)
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    words = ["convert", source, "--to", "hf", "--dtype", "float32", "-o", tmp_path / "out"]
+    before(5, words, "Q8_0 needs the gguf package", "pip install", "the extra gguf")
+
+
+def test_a_place_where_no_directory_can_be_made(before, gemma):
+    # Not even root may, and what may be written is no answer to that.
+    before(2, ["convert", gemma, "--to", "hf", "-o", "/proc/out"], "no directory can be made in /proc", "-o")

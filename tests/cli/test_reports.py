@@ -148,7 +148,12 @@ def test_a_verdict_in_a_browser(llama, tmp_path):
     found = dom(report)
     assert title(found) == "porter verify: differs"
     heat = re.search(r'<table class="heat">(.*?)</table>', found, re.DOTALL)[1]
-    assert "transformer.h.*.mlp.proj.weight" in heat and heat.count('class="h1"') == 2
+    # 1 where 0 and 2 should be.
+    assert "transformer.h.*.mlp.proj.weight" in heat
+    assert '<td class="h5">1.0 for 0</td>' in heat and '<td class="h5">5.0e-1</td>' in heat
+    # Both configs stand side by side, what differs first.
+    assert re.search(r'<tr data-row="" class="other"><td class="name">norm_eps</td><td>1e-06</td>', found)
+    assert found.index("norm_eps</td><td>1e-06") < found.index("n_head</td><td>2")
     assert re.findall(r'<th scope="col">(\d+)</th>', heat) == ["0", "2"]
     assert "norm_eps" in found and "porter-receipt" not in found and "sha256:" in found
     assert HOSTILE not in found and html.escape(HOSTILE, quote=False) in found and "<img" not in found
@@ -172,7 +177,7 @@ def test_a_difference_in_a_browser(llama, tmp_path):
     heat = re.search(r'<table class="heat">(.*?)</table>', found, re.DOTALL)[1]
     assert re.findall(r'<th scope="col">(\d+)</th>', heat) == ["1", "2"]
     # 0.001 of a norm of sqrt(48), and twice the whole.
-    assert '<td class="h2">1.4e-04</td>' in heat and '<td class="h5">2.0e+00</td>' in heat
+    assert '<td class="h2">1.4e-4</td>' in heat and '<td class="h5">2.0</td>' in heat
     assert "[2, 3]" in found and "<img" not in found
     assert HOSTILE not in found and html.escape(HOSTILE, quote=False) in found
 
@@ -225,3 +230,31 @@ def test_what_no_report_is_made_of_is_refused(llama, tmp_path, monkeypatch, argu
         app([str(llama) if argument == "SRC" else argument for argument in arguments])
     assert getattr(refused.value, "exit_code", getattr(refused.value, "code", None)) == code
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@browser
+def test_the_keyboard_reaches_all_that_can_be_used(llama, tmp_path):
+    """Tab stops at every link, field and fold, in the order of the page; `/` goes to the search."""
+    report = tmp_path / "plan.html"
+    assert porter("convert", llama, "--to", "litgpt", "--dry-run", "--report", report) == 0
+    probe = """
+    const able = [...document.querySelectorAll("a[href], input, summary, button, [tabindex]")];
+    const reached = able.filter((one) => { one.focus(); return document.activeElement === one; });
+    const first = document.querySelector("input[data-table]");
+    document.activeElement.blur();
+    document.dispatchEvent(new KeyboardEvent("keydown", { key: "/", bubbles: true, cancelable: true }));
+    const found = document.activeElement === first;
+    first.value = "mlp.proj"; first.dispatchEvent(new Event("input"));
+    const shown = document.querySelectorAll("#moves > details:not([hidden])").length;
+    const odd = document.querySelectorAll('[tabindex]:not([tabindex="0"])').length;
+    document.title = JSON.stringify([able.length, reached.length, found, shown, odd,
+      able.slice(0, 2).map((one) => one.tagName)]);
+    """
+    content = report.read_text(encoding="utf-8")
+    content = re.sub(r"<meta http-equiv[^>]*>", "", content).replace(
+        "</body>", f"<script>{probe}</script></body>"
+    )
+    (tmp_path / "probe.html").write_text(content, encoding="utf-8")
+    able, reached, found, shown, odd, first = json.loads(title(dom(tmp_path / "probe.html")))
+    assert able == reached > 10 and odd == 0 and first == ["A", "A"]
+    assert found and shown == 1

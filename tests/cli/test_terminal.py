@@ -185,3 +185,23 @@ def test_tensors_that_only_share_a_name_do_not():
     assert rows_of("a/norm/w", "a/norm_2/w") == ["a/norm/w", "a/norm_2/w"]
     # A dotted name's number is part of it.
     assert rows_of("h.0.norm_1.w", "h.0.norm_2.w") == ["h.0.norm_1.w", "h.0.norm_2.w"]
+
+
+COMMANDS = ("download", "inspect", "convert", "verify", "diff", "check", "fingerprint", "models", "doctor")
+OF_MAPPINGS = tuple(("mappings", name) for name in ("ls", "show", "new", "check"))
+
+
+@pytest.mark.parametrize("words", [(), *((name,) for name in COMMANDS), *OF_MAPPINGS], ids=" ".join)
+def test_help_fits_80_columns(shown, words):
+    assert max(map(len, shown(80, *words, "--help"))) <= 80
+
+
+def test_what_is_said_of_a_conversion_is_broken_between_words(shown, gemma, tmp_path):
+    out = tmp_path / "o"
+    lines = [_ANSI.sub("", line) for line in shown(60, "convert", gemma, "--to", "litgpt", "-o", out)]
+    at = next(number for number, line in enumerate(lines) if line.startswith("plan     "))
+    assert lines[at + 1].startswith("         ") and lines[at + 1].strip()
+    # A path that is longer than a line stays whole, and so does what is to be pasted.
+    said = [line for line in lines if not re.match(r"\r?convert|load|         import", line)]
+    assert [line for line in said if len(line) > 60 and str(out) not in line] == []
+    assert any(line.endswith(f"load_state_dict({str(out)!r}))") for line in lines)

@@ -14,6 +14,7 @@ import pytest
 from porter.errors import PorterError, UsageError
 from porter.sources.hub_addresses import repository_at
 from porter.sources.names import HubReference, at_revision, resolve
+from porter.wording import typed
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -47,13 +48,13 @@ def test_the_address_of_a_models_page_is_the_model(address, repo, revision):
     [
         ("https://huggingface.co/datasets/org/name", "org/name"),
         ("https://huggingface.co/google", "org/name"),
-        ("https://huggingface.co/a/b/blob/main/b-q4.gguf", "--include 'b-q4.gguf'"),
+        ("https://huggingface.co/a/b/blob/main/b-q4.gguf", "--include b-q4.gguf -o DIR"),
         ("https://huggingface.co/a/b/blob/v2/model-00001-of-00002.safetensors", "a/b@v2"),
         ("https://huggingface.co/a/b/tree/main/sub/folder", "--include 'sub/folder/*'"),
     ],
 )
 def test_an_address_of_less_or_more_than_a_model_is_answered(address, words):
-    with pytest.raises(UsageError) as error:
+    with typed(), pytest.raises(UsageError) as error:
         resolve(address)
     assert words in str(error.value)
 
@@ -235,7 +236,7 @@ def test_shared_options_stand_before_or_behind_the_command(call, gemma, tmp_path
         (["inspect", "x", "--to", "litgpt"], "--as DIALECT"),
         (["inspect", "x", "y"], "one model at a time"),
         (["konvert", "x"], "did you mean 'convert'"),
-        (["convert", "x", "--to"], "porter convert --help"),
+        (["convert", "x", "--to"], "for example --to litgpt"),
         (["inspect", "x", "--color", "pink"], "porter inspect --help"),
         (["--color", "pink", "inspect", "x"], "porter --help"),
     ],

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from pathlib import Path
 
@@ -308,6 +309,7 @@ PROGRAM = """
 import os, signal, sys
 from porter.execution.sinks import bucket_writer, bucket
 bucket_writer.PART = bucket.PART = bucket.BucketSink.unit_bytes = 5 << 20
+bucket._PATIENCE = 1.0
 from porter.execution.sinks.claim import Claim
 plain, word = Claim.note, sys.argv.pop()
 def note(self, upload, part=None):
@@ -350,6 +352,58 @@ def test_interrupted_it_says_how_to_go_on_and_goes_on(bucket, large, tmp_path, s
     parts = -(-(tmp_path / "near" / "lit_model.safetensors").stat().st_size // (5 << 20))
     assert 0 < len(numbers) <= parts - 3, "what was sent is not sent again"
     assert bucket.uploads() == [] and all("claim" not in key for key in bucket.names())
+
+
+def test_what_an_interrupted_run_keeps_can_be_dropped_by_what_it_says(bucket, large):
+    ran = stopped(bucket, "SIGINT", "convert", large, "--to", "litgpt", "-o", f"{bucket.url}/deep/out")
+    assert ran.returncode == 130
+    assert f"`porter doctor --clean {bucket.url}/deep` drops them" in ran.stderr
+    assert bucket.uploads() == ["deep/out/lit_model.safetensors"]
+    cleaned = bucket.porter("doctor", "--clean", f"{bucket.url}/deep")
+    assert cleaned.returncode == 0 and "is removed: 1 uploads" in cleaned.stderr
+    assert bucket.names() == [] and bucket.uploads() == []
+
+
+def test_interrupted_it_does_not_wait_for_a_store_that_hangs(bucket, large):
+    go = threading.Event()
+    bucket.server.fault = lambda r: (
+        r.verb == "part" and int(r.query["partNumber"][0]) > 3 and go.wait(40) and None
+    )
+    began = time.monotonic()
+    ran = stopped(bucket, "SIGINT", "convert", large, "--to", "litgpt", "-o", f"{bucket.url}/out")
+    took = time.monotonic() - began
+    go.set()
+    assert (
+        ran.returncode == 130 and "The same command goes on" in ran.stderr and "Traceback" not in ran.stderr
+    )
+    assert took < 25, "and not 40 s"
+    assert bucket.names("out/") == [] and bucket.names() == [".out.porter-claim.json"]
+
+
+def test_interrupted_with_no_resume_it_keeps_nothing(bucket, large):
+    ran = stopped(
+        bucket, "SIGINT", "convert", large, "--to", "litgpt", "-o", f"{bucket.url}/out", "--no-resume"
+    )
+    assert ran.returncode == 130 and "goes on" not in ran.stderr
+    assert bucket.names() == [] and bucket.uploads() == []
+
+
+def test_what_was_kept_of_another_version_of_the_source_is_not_gone_on_with(
+    bucket, large, tmp_path, small_parts, monkeypatch
+):
+    from porter.execution.sinks.bucket import BucketSink
+
+    monkeypatch.setattr(BucketSink, "unit_bytes", 5 << 20)
+    there, out = bucket.fill(large, "model"), f"{bucket.url}/out"
+    assert stopped(bucket, "SIGKILL", "convert", there, "--to", "litgpt", "-o", out).returncode < 0
+    other = checkpoint(tmp_path / "other", vocab=90_000, seed=7)
+    bucket.fill(other, "model")
+    said = []
+    porter.convert(there, out, to="litgpt", watch=Watch(notice=said.append))
+    assert any("started anew: another plan" in text for text in said)
+    porter.convert(other, tmp_path / "near", to="litgpt")
+    assert bucket_digests(bucket, "out") == digests(tmp_path / "near")
+    assert bucket.uploads() == []
 
 
 def test_killed_it_leaves_nothing_readable_and_the_doctor_ends_it(bucket, large):

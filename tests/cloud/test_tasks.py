@@ -195,3 +195,16 @@ def test_the_prediction_is_shown(bucket, source):
     assert "lit_model.safetensors" in shown.stdout
     refused = bucket.porter("convert", source, "--to", "litgpt", "--assume", "workers=3")
     assert refused.returncode == 2
+
+
+@pytest.mark.parametrize("dtype", ["keep", "bfloat16"])
+def test_what_is_transposed_is_read_once_whether_it_is_cast_or_not(source, dtype):
+    plan = prepare(source, to="keras", dtype=dtype).plan
+    stored = sum(tensor.nbytes for tensor in plan.sources)
+
+    def read(division):
+        return sum(bytes_read(task) for task in divide(plan, division))
+
+    assert read(Division(part=1, unit=2000, transposed=1 << 20)) < 1.05 * stored
+    # The control: cut as what keeps its order is cut.
+    assert read(Division(part=1, unit=2000, transposed=2000)) > 2 * stored

@@ -81,7 +81,7 @@ def test_all_parts_are_opened_from_any_and_from_the_directory(tmp_path, parts):
 
 def test_the_values_are_those_of_the_whole(parts):
     tensors = weights()
-    found = porter.load_state_dict(parts, as_="hf")
+    found = porter.load_state_dict(parts, to="hf")
     assert np.array_equal(found["model.embed_tokens.weight"].numpy(), tensors["token_embd.weight"])
     name = "model.layers.1.mlp.down_proj.weight"
     assert np.array_equal(found[name].numpy(), tensors["blk.1.ffn_down.weight"])
@@ -139,7 +139,7 @@ def test_a_vision_tower_in_the_same_file_is_left_out_where_that_is_asked_for(tmp
         UnsupportedError, match="2 tensors of the source belong to no language model"
     ) as caught:
         porter.plan(source, to="hf")
-    assert "--text-only" in caught.value.hint
+    assert "text_only=True" in caught.value.hint
     made = prepare(source, to="hf", weights_only=True, text_only=True).plan
     assert made.summary.dropped == 2
     assert any("v (1 tensor), mm (1 tensor)" in note for note in made.notes)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from porter.containers.array_files import exported
-from porter.containers.checkpoint import open_checkpoint, read_folder
+from porter.containers.checkpoint import open_checkpoint
 from porter.containers.keras import keras_files as keras
 from porter.errors import MalformedError, UnsupportedError, UsageError
 from porter.sources.local import locate
@@ -82,10 +82,10 @@ def test_optimizer_and_seeds_are_not_counted(tmp_path):
 
 def test_two_weight_files_need_a_name(tmp_path):
     h5(tmp_path / "a.weights.h5", a=ONE)
-    assert len(read_folder(tmp_path)) == 1
+    assert len(open_checkpoint(locate(tmp_path)).headers) == 1
     h5(tmp_path / "b.weights.h5", b=TWO)
     with pytest.raises(UsageError, match="more than one set") as error:
-        read_folder(tmp_path)
+        open_checkpoint(locate(tmp_path))
     assert "name the file" in error.value.hint
     assert list(open_checkpoint(locate(tmp_path / "b.weights.h5")).tensors) == ["layers/b/vars/0"]
 

@@ -14,14 +14,14 @@ from safetensors.torch import _TYPES as TORCH_TYPES
 from safetensors.torch import load_file, save, save_file
 
 from porter.containers.base import Header
-from porter.containers.checkpoint import open_checkpoint, read_folder
+from porter.containers.checkpoint import open_checkpoint
 from porter.containers.safetensors import safetensors_header
 from porter.containers.safetensors.safetensors_header import MAX_HEADER, parse_header
 from porter.containers.safetensors.safetensors_writer import literals, place, shard
 from porter.containers.safetensors.shards import read_header, read_index
 from porter.dtypes import DTYPES
 from porter.errors import MalformedError, PorterError, UnsupportedError, UsageError
-from porter.sources.local import locate
+from porter.sources.local import Location, locate
 
 
 def build(header, data=b"", pad=b"", length=None) -> bytes:
@@ -227,7 +227,13 @@ def test_the_quick_way_accepts_nothing_that_the_strict_one_reads_otherwise(raw):
         with pytest.raises(type(error)):
             safetensors_header._strict(header_text(raw), 8, "w")
         return
-    assert quick is None or quick == safetensors_header._strict(header_text(raw), 8, "w")
+    if quick is None:
+        return
+    tensors, metadata = safetensors_header._strict(header_text(raw), 8, "w")
+    assert quick[:2] == (tensors, metadata)
+    ends = [8] + [tensor.offset + tensor.nbytes for tensor in tensors]
+    follow = all(tensor.offset == end for tensor, end in zip(tensors, ends, strict=False))
+    assert quick[2] == (ends[-1] if follow else None)
 
 
 @pytest.mark.parametrize("raw", SEEDS)
@@ -261,7 +267,7 @@ def sharded(tmp_path):
 
 def test_an_index_names_the_files(sharded):
     directory, first, second = sharded
-    headers = read_folder(directory)
+    headers = open_checkpoint(locate(directory)).headers
     assert [header.file for header in headers] == [first, second]
     assert {tensor.name for header in headers for tensor in header.tensors} == {"a", "b", "c"}
 
@@ -269,17 +275,17 @@ def test_an_index_names_the_files(sharded):
 def test_shards_without_an_index_are_one_set(sharded):
     directory, first, second = sharded
     (directory / "model.safetensors.index.json").unlink()
-    assert [header.file for header in read_folder(directory)] == [first, second]
+    assert [header.file for header in open_checkpoint(locate(directory)).headers] == [first, second]
     (directory / first).unlink()
     with pytest.raises(MalformedError, match=first):
-        read_folder(directory)
+        open_checkpoint(locate(directory))
 
 
 def test_a_missing_shard_is_named_with_the_tensors_it_should_hold(sharded):
     directory, first, _ = sharded
     (directory / first).unlink()
     with pytest.raises(MalformedError, match=rf"{first} is missing\n.*2 tensors: a, b"):
-        read_folder(directory)
+        open_checkpoint(locate(directory))
 
 
 @pytest.mark.parametrize(
@@ -315,7 +321,7 @@ def test_a_tensor_in_two_shards_is_refused(sharded):
     directory, _, second = sharded
     save_file({"c": torch.zeros(5), "a": torch.zeros(2)}, directory / second)
     with pytest.raises(MalformedError, match=r"'a'.*\n.*expected it once"):
-        read_folder(directory)
+        open_checkpoint(locate(directory))
 
 
 @pytest.mark.parametrize(
@@ -349,24 +355,24 @@ def test_an_index_may_name_files_in_folders(tmp_path):
     write_index(tmp_path, {"a": "part/one.safetensors"})
     (tmp_path / "part").mkdir()
     save_file({"a": torch.zeros(2)}, tmp_path / "part" / "one.safetensors")
-    assert read_folder(tmp_path)[0].file == "part/one.safetensors"
+    assert open_checkpoint(locate(tmp_path)).headers[0].file == "part/one.safetensors"
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "lit_model.safetensors", "other.safetensors"])
 def test_a_single_file_is_found(tmp_path, name):
     save_file({"a": torch.zeros(2)}, tmp_path / name)
-    assert [header.file for header in read_folder(tmp_path)] == [name]
+    assert [header.file for header in open_checkpoint(locate(tmp_path)).headers] == [name]
 
 
 def test_nothing_and_too_much_are_usage_errors(tmp_path):
     with pytest.raises(MalformedError, match="holds no weights"):
-        read_folder(tmp_path)
+        open_checkpoint(locate(tmp_path))
     for name in "one.safetensors", "two.safetensors":
         save_file({"a": torch.zeros(2)}, tmp_path / name)
     with pytest.raises(UsageError, match="more than one"):
-        read_folder(tmp_path)
+        open_checkpoint(locate(tmp_path))
     with pytest.raises(UsageError, match="cannot be listed"):
-        read_folder(tmp_path / "none")
+        open_checkpoint(Location(tmp_path / "none", None, "none"))
 
 
 def test_links_stay_inside_the_checkpoint(tmp_path):
@@ -376,12 +382,12 @@ def test_links_stay_inside_the_checkpoint(tmp_path):
     save_file({"a": torch.zeros(2)}, directory / "real.bin")
     link = directory / "model.safetensors"
     link.symlink_to("real.bin")
-    assert read_folder(directory)[0].file == "model.safetensors"
+    assert open_checkpoint(locate(directory)).headers[0].file == "model.safetensors"
     (directory / "real.bin").rename(elsewhere / "real.bin")
     link.unlink()
     link.symlink_to(elsewhere / "real.bin")
     with pytest.raises(MalformedError, match="leads out"):
-        read_folder(directory)
+        open_checkpoint(locate(directory))
 
 
 def test_a_hub_snapshot_links_into_its_own_blobs_only(tmp_path):
@@ -391,12 +397,12 @@ def test_a_hub_snapshot_links_into_its_own_blobs_only(tmp_path):
         directory.mkdir(parents=True)
     save_file({"a": torch.zeros(2)}, repo / "blobs" / "f00")
     (snapshot / "model.safetensors").symlink_to("../../blobs/f00")
-    assert read_folder(snapshot)[0].tensors[0].name == "a"
+    assert open_checkpoint(locate(snapshot)).headers[0].tensors[0].name == "a"
     (repo / "blobs" / "f00").rename(other / "blobs" / "f00")
     (snapshot / "model.safetensors").unlink()
     (snapshot / "model.safetensors").symlink_to(other / "blobs" / "f00")
     with pytest.raises(MalformedError, match="leads out"):
-        read_folder(snapshot)
+        open_checkpoint(locate(snapshot))
 
 
 # --- writing ---------------------------------------------------------------------------------------
@@ -499,7 +505,7 @@ def test_the_index_is_what_the_reader_expects(tmp_path):
     for file, names in groups.items():
         placed = place(file, [spec for spec in specs if spec[0] in names], {"format": "pt"})
         (tmp_path / file).write_bytes(written(placed, dict.fromkeys(names, bytes(10))))
-    headers = read_folder(tmp_path)
+    headers = open_checkpoint(locate(tmp_path)).headers
     assert [[tensor.name for tensor in header.tensors] for header in headers] == [["a"], ["b"], ["c"]]
 
 

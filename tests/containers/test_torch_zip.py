@@ -15,7 +15,7 @@ import pytest
 import torch
 from litgpt.utils import incremental_save
 
-from porter.containers.checkpoint import open_checkpoint, read_folder
+from porter.containers.checkpoint import open_checkpoint
 from porter.containers.torch.torch_zip import read_header
 from porter.dtypes import DTYPES
 from porter.errors import MalformedError, PorterError, UnsupportedError, UsageError
@@ -425,19 +425,20 @@ def sharded(directory: Path, prefix: str = "") -> dict:
 def test_shards_with_an_index(tmp_path):
     sharded(tmp_path)
     torch.save({"x": 1}, tmp_path / "training_args.bin")
-    headers = read_folder(tmp_path)
+    headers = open_checkpoint(locate(tmp_path)).headers
     assert [header.file for header in headers] == [f"pytorch_model-0000{n}-of-00002.bin" for n in (1, 2)]
     assert [[tensor.name for tensor in header.tensors] for header in headers] == [["a", "b"], ["c"]]
 
 
 def test_a_prefix_is_taken_off_only_if_all_shards_have_it(tmp_path):
     sharded(tmp_path, "module.")
-    assert [t.name for header in read_folder(tmp_path) for t in header.tensors] == ["a", "b", "c"]
+    headers = open_checkpoint(locate(tmp_path)).headers
+    assert [t.name for header in headers for t in header.tensors] == ["a", "b", "c"]
     torch.save({"d": torch.ones(1)}, tmp_path / "d.bin")
     index = json.loads((tmp_path / "pytorch_model.bin.index.json").read_text())
     index["weight_map"]["d"] = "d.bin"
     (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
-    names = [t.name for header in read_folder(tmp_path) for t in header.tensors]
+    names = [t.name for header in open_checkpoint(locate(tmp_path)).headers for t in header.tensors]
     assert names == ["d", "module.a", "module.b", "module.c"]
 
 
@@ -451,7 +452,7 @@ def test_shards_that_the_index_does_not_match(tmp_path):
     )
     (tmp_path / "pytorch_model-00002-of-00002.bin").unlink()
     with pytest.raises(MalformedError, match="missing"):
-        read_folder(tmp_path)
+        open_checkpoint(locate(tmp_path))
 
 
 @pytest.mark.parametrize("shard", ["../m.bin", "/etc/m.bin", "link.bin"])
@@ -462,7 +463,7 @@ def test_an_index_cannot_lead_out_of_the_directory(tmp_path, shard):
     (inside / "link.bin").symlink_to(tmp_path / "m.bin")
     (inside / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"a": shard, "b": shard}}))
     with pytest.raises(MalformedError, match=r"unsafe|leads out"):
-        read_folder(inside)
+        open_checkpoint(locate(inside))
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "lit_model.pth", "gemma-2b.ckpt", "weights.pt"])
@@ -470,15 +471,15 @@ def test_a_single_file_beside_what_a_trainer_leaves(tmp_path, name):
     saved(tmp_path / name, SMALL)
     for other in ("optimizer.pt", "rng_state_0.pth", "scheduler.pt", "training_args.bin"):
         saved(tmp_path / other, {"x": torch.ones(1)})
-    [header] = read_folder(tmp_path)
+    [header] = open_checkpoint(locate(tmp_path)).headers
     assert (header.file, len(header.tensors)) == (name, 2)
 
 
 def test_several_files_ask_for_a_name(tmp_path):
     with pytest.raises(MalformedError, match="holds no weights"):
-        read_folder(tmp_path)
+        open_checkpoint(locate(tmp_path))
     saved(tmp_path / "a.pt", SMALL)
     saved(tmp_path / "b.pt", SMALL)
     with pytest.raises(UsageError, match=r"a\.pt, b\.pt") as error:
-        read_folder(tmp_path)
+        open_checkpoint(locate(tmp_path))
     assert "name the file" in error.value.hint

@@ -167,4 +167,4 @@ def test_zeros_are_looked_for_where_they_have_to_be(sizes, offset, loops, inside
                 continue
             with pytest.raises(DifferenceError, match="some elements of 'one' are not zeros") as caught:
                 check_zeros(check, held.tensors["one"], {"x": held})
-            assert caught.value.hint.endswith("--allow-unmapped 'one'")
+            assert caught.value.hint.endswith('allow_unmapped="one"')

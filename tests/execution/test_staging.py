@@ -423,7 +423,7 @@ def test_what_cannot_be_removed_is_named_and_removed_later(tmp_path, monkeypatch
         patch.setattr(shutil, "rmtree", fail)
         run(out, "new", notice=said.append)
     (left,) = find_leftovers(tmp_path)
-    assert str(left.path) in said[0] and "doctor --clean" in said[0] and "injected" in said[0]
+    assert str(left.path) in said[0] and "doctor(clean=True)" in said[0] and "injected" in said[0]
     assert left.kind == "gone" and left.nbytes > 0
     run(out, "newer", notice=said.append)
     assert "had been replaced is removed" in said[1]

@@ -34,7 +34,8 @@ class Made:
     """How llama.cpp stores a family: gguf-py's architecture, what happens to q, k and v, further keys.
 
     `config` is what it has besides that of `families.py`; `whole` is latent attention with k and v in one
-    tensor, as older files have it; `called` is the family that the file is read as.
+    tensor, as older files have it, or any with q, k and v in one; `called` is the family that the file is
+    read as.
     """
 
     arch: gguf.MODEL_ARCH
@@ -65,6 +66,8 @@ DEEP_YARN = {
         "original_max_position_embeddings": 100,
     }
 }
+# No key says how long a head is: all together are as long as the model is wide.
+OLD_GLM = {"hidden_size": 72, "head_dim": 12, "rms_norm_eps": 1e-5}
 CASES = {
     "llama": Made(LLAMA, SIZES | {"head_dim": 10}, pairs=True),
     "llama with biases": Made(LLAMA, SIZES | {"attention_bias": True, "mlp_bias": True}, pairs=True),
@@ -117,6 +120,11 @@ CASES = {
     "qwen2_moe without biases": Made(gguf.MODEL_ARCH.QWEN2MOE, {"qkv_bias": False}),
     "glm4": Made(gguf.MODEL_ARCH.GLM4),
     "glm4 without biases": Made(gguf.MODEL_ARCH.GLM4, {"attention_bias": False}),
+    "glm": Made(gguf.MODEL_ARCH.CHATGLM, OLD_GLM),
+    "glm without biases, tied": Made(
+        gguf.MODEL_ARCH.CHATGLM, OLD_GLM | {"attention_bias": False, "tie_word_embeddings": True}
+    ),
+    "glm, q and k and v in one": Made(gguf.MODEL_ARCH.CHATGLM, OLD_GLM | {"rms_norm_eps": 3e-7}, whole=True),
     "gpt2": Made(gguf.MODEL_ARCH.GPT2, {"n_inner": None}),
     "gpt2, a head of its own": Made(gguf.MODEL_ARCH.GPT2, {"n_inner": None, "tie_word_embeddings": False}),
     "gpt_oss": Made(gguf.MODEL_ARCH.GPT_OSS),
@@ -204,6 +212,18 @@ def all_q_then_k_then_v(weight: np.ndarray, heads: int, kv_heads: int) -> np.nda
         *queries, key, value = np.split(group, heads // kv_heads + 2)
         q, k, v = [*q, *queries], [*k, key], [*v, value]
     return np.concatenate([*q, *k, *v])
+
+
+def q_k_v_together(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Under the names of GLM's first repositories."""
+    found = {}
+    for name, tensor in tensors.items():
+        if ".self_attn.q_proj." in name:
+            parts = [tensor, *(tensors[name.replace("q_proj", part)] for part in ("k_proj", "v_proj"))]
+            found[name.replace("self_attn.q_proj", "self_attention.query_key_value")] = torch.cat(parts)
+        elif ".self_attn.k_proj." not in name and ".self_attn.v_proj." not in name:
+            found[name] = tensor
+    return {re.sub(r"^model\.layers(?=.*query)", "encoder.layers", name): t for name, t in found.items()}
 
 
 # What has keys of its own for sizes that others share.
@@ -391,6 +411,8 @@ def write(case: str, path: Path, model: Any, tensors: dict[str, torch.Tensor], *
     add_further_keys(case, writer, config)
     names = gguf.get_tensor_name_map(made.arch, config.num_hidden_layers)
     stacks: dict[str, list[np.ndarray]] = {}
+    if made.arch == gguf.MODEL_ARCH.CHATGLM and made.whole:
+        tensors = q_k_v_together(tensors)
     for name, tensor in tensors.items():
         weight = tensor.numpy()
         if (numbered := re.search(r"\.(experts|altup_\w+)\.(\d+)\.", name)) is not None:
@@ -626,3 +648,31 @@ def test_groups_of_experts_that_are_not_stated_are_not_guessed(tmp_path, monkeyp
     source = write("deepseek_v2", tmp_path / "model.gguf", model, tensors)
     with pytest.raises(UnsupportedError, match="in what groups experts are chosen"):
         porter.convert(source, tmp_path / "hf", to="hf")
+
+
+def test_a_vaultgemma_that_llama_cpp_has_not_written_is_refused(tmp_path):
+    """gguf-py knows no such architecture: what a file of that name holds is anybody's guess."""
+    assert "vaultgemma" not in gguf.MODEL_ARCH_NAMES.values()
+    writer = gguf.GGUFWriter(tmp_path / "model.gguf", "vaultgemma")
+    writer.add_block_count(1)
+    writer.add_tensor("token_embd.weight", np.zeros((7, 8), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(UnsupportedError, match="no mapping table fits") as caught:
+        porter.convert(tmp_path / "model.gguf", tmp_path / "hf", to="hf")
+    assert "llama.cpp has no architecture" in caught.value.cause
+
+
+def test_what_the_converter_guesses_of_an_older_glm_is_said(tmp_path, monkeypatch):
+    known = {"rms_norm_eps": 1e-5, "max_position_embeddings": 72}
+    monkeypatch.setitem(CASES, "glm", Made(gguf.MODEL_ARCH.CHATGLM, OLD_GLM | known))
+    model, tensors = prepared("glm", tmp_path)
+    made = porter.plan(write("glm", tmp_path / "model.gguf", model, tensors), to="hf")
+    assert any("1e-05 for the epsilon" in note for note in made.notes)
+    assert any("width for its context length" in note for note in made.notes)
+    monkeypatch.setitem(CASES, "glm", Made(gguf.MODEL_ARCH.CHATGLM, OLD_GLM | {"rms_norm_eps": 3e-7}))
+    model, tensors = prepared("glm", tmp_path / "other")
+    made = porter.plan(write("glm", tmp_path / "other.gguf", model, tensors), to="hf")
+    assert not any("taken to be as the file has it" in note for note in made.notes)

@@ -96,7 +96,7 @@ def test_quantised_weights_have_values_alone(tmp_path: Path) -> None:
         source = made.write("llama", tmp_path / "model.gguf", model, tensors)
     with pytest.raises(PorterError, match="quantised") as caught:
         digest(source)
-    assert caught.value.exit_code == 5 and "--dtype-agnostic" in str(caught.value.hint)
+    assert caught.value.exit_code == 5 and "dtype_agnostic=True" in str(caught.value.hint)
     porter.convert(source, tmp_path / "hf", to="hf", dtype="float32")
     assert digest(source, dtype_agnostic=True) == digest(tmp_path / "hf")
     assert digest(source, dtype_agnostic=True) != digest(tmp_path / "own")

@@ -229,7 +229,7 @@ def test_the_language_model_of_a_multimodal_one(tied, tmp_path):
     assert ("lm_head.weight" in stored) is not tied
     with pytest.raises(PorterError) as caught:
         porter.convert(tmp_path / "source", tmp_path / "out", to="hf")
-    assert "--text-only" in str(caught.value.hint)
+    assert "text_only=True" in str(caught.value.hint)
     porter.convert(tmp_path / "source", tmp_path / "out", to="hf", text_only=True)
     again = loaded(tmp_path / "out")
     assert type(again).__name__ == "Gemma4ForCausalLM"
@@ -322,3 +322,18 @@ def test_no_token_is_not_the_default_of_the_text_models_class(case, tmp_path):
     (tmp_path / "source" / "config.json").write_text(json.dumps(config), "utf-8")
     porter.convert(tmp_path / "source", tmp_path / "absent", to="hf", text_only=True)
     assert AutoConfig.from_pretrained(tmp_path / "absent").bos_token_id == 2
+
+
+@pytest.mark.parametrize("case", ["3n", "4 per layer", "4 experts"])
+def test_its_logits_are_compared_layer_by_layer(case, tmp_path):
+    """Embeddings of each layer, shared keys, experts: and a layer that differs is named."""
+    build(case).save_pretrained(tmp_path / "a")
+    porter.convert(tmp_path / "a", tmp_path / "b", to="hf", max_shard_size="40KB")
+    verdict = porter.verify(tmp_path / "a", tmp_path / "b", logits="float32")
+    assert verdict.outcome == "equal" and verdict.logits.agree and verdict.logits.max_logit > 0.1
+    path = tmp_path / "a" / "model.safetensors"
+    weights = load_file(path)
+    weights["model.layers.3.mlp.down_proj.weight"] *= -1
+    save_file(weights, path, metadata={"format": "pt"})
+    verdict = porter.verify(tmp_path / "b", tmp_path / "a", logits="float32")
+    assert verdict.logits.first_parted == "layer 3"

@@ -19,7 +19,8 @@ import porter
 from porter.errors import DifferenceError, UsageError
 from porter.verification.logit_sums import LogitSums
 from porter.verification.own_code import build
-from porter.verification.sample_ids import page, sample_ids
+from porter.verification.page import prose
+from porter.verification.sample_ids import sample_ids
 
 pytestmark = pytest.mark.peer
 
@@ -368,7 +369,7 @@ def test_a_logit_that_is_no_number_differs():
 
 
 def test_the_page_is_long_enough_and_random_ids_have_a_seed(tmp_path):
-    assert len(page().split()) > 600
+    assert len(prose().split()) > 600
     first, again, other = (sample_ids({}, 50, 40, seed) for seed in (1, 1, 2))
     assert first.seed == 1 and first.tokenizer is None and int(first.ids.max()) < 50
     assert torch.equal(first.ids, again.ids) and not torch.equal(first.ids, other.ids)

@@ -30,8 +30,8 @@ def test_a_dtype_may_be_torchs():
     [
         ({"dtype": "int3"}, "unknown dtype 'int3'"),
         ({"dtype": torch.int8}, "unknown dtype 'int8'"),
-        ({"tied": "maybe"}, "--tied must be write, omit or untie, not 'maybe'"),
-        ({"container": "tape"}, "--container must be safetensors or pth, not 'tape'"),
+        ({"tied": "maybe"}, "tied= must be write, omit or untie, not 'maybe'"),
+        ({"container": "tape"}, "container= must be safetensors or pth, not 'tape'"),
         ({"allow_unmapped": 3}, "allow_unmapped takes a pattern or a list"),
         ({"maps": [3]}, "maps takes a path"),
     ],

@@ -58,7 +58,7 @@ def test_two_stored_copies_are_compared_before_one_is_dropped(shipped, tmp_path)
     [check] = made.checks
     assert (check.kept, check.dropped) == (LIT_EMBED, LIT_HEAD)
     assert check.loops == (Loop(127 * 66, 1, 1),) and check.kept_offset == check.dropped_offset == 0
-    assert "LitGPT itself trains the two apart" in check.reason and "--tied untie" in check.hint
+    assert "LitGPT itself trains the two apart" in check.reason and 'tied="untie"' in check.hint
     assert {LIT_EMBED, LIT_HEAD} <= set(made.source_by_name), "the check needs both"
     assert grade(made) == "exact when checked"
 
@@ -157,7 +157,7 @@ def test_a_tied_llama_says_so_to_litgpt(shipped, tmp_path):
 
 
 def test_neither_write_nor_omit(gemma):
-    with pytest.raises(UsageError, match="--tied must be write, omit or untie"):
+    with pytest.raises(UsageError, match="tied= must be write, omit or untie"):
         plan(gemma, to="litgpt", tied="maybe")
 
 

@@ -113,7 +113,7 @@ def test_nobody_answers(hub: Any) -> None:
     result = hub.download("org/model", env={"HF_ENDPOINT": f"http://127.0.0.1:{port}"})
     error, code, text = refused(result)
     assert (error, code) == ("PorterError", 1)
-    assert "cannot reach the Hub" in text and "--offline" in text
+    assert "cannot reach the Hub" in text and "offline=True" in text
 
 
 def test_the_hub_is_unwell(hub: Any) -> None:

@@ -69,4 +69,4 @@ def test_from_afar_it_asks_for_the_download(hub: Any) -> None:
     hub.server.add(REPO, {**SMALL, "model.weights.h5": WEIGHTS})
     refused = hub.python(INSPECT, REPO)
     assert refused["exit"] == 5
-    assert f"porter download {REPO}" in refused["text"] and "--include" not in refused["text"]
+    assert f'porter.download("{REPO}")' in refused["text"]

@@ -177,4 +177,4 @@ def test_other_containers_have_to_be_downloaded(hub: Any) -> None:
     hub.server.add("org/model", {"config.json": b"{}", "m.gguf": b"GGUF"})
     seen = look(hub)
     assert (seen["error"], seen["exit"]) == ("UnsupportedError", 5)
-    assert "porter download org/model --include 'm.gguf'" in seen["text"]
+    assert 'porter.download("org/model", include="m.gguf")' in seen["text"]

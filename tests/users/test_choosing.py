@@ -145,7 +145,7 @@ def test_two_frameworks_in_one_folder_ask_which(folder: Path, states: Any, tmp_p
         shutil.copy(tmp_path / "lit" / name, folder)
     with pytest.raises(UsageError, match="two checkpoints") as caught:
         porter.plan(folder, to="hf")
-    assert "--from litgpt" in caught.value.hint
+    assert 'source_dialect="litgpt"' in caught.value.hint
     for word, state in (("hf", states[1]), ("litgpt", states[2])):
         out = tmp_path / f"from-{word}"
         porter.convert(folder, out, to="hf", source_dialect=word)

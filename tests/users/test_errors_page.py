@@ -186,7 +186,13 @@ ROWS = [
     Row("a shard that is missing", shards(1, 3), 6, "model-00002-of-00003.safetensors is missing", "again"),
     Row("two shards that are missing", shards(2), 6, "2 of 3 shards are missing: model-00001-of", "again"),
     Row("a shard that no index lists", unlisted, 6, "expected model-00002-of-00003", "download"),
-    Row("two frameworks' checkpoints", two_frameworks, 2, "two checkpoints", "--from hf or --from litgpt"),
+    Row(
+        "two frameworks' checkpoints",
+        two_frameworks,
+        2,
+        "two checkpoints",
+        'source_dialect="hf" or source_dialect="litgpt"',
+    ),
     Row("two files", saved("a.pt", "b.pt"), 2, "more than one set of weights", "name the file"),
     Row(
         "parts that are copies",
@@ -233,7 +239,7 @@ def test_each_error_says_what_it_is(tmp_path: Path, row: Row) -> None:
     assert error.exit_code == row.code, error
     assert row.words in str(error)
     assert row.hint in (error.hint or ""), error
-    assert "--allow-unmapped" not in str(error)
+    assert "allow_unmapped" not in str(error)
 
 
 def test_the_same_folder_without_a_fault_is_planned(tmp_path: Path) -> None:

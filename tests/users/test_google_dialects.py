@@ -101,7 +101,7 @@ def test_without_a_config_one_is_asked_for(tmp_path):
     assert found.family is None
     with pytest.raises(UnsupportedError) as caught:
         porter.plan(tmp_path / "google", to="hf")
-    assert "--config FILE" in caught.value.hint
+    assert 'config="FILE"' in caught.value.hint
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -120,7 +120,7 @@ def test_int8_is_a_whole_number_times_its_rows_factor(tmp_path, config, dtype):
         whole, factors = weights[f"{theirs}.weight"], weights[f"{theirs}.weight_scaler"]
         expected = (whole.float() * factors[:, None]).to(getattr(torch, dtype))
         assert torch.equal(found[f"{ours}.weight"], expected)
-    loaded = porter.load_state_dict(folder, as_="litgpt", config=config, dtype=dtype)
+    loaded = porter.load_state_dict(folder, to="litgpt", config=config, dtype=dtype)
     assert torch.equal(loaded["transformer.h.0.attn.qkv.weight"], found["transformer.h.0.attn.qkv.weight"])
 
 
@@ -139,7 +139,7 @@ def test_int8_that_is_turned_and_split(tmp_path, config):
 def test_int8_is_not_kept(tmp_path, config):
     with pytest.raises(UnsupportedError, match="quantised") as caught:
         porter.plan(save(tmp_path / "google", state(quantised=True)), to="hf", config=config)
-    assert "--dtype" in caught.value.hint
+    assert "dtype=" in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_padding_is_cropped_and_checked(tmp_path, config):
     found = tensors(tmp_path / "out")["model.embed_tokens.weight"]
     assert np.array_equal(found, made["embedder/input_embedding"][:VOCAB])
     assert any("last 9 of 32 rows are left out, which are checked" in note for note in done.plan.notes)
-    loaded = porter.load_state_dict(source, as_="hf", config=config)
+    loaded = porter.load_state_dict(source, to="hf", config=config)
     assert np.array_equal(loaded["model.embed_tokens.weight"].numpy(), found)
 
 
@@ -274,13 +274,13 @@ def test_padding_that_holds_something_is_not_lost(tmp_path, config):
     source = store(tmp_path / "flax", padded(fill=1e-30))
     for act in (
         lambda: porter.convert(source, tmp_path / "out", to="hf", config=config),
-        lambda: porter.load_state_dict(source, as_="hf", config=config),
+        lambda: porter.load_state_dict(source, to="hf", config=config),
     ):
         with pytest.raises(DifferenceError, match="last 9 of 32 rows of") as caught:
             act()
     assert not (tmp_path / "out").exists()
     name = "transformer/embedder/input_embedding"
-    assert f"--allow-unmapped '{name}'" in caught.value.hint
+    assert f'allow_unmapped="{name}"' in caught.value.hint
     porter.convert(source, tmp_path / "out", to="hf", config=config, allow_unmapped=[name])
     assert tensors(tmp_path / "out")["model.embed_tokens.weight"].shape == (VOCAB, D)
 

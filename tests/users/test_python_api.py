@@ -14,7 +14,7 @@ TOKEN = "hf_averysecrettokenthatnobodymaysee"
 _WALK = """
 import porter
 try:
-    porter.load_state_dict("gemma-2b", as_="litgpt")
+    porter.load_state_dict("gemma-2b", to="litgpt")
 except porter.PorterError as error:
     refused = [error.exit_code, error.hint]
 afar = porter.inspect("gemma-2b")
@@ -22,7 +22,7 @@ got = porter.download("gemma-2b", token=sys.argv[1])
 near = porter.inspect("gemma-2b")
 plan = porter.plan("gemma-2b", to="litgpt")
 done = porter.convert("gemma-2b", "out", to="litgpt")
-state = porter.load_state_dict("gemma-2b", as_="litgpt")
+state = porter.load_state_dict("gemma-2b", to="litgpt")
 from porter.models import GPT
 model = GPT.from_checkpoint("out")
 model.load_state_dict(state, assign=True)
@@ -39,7 +39,7 @@ emit({
 def test_the_whole_walk(hub: Any, python: Any, tiny_gemma: Path, on_the_hub: str) -> None:
     hub.server.token(TOKEN, "google/gemma-2b")
     found = python(_WALK, TOKEN)
-    assert found["refused"] == [2, "porter download gemma-2b"]
+    assert found["refused"] == [2, 'porter.download("gemma-2b")']
     # What was looked at before lies in the cache already.
     looked_at = (
         "config.json",

@@ -50,7 +50,7 @@ def mapped(tensor: torch.Tensor) -> str:
 
 
 def test_what_is_renamed_lies_in_the_file_and_what_is_fused_does_not(tiny_gemma: Path) -> None:
-    state = porter.load_state_dict(tiny_gemma, as_="litgpt")
+    state = porter.load_state_dict(tiny_gemma, to="litgpt")
     assert len(state) == 24
     for name, tensor in state.items():
         assert mapped(tensor).endswith(".safetensors") == ("attn.qkv" not in name), name
@@ -58,7 +58,7 @@ def test_what_is_renamed_lies_in_the_file_and_what_is_fused_does_not(tiny_gemma:
 
 
 def test_what_is_split_lies_in_the_file(litgpt: Path) -> None:
-    state = porter.load_state_dict(litgpt, as_="hf")
+    state = porter.load_state_dict(litgpt, to="hf")
     assert {mapped(tensor) for tensor in state.values()} == {str(litgpt / "lit_model.safetensors")}
     q, k = (state[f"model.layers.1.self_attn.{name}_proj.weight"] for name in "qk")
     assert k.data_ptr() == q.data_ptr() + q.nbytes, "one after the other in the fused tensor"
@@ -71,10 +71,10 @@ def test_it_is_what_convert_writes(tiny_gemma: Path, litgpt: Path) -> None:
     from safetensors.torch import load_file
 
     written = load_file(litgpt / "lit_model.safetensors")
-    state = porter.load_state_dict(tiny_gemma, as_="litgpt")
+    state = porter.load_state_dict(tiny_gemma, to="litgpt")
     assert state.keys() == written.keys()
     assert all(torch.equal(state[name], written[name]) for name in written)
-    back = porter.load_state_dict(litgpt, as_="hf")
+    back = porter.load_state_dict(litgpt, to="hf")
     own = porter.load_state_dict(tiny_gemma)
     assert back.keys() == own.keys() and all(torch.equal(back[name], own[name]) for name in own)
 
@@ -85,7 +85,7 @@ def test_into_a_stock_litgpt_built_on_meta(tiny_gemma: Path, litgpt: Path) -> No
 
     with torch.device("meta"):
         model = GPT(Config.from_file(litgpt / "model_config.yaml"))
-    state = porter.load_state_dict(tiny_gemma, as_="litgpt")
+    state = porter.load_state_dict(tiny_gemma, to="litgpt")
     model.load_state_dict(state, strict=True, assign=True)
     model.cos, model.sin = model.rope_cache(device="cpu")
     assert model.transformer.wte.weight.data_ptr() == state["transformer.wte.weight"].data_ptr()
@@ -101,7 +101,7 @@ def test_into_transformers_built_on_meta(tiny_gemma: Path, litgpt: Path) -> None
     config = GemmaConfig.from_pretrained(tiny_gemma)
     with torch.device("meta"):
         model = GemmaForCausalLM(config)
-    model.load_state_dict(porter.load_state_dict(litgpt, as_="hf"), strict=True, assign=True)
+    model.load_state_dict(porter.load_state_dict(litgpt, to="hf"), strict=True, assign=True)
     # Buffers that are in no checkpoint are still on meta: taken from a small model, which has the same.
     small = GemmaForCausalLM(GemmaConfig(**config.to_diff_dict() | {"num_hidden_layers": 1}))
     model.model.rotary_emb = small.model.rotary_emb
@@ -113,7 +113,7 @@ def test_into_transformers_built_on_meta(tiny_gemma: Path, litgpt: Path) -> None
 def test_transformers_takes_it_by_its_own_way_in(tiny_gemma: Path, litgpt: Path) -> None:
     from transformers import GemmaConfig, GemmaForCausalLM
 
-    state = porter.load_state_dict(litgpt, as_="hf")
+    state = porter.load_state_dict(litgpt, to="hf")
     config = GemmaConfig.from_pretrained(tiny_gemma)
     model = GemmaForCausalLM.from_pretrained(None, config=config, state_dict=state)
     assert mapped(model.model.embed_tokens.weight) == str(litgpt / "lit_model.safetensors")
@@ -124,36 +124,36 @@ def test_transformers_takes_it_by_its_own_way_in(tiny_gemma: Path, litgpt: Path)
 def test_writing_to_a_tensor_leaves_the_file_as_it_was(tiny_gemma: Path) -> None:
     files = sorted(tiny_gemma.glob("*.safetensors"))
     before = [path.read_bytes() for path in files]
-    state = porter.load_state_dict(tiny_gemma, as_="litgpt")
+    state = porter.load_state_dict(tiny_gemma, to="litgpt")
     for tensor in state.values():
         tensor.fill_(7)
     assert float(state["transformer.ln_f.weight"][0]) == 7
     assert [path.read_bytes() for path in files] == before
     assert not torch.equal(
-        porter.load_state_dict(tiny_gemma, as_="litgpt")["lm_head.weight"], state["lm_head.weight"]
+        porter.load_state_dict(tiny_gemma, to="litgpt")["lm_head.weight"], state["lm_head.weight"]
     )
 
 
 def test_dtype_and_device(tiny_gemma: Path) -> None:
-    plain = porter.load_state_dict(tiny_gemma, as_="litgpt")
-    half = porter.load_state_dict(tiny_gemma, as_="litgpt", dtype="bfloat16")
+    plain = porter.load_state_dict(tiny_gemma, to="litgpt")
+    half = porter.load_state_dict(tiny_gemma, to="litgpt", dtype="bfloat16")
     for name, tensor in plain.items():
         assert half[name].dtype == torch.bfloat16
         assert torch.equal(half[name], tensor.to(torch.bfloat16)), "rounded as torch rounds"
     assert half["lm_head.weight"].data_ptr() == half["transformer.wte.weight"].data_ptr()
     for device in ("meta", torch.device("meta")):
-        shapes = porter.load_state_dict(tiny_gemma, as_="litgpt", device=device)
+        shapes = porter.load_state_dict(tiny_gemma, to="litgpt", device=device)
         assert {name: tensor.shape for name, tensor in shapes.items()} == {
             name: tensor.shape for name, tensor in plain.items()
         }
         assert {tensor.device.type for tensor in shapes.values()} == {"meta"}
     with pytest.raises(porter.PorterError, match="bfloat8"):
-        porter.load_state_dict(tiny_gemma, as_="litgpt", dtype="bfloat8")
+        porter.load_state_dict(tiny_gemma, to="litgpt", dtype="bfloat8")
 
 
 def test_a_torch_file_is_mapped_too(tiny_gemma: Path, tmp_path: Path) -> None:
     porter.convert(tiny_gemma, tmp_path / "pth", to="litgpt", container="pth")
-    state = porter.load_state_dict(tmp_path / "pth", as_="hf")
+    state = porter.load_state_dict(tmp_path / "pth", to="hf")
     assert {Path(mapped(tensor)).name for tensor in state.values()} == {"lit_model.pth"}
     own = porter.load_state_dict(tiny_gemma)
     assert all(torch.equal(state[name], own[name]) for name in own)
@@ -180,9 +180,9 @@ from pathlib import Path
 import torch
 import porter
 def kib(word): return int(re.search(word + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
-porter.load_state_dict(sys.argv[2], as_="litgpt")
+porter.load_state_dict(sys.argv[2], to="litgpt")
 before, most = kib("VmRSS"), kib("VmHWM")
-state = porter.load_state_dict(sys.argv[1], as_="litgpt")
+state = porter.load_state_dict(sys.argv[1], to="litgpt")
 loaded = {"rss": kib("VmRSS") - before, "most": kib("VmHWM") - most}
 read = float(state["transformer.wte.weight"].sum())
 emit(loaded | {"anonymous_after_reading": kib("RssAnon") / 1024, "read": kib("VmRSS") - before, "sum": read})
@@ -217,7 +217,7 @@ def test_hundreds_of_megabytes_take_no_memory(
 
 @pytest.mark.real
 def test_a_gguf(real_gguf: Path) -> None:
-    state = porter.load_state_dict(real_gguf, as_="litgpt", dtype="float32")
+    state = porter.load_state_dict(real_gguf, to="litgpt", dtype="float32")
     assert len(state) == 201 and {tensor.dtype for tensor in state.values()} == {torch.float32}
     import numpy as np
     from gguf import GGMLQuantizationType, quants
@@ -236,4 +236,10 @@ def test_a_gguf(real_gguf: Path) -> None:
             values = quants.dequantize(rows, GGMLQuantizationType[tensor.dtype.name]).reshape(tensor.shape)
             assert torch.equal(state[name], torch.from_numpy(values - np.float32(added))), tensor.name
     with pytest.raises(porter.PorterError, match="quantised"):
-        porter.load_state_dict(real_gguf, as_="litgpt")
+        porter.load_state_dict(real_gguf, to="litgpt")
+
+
+def test_the_older_name_of_the_dialect_still_works(tiny_gemma):
+    with pytest.warns(DeprecationWarning, match="called to="):
+        old = porter.load_state_dict(tiny_gemma, as_="litgpt")
+    assert list(old) == list(porter.load_state_dict(tiny_gemma, to="litgpt"))

@@ -97,7 +97,7 @@ def test_they_are_fused_turned_and_cast_like_others(source, tmp_path, dtype):
     cast = torch.float32 if dtype == "keep" else torch.bfloat16
     assert torch.equal(found["transformer.h.0.attn.qkv.weight"], torch.cat(parts).to(cast))
     porter.convert(source, tmp_path / "jax", to="flax", dtype=dtype)
-    back = porter.load_state_dict(tmp_path / "jax", as_="hf")
+    back = porter.load_state_dict(tmp_path / "jax", to="hf")
     assert all(torch.equal(back[name], state[name].to(cast)) for name in state)
 
 
@@ -129,7 +129,7 @@ def test_layers_that_lie_differently_are_read_each_by_its_own_strides(tmp_path, 
 def test_a_state_dict_holds_the_same(source):
     state = held(source)
     for as_, dtype in (("hf", torch.float32), ("gemma_pytorch", torch.bfloat16)):
-        found = porter.load_state_dict(source, as_=as_, dtype=str(dtype).removeprefix("torch."))
+        found = porter.load_state_dict(source, to=as_, dtype=str(dtype).removeprefix("torch."))
         name = "model.layers.0.self_attn.o_proj.weight"
         assert torch.equal(found[name], state[name].to(dtype))
 

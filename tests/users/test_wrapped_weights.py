@@ -117,7 +117,7 @@ def test_a_state_dict_is_found_under_the_usual_keys(write, tmp_path, key):
 def test_of_several_state_dicts_one_is_taken_and_the_others_are_said(write, tmp_path):
     source = write({"model": weights(1), "ema": weights(2), "runs": {"best": weights(3)}})
     assert same(ported(source, tmp_path / "first"), weights(1))
-    (note,) = [note for note in porter.plan(source, to="hf").notes if "--key" in note]
+    (note,) = [note for note in porter.plan(source, to="hf").notes if "key=" in note]
     assert "'model'" in note and "'ema'" in note
     assert same(ported(source, tmp_path / "second", key="ema"), weights(2))
     assert same(ported(source, tmp_path / "third", key="runs.best"), weights(3))
@@ -126,7 +126,7 @@ def test_of_several_state_dicts_one_is_taken_and_the_others_are_said(write, tmp_
     with pytest.raises(UsageError, match="no state dict under 'nothing'") as refused:
         porter.inspect(source, key="nothing")
     assert "model, ema" in refused.value.hint
-    with pytest.raises(UsageError, match="--key names a state dict of a torch file"):
+    with pytest.raises(UsageError, match="key= names a state dict of a torch file"):
         porter.inspect(tmp_path / "first", key="ema")
 
 

@@ -83,6 +83,7 @@ def dims(config: dict[str, Any]) -> Dims:
         M=config["hidden_size"],
         F=config["intermediate_size"],
         V=config["vocab_size"],
+        L=config["num_hidden_layers"],
         E=config.get("num_local_experts", 0),
         family=config["model_type"],
     )
@@ -95,7 +96,7 @@ def weights(config: dict[str, Any], seed: int = 0) -> State:
     if d.family == "gpt_neox":
         shapes |= {"gpt_neox.embed_in.weight": (d.V, d.M), "embed_out.weight": (d.V, d.M)}
         shapes |= {f"gpt_neox.final_layer_norm.{part}": (d.M,) for part in ("weight", "bias")}
-        for n in range(LAYERS):
+        for n in range(d.L):
             for name, shape in {
                 "attention.query_key_value": (3 * d.H * d.D, d.M),
                 "attention.dense": (d.M, d.H * d.D),
@@ -110,7 +111,7 @@ def weights(config: dict[str, Any], seed: int = 0) -> State:
         shapes |= {"model.embed_tokens.weight": (d.V, d.M), "model.norm.weight": (d.M,)}
         if d.family in ("llama", "mixtral"):
             shapes["lm_head.weight"] = (d.V, d.M)
-        for n in range(LAYERS):
+        for n in range(d.L):
             parts: dict[str, tuple[int, ...]] = {
                 "self_attn.q_proj": (d.H * d.D, d.M),
                 "self_attn.k_proj": (d.K * d.D, d.M),
@@ -178,7 +179,7 @@ def swap(state: State, one: str, other: str) -> None:
 
 
 def apply(state: State, d: Dims, part: str, change: Callable[[Tensor], Tensor], layers: Any = None) -> None:
-    for n in range(LAYERS) if layers is None else layers:
+    for n in range(d.L) if layers is None else layers:
         name = layer(n, d) + part
         state[name] = change(state[name]).contiguous()
 
@@ -197,7 +198,7 @@ def every(state: State, change: Callable[[Tensor], Tensor]) -> None:
 
 @mutant("gate and up are swapped", families=GATED)
 def gate_and_up_swapped(state, d):
-    for n in range(LAYERS):
+    for n in range(d.L):
         swap(state, layer(n, d) + "mlp.gate_proj.weight", layer(n, d) + "mlp.up_proj.weight")
 
 
@@ -208,7 +209,7 @@ def gate_and_up_swapped_in_one_layer(state, d):
 
 @mutant("gate and up are swapped", families=("mixtral",))
 def gate_and_up_of_experts_swapped(state, d):
-    for n in range(LAYERS):
+    for n in range(d.L):
         for e in range(d.E):
             stem = f"{layer(n, d)}block_sparse_moe.experts.{e}."
             swap(state, stem + "w1.weight", stem + "w3.weight")
@@ -216,7 +217,7 @@ def gate_and_up_of_experts_swapped(state, d):
 
 @mutant("k and v are swapped", families=SPLIT)
 def k_and_v_swapped(state, d):
-    for n in range(LAYERS):
+    for n in range(d.L):
         swap(state, layer(n, d) + "self_attn.k_proj.weight", layer(n, d) + "self_attn.v_proj.weight")
 
 
@@ -233,38 +234,38 @@ def k_and_v_of_fused_swapped(state, d):
 
 @mutant("norms? .*exchanged", families=("gemma2", "gemma3_text"))
 def norm_after_attention_for_norm_before_mlp(state, d):
-    for n in range(LAYERS):
+    for n in range(d.L):
         names = ("post_attention_layernorm.weight", "pre_feedforward_layernorm.weight")
         swap(state, *(layer(n, d) + name for name in names))
 
 
 @mutant("norms before attention and before the MLP are exchanged", families=("gemma", "llama", "gpt_neox"))
 def input_norm_for_norm_before_mlp(state, d):
-    for n in range(LAYERS):
+    for n in range(d.L):
         names = ("input_layernorm.weight", "post_attention_layernorm.weight")
         swap(state, *(layer(n, d) + name for name in names))
 
 
 @mutant("norms of q and k are swapped", families=("gemma3_text",))
 def q_norm_and_k_norm_swapped(state, d):
-    for n in range(LAYERS):
+    for n in range(d.L):
         swap(state, layer(n, d) + "self_attn.q_norm.weight", layer(n, d) + "self_attn.k_norm.weight")
 
 
 @mutant("layers are off by one")
 def layers_off_by_one(state, d):
-    moved_layers(state, lambda n: (n + 1) % LAYERS)
+    moved_layers(state, lambda n: (n + 1) % d.L)
 
 
 @mutant("sorted as strings")
 def layers_sorted_as_strings(state, d):
-    order = sorted(range(LAYERS), key=str)
+    order = sorted(range(d.L), key=str)
     moved_layers(state, lambda n: order[n])
 
 
 @mutant("opposite order")
 def layers_reversed(state, d):
-    moved_layers(state, lambda n: LAYERS - 1 - n)
+    moved_layers(state, lambda n: d.L - 1 - n)
 
 
 @mutant("layers 3 and 7 are swapped")
@@ -294,7 +295,7 @@ def experts_off_by_one(state, d):
 
 @mutant("interleaved", families=GATED)
 def gate_and_up_interleaved(state, d):
-    for n in range(LAYERS):
+    for n in range(d.L):
         names = [layer(n, d) + f"mlp.{part}_proj.weight" for part in ("gate", "up")]
         fused = torch.stack([state[name] for name in names], 1).view(2 * d.F, d.M)
         state[names[0]], state[names[1]] = (half.clone() for half in fused.chunk(2))
@@ -302,7 +303,7 @@ def gate_and_up_interleaved(state, d):
 
 @mutant("interleaved", families=GATED)
 def gate_and_up_split_alternately(state, d):
-    for n in range(LAYERS):
+    for n in range(d.L):
         names = [layer(n, d) + f"mlp.{part}_proj.weight" for part in ("gate", "up")]
         fused = torch.cat([state[name] for name in names])
         state[names[0]], state[names[1]] = fused[0::2].clone(), fused[1::2].clone()
@@ -502,6 +503,180 @@ def k_and_v_swapped_and_rope_on_q(state, d):
 def q_heads_regrouped_and_rope(state, d):
     q_heads_regrouped(state, d)
     apply(state, d, "self_attn.q_proj.weight", lambda w: interleave(w, d.D))
+
+
+# --- by another hand, after the search was written: what nobody had thought of ------------------------------
+
+
+def embedding(d: Dims) -> str:
+    return "gpt_neox.embed_in.weight" if d.family == "gpt_neox" else "model.embed_tokens.weight"
+
+
+@mutant("rows of each head have changed places", families=("gpt_neox",))
+def rope_of_the_rotated_part_interleaved(state, d):
+    turned = int(d.D * 0.4)
+
+    def change(w: Tensor) -> Tensor:
+        w = w.clone().view(d.H, 3, d.D, -1)
+        for part in (0, 1):
+            rows = w[:, part, :turned].clone()
+            w[:, part, :turned] = rows.view(d.H, 2, turned // 2, -1).transpose(1, 2).reshape(rows.shape)
+        return w.view(3 * d.H * d.D, -1)
+
+    apply(state, d, "attention.query_key_value.weight", change)
+
+
+@mutant("not grouped by kv head|holds rows of", families=("gpt_neox",))
+def bias_not_grouped(state, d):
+    apply(
+        state,
+        d,
+        "attention.query_key_value.bias",
+        lambda w: w.view(d.H, 3, d.D).transpose(0, 1).reshape(-1),
+    )
+
+
+@mutant("experts have changed places: rotated", families=("mixtral",))
+def router_off_by_one(state, d):
+    apply(state, d, "block_sparse_moe.gate.weight", lambda w: w.roll(1, 0))
+
+
+@mutant("expert 3 holds what belongs to expert 2", families=("mixtral",))
+def expert_repeated(state, d):
+    for n in range(d.L):
+        for part in ("w1", "w2", "w3"):
+            stem = layer(n, d) + "block_sparse_moe.experts."
+            state[f"{stem}3.{part}.weight"] = state[f"{stem}2.{part}.weight"]
+
+
+@mutant("transposed", families=("mixtral",))
+def expert_w2_reshaped(state, d):
+    for n in range(d.L):
+        for e in range(d.E):
+            name = f"{layer(n, d)}block_sparse_moe.experts.{e}.w2.weight"
+            state[name] = state[name].t().reshape(state[name].shape).contiguous()
+
+
+@mutant("layers 1, 3, 5, .*k and v are swapped", families=SPLIT)
+def k_and_v_swapped_in_every_other_layer(state, d):
+    for n in range(1, d.L, 2):
+        swap(state, layer(n, d) + "self_attn.k_proj.weight", layer(n, d) + "self_attn.v_proj.weight")
+
+
+@mutant("the embedding holds the head", families=("llama",))
+def embedding_and_head_swapped(state, d):
+    swap(state, "model.embed_tokens.weight", "lm_head.weight")
+
+
+@mutant("holds input_layernorm", families=SPLIT)
+def last_norm_of_the_last_layer(state, d):
+    state["model.norm.weight"] = state[layer(d.L - 1, d) + "input_layernorm.weight"]
+
+
+@mutant(r"layers 1, 3, 5, .*\+1 is folded in", families=SPLIT)
+def norms_plus_one_in_every_other_layer(state, d):
+    for name in norms(state):
+        found = re.search(r"layers\.(\d+)\.", name)
+        if found and int(found[1]) % 2:
+            state[name] = state[name] + 1
+
+
+@mutant("rows of each head have changed places: rotated", families=SPLIT)
+def halves_of_heads_swapped(state, d):
+    for part in ("q", "k"):
+        apply(
+            state,
+            d,
+            f"self_attn.{part}_proj.weight",
+            lambda w: w.view(-1, 2, d.D // 2, d.M).flip(1).reshape(w.shape),
+        )
+
+
+@mutant("kv heads have changed places", families=SPLIT)
+def kv_heads_in_the_opposite_order(state, d):
+    for part in ("k", "v"):
+        apply(
+            state,
+            d,
+            f"self_attn.{part}_proj.weight",
+            lambda w: w.view(d.K, d.D, d.M).flip(0).reshape(w.shape),
+        )
+
+
+@mutant("query heads have changed places", families=SPLIT)
+def query_heads_in_the_opposite_order(state, d):
+    apply(state, d, "self_attn.q_proj.weight", lambda w: w.view(d.H, d.D, d.M).flip(0).reshape(w.shape))
+
+
+@mutant("rows have changed places|transposed", families=SPLIT)
+def heads_and_dims_of_o_exchanged(state, d):
+    apply(
+        state,
+        d,
+        "self_attn.o_proj.weight",
+        lambda w: w.view(d.M, d.H, d.D).transpose(1, 2).reshape(w.shape),
+    )
+
+
+@mutant("holds rows of gate and up", families=GATED)
+def halves_of_a_split_model_joined_wrong(state, d):
+    for n in range(d.L):
+        names = [layer(n, d) + f"mlp.{part}_proj.weight" for part in ("gate", "up")]
+        (a, b), half = (state[name] for name in names), d.F // 2
+        state[names[0]], state[names[1]] = torch.cat([a[:half], b[:half]]), torch.cat([a[half:], b[half:]])
+
+
+@mutant("(columns|rows) have changed places: rotated", families=GATED)
+def halves_of_down_joined_in_the_other_order(state, d):
+    apply(state, d, "mlp.down_proj.weight", lambda w: w.roll(d.F // 2, 1))
+
+
+@mutant("rounded otherwise")
+def through_int8_and_back(state, d):
+    for name in state:
+        if state[name].dim() == 2:
+            factor = state[name].abs().amax(1, keepdim=True) / 127
+            state[name] = (state[name] / factor).round() * factor
+
+
+@mutant("big-endian")
+def big_endian(state, d):
+    every(state, lambda w: torch.from_numpy(w.numpy().byteswap()))
+
+
+@mutant("columns have changed places")
+def embedding_flipped(state, d):
+    state[embedding(d)] = state[embedding(d)].flip(1)
+
+
+# Found, and no more than described.
+NAMELESS = ("layer merged of two",)
+
+
+@mutant("average", families=SPLIT)
+def layer_merged_of_two(state, d):
+    for name in list(state):
+        if ".layers.5." in name:
+            state[name] = (state[name] + state[name.replace(".5.", ".6.")]) / 2
+
+
+@mutant("rotated by -1; .* values differ besides")
+def vocabulary_behind_a_new_row(state, d):
+    w = state[embedding(d)]
+    state[embedding(d)] = torch.cat([w.mean(0, keepdim=True), w[:-1]])
+
+
+@mutant("layers are in another order: 4 holds 5")
+def a_layer_dropped_and_the_last_twice(state, d):
+    moved_layers(state, lambda n: n if n < 4 else min(n + 1, d.L - 1))
+
+
+@mutant("another model's")
+def attention_of_another_model(state, d):
+    draw = torch.Generator().manual_seed(3)
+    for name in state:
+        if "attn" in name or "attention" in name:
+            state[name] = torch.randn(state[name].shape, generator=draw) / 8
 
 
 # --- in the stored tensors of one dialect ------------------------------------------------------------------
@@ -792,13 +967,16 @@ def main() -> int:
     return int(bool(alarms) or not all(one.found for one in outcomes))
 
 
-BEGIN, END = "<!-- mutants: written by `make mutants` -->", "<!-- end of mutants -->"
+def write_between(what: str, lines: list[str]) -> None:
+    """Puts lines into docs/verify.md, where marks say that `what` is."""
+    path = Path(__file__).resolve().parents[2] / "docs" / "verify.md"
+    begin, end = f"<!-- {what}: written by `make mutants` -->", f"<!-- end of {what} -->"
+    before, _, rest = path.read_text(encoding="utf-8").partition(begin)
+    after = rest.partition(end)[2]
+    path.write_text(before + "\n".join([begin, "", *lines, "", end]) + after, encoding="utf-8")
 
 
 def write_table(outcomes: list[Outcome], alarms: int, sound: int) -> None:
-    path = Path(__file__).resolve().parents[2] / "docs" / "verify.md"
-    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
     rows = ["| family | in | mutants | found | named |", "| --- | --- | ---: | ---: | ---: |"]
     count: dict[tuple[str, str], Counter[str]] = {}
     for one in outcomes:
@@ -810,10 +988,10 @@ def write_table(outcomes: list[Outcome], alarms: int, sound: int) -> None:
         rows.append(f"| {family} | {dialect} | {tally['made']} | {tally['found']} | {tally['named']} |")
     rows.append(f"| all | | {total['made']} | {total['found']} | {total['named']} |")
     missed = sorted({f"{o.name} ({o.dialect})" for o in outcomes if not o.named})
-    lines = [BEGIN, "", *rows, "", f"Sound ports called wrong: {alarms} of {sound}."]
+    lines = [*rows, "", f"Sound ports called wrong: {alarms} of {sound}."]
     if missed:
         lines += ["", f"Found and not named: {', '.join(missed)}."]
-    path.write_text(before + "\n".join(lines) + "\n\n" + END + after, encoding="utf-8")
+    write_between("mutants", lines)
 
 
 if __name__ == "__main__":

@@ -201,10 +201,10 @@ def test_no_torch_where_nothing_is_computed(original, port):
 def test_tokenizers_are_compared_by_ids(tmp_path, original, port):
     import sentencepiece
 
-    from porter.verification.compare_tokenizers import PAGE
+    from porter.verification.page import lines
 
     text = tmp_path / "text.txt"
-    text.write_text("\n".join(PAGE.splitlines()[:5] * 30), encoding="utf-8")
+    text.write_text("\n".join(lines()[-24:-19] * 30), encoding="utf-8")
     for name, size in (("one", 80), ("other", 90)):
         sentencepiece.SentencePieceTrainer.train(
             input=str(text),
@@ -228,3 +228,99 @@ def test_tokenizers_are_compared_by_ids(tmp_path, original, port):
 def test_a_source_that_cannot_be_read_is_an_error(tmp_path):
     with pytest.raises(PorterError):
         porter.verify(tmp_path, tmp_path)
+
+
+def untied(tmp_path, change=lambda head: None):
+    """The original with a head of its own, the same matrix until `change`, and a config that says so."""
+    weights = hf_weights()
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"].copy()
+    change(weights["lm_head.weight"])
+    name = f"untied-{len(list(tmp_path.iterdir()))}"
+    return write(tmp_path / name, weights, {**CONFIG, "tie_word_embeddings": False})
+
+
+def test_a_head_that_equals_the_embedding_may_be_tied_in_the_port(tmp_path, original):
+    verdict = porter.verify(untied(tmp_path), original)
+    assert (verdict.outcome, verdict.config.outcome) == ("equal", "equal"), verdict
+    assert any("both hold the same values" in note for note in verdict.notes)
+
+
+def test_but_not_one_that_differs_in_one_value(tmp_path, original):
+    def change(head):
+        head[28, 41] += 1e-6
+
+    verdict = porter.verify(untied(tmp_path, change), original)
+    assert verdict.outcome == "differs"
+    assert [difference.name for difference in verdict.config.differences] == ["tie_embeddings"]
+
+
+@pytest.mark.parametrize("there", [np.inf, 65504.0, np.nan, -1.0])
+def test_values_out_of_range_are_a_verdict_whatever_stands_there(tmp_path, port, there):
+    """float16 ends at 65504. What a cast makes of more is no value of the original."""
+    weights = hf_weights()
+    weights["model.layers.1.mlp.gate_proj.weight"][3, 2] = 70000
+    source = write(tmp_path / "large", weights, CONFIG)
+
+    def cast(ported):
+        ported.update(litgpt_weights(weights))
+        ported[LAYER + "mlp.fc_1.weight"] = ported[LAYER + "mlp.fc_1.weight"].copy()
+        ported[LAYER + "mlp.fc_1.weight"][3, 2] = there
+        ported.update({name: torch.from_numpy(value).half() for name, value in ported.items()})
+
+    ran = command(source, port(cast))
+    assert ran.returncode == 3, ran.stderr
+    said = "1 value is out of float16's range, the first at [3, 2] of transformer.h.1.mlp.fc_1.weight"
+    assert ran.stdout.splitlines()[0].startswith("differs: ") and said in ran.stdout
+    (tensor,) = porter.verify(source, port(cast)).weights.differing
+    assert (tensor.elements, tensor.first) == (1, (3, 2))
+    assert "out of float16's range" in tensor.says
+
+
+def test_how_far_values_are_apart(original, port):
+    def change(weights):
+        weights[LAYER + "mlp.fc_1.weight"][3, 2] += 0.5
+
+    (tensor,) = porter.verify(original, port(change)).weights.differing
+    assert tensor.largest == pytest.approx(0.5)
+    largest = float(np.abs(hf_weights()["model.layers.1.mlp.gate_proj.weight"]).max())
+    assert tensor.relative == pytest.approx(0.5 / largest)
+
+
+def test_no_torch_where_values_are_rounded_or_explained_either(original, port):
+    def cast(weights):
+        weights["transformer.ln_f.weight"] = weights["transformer.ln_f.weight"] + 1
+        weights.update({name: torch.from_numpy(value).bfloat16() for name, value in weights.items()})
+
+    program = (
+        "import sys, porter; v = porter.verify(*sys.argv[1:]); print(v.says, '|', 'torch' in sys.modules)"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", program, original, port(cast)], capture_output=True, text=True
+    )
+    assert told.stdout.strip().endswith("| False"), told
+    assert "+1 is folded in" in told.stdout
+
+
+def test_both_sides_may_be_in_buckets(bucket, original, port):
+    """The same verdicts as on a disk; what was done wrong is looked for only there, and that is said."""
+    there = bucket.fill(original, "original")
+    verdict = porter.verify(there, bucket.fill(port(), "port"))
+    assert (verdict.outcome, verdict.weights.tensors) == ("equal", 24)
+
+    def swap(weights):
+        weights[LAYER + "mlp.fc_1.weight"], weights[LAYER + "mlp.fc_2.weight"] = (
+            weights[LAYER + "mlp.fc_2.weight"],
+            weights[LAYER + "mlp.fc_1.weight"],
+        )
+
+    wrong = port(swap)
+    for source, out in ((there, wrong), (original, bucket.fill(wrong, "wrong"))):
+        verdict = porter.verify(source, out)
+        assert [tensor.elements for tensor in verdict.weights.differing] == [17 * 42] * 2
+        assert not verdict.mistakes and any("porter download" in note for note in verdict.notes)
+        ran = bucket.porter("verify", source, out)
+        assert ran.returncode == 3 and "files on this machine alone" in ran.stderr
+        found = porter.diff(source, out)
+        assert not found.same and {item.name for item in found.values} == {"1.mlp.gate", "1.mlp.up"}
+    ran = bucket.porter("verify", there, wrong, "--quick")
+    assert ran.returncode == 2 and "--quick" in ran.stderr

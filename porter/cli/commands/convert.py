@@ -210,17 +210,17 @@ def convert(
 
     Examples:
       porter convert gemma-2b --to litgpt -o out/
-      porter convert gemma-2b --to litgpt --container pth     # for LitGPT's own commands
+      porter convert gemma-2b --to litgpt --container pth   # for litgpt's commands
       porter convert out/ --to hf -o back/
       porter convert model.gguf --to hf --dtype bfloat16
-      porter convert gemma-2b --to keras --dry-run            # the plan alone
+      porter convert gemma-2b --to keras --dry-run          # the plan alone
     """
     from porter.api import convert as api
     from porter.execution.run_options import RunOptions, memory_spoken
     from porter.planning.plan import plan_to_json
     from porter.planning.plan_options import PlanOptions
     from porter.reporting.plans import render, summary
-    from porter.reporting.text import size
+    from porter.reporting.text import printable, size
 
     if explain and not dry_run:
         raise UsageError("--explain tells about a plan that is not run", hint="--dry-run --explain")
@@ -298,11 +298,15 @@ def convert(
                 out,
                 force=force,
                 options=options,
-                watch=Watch(watch, watch.moving, output.note),
+                watch=Watch(watch, watch.moving, output.note, watch.arriving),
             )
     except KeyboardInterrupt as stopped:
         if kept := getattr(stopped, "kept", 0):
-            output.say(f"stopped; {size(kept)} are done. The same command goes on, --no-resume starts anew.")
+            place = printable(str(getattr(stopped, "place", ".")))
+            output.say(
+                f"stopped; {size(kept)} are done. The same command goes on, --no-resume starts anew, "
+                f"`porter doctor --clean {place}` drops them."
+            )
         raise
     if shared := sum(done.shared.values()):
         output.say(f"shared   {size(shared)} of {size(sum(done.sizes.values()))} with the source, as blocks")
@@ -327,7 +331,7 @@ def convert(
     if isinstance(done.out, str):
         return
     for number, line in enumerate(next_steps(plan, done.out)):
-        output.report(f"{'' if number else 'load':<8} {line}")
+        output.report(f"{'' if number else 'load':<8} {line}", pasted=True)
     if plan.target_dialect == "litgpt" and container != "pth":
         output.note(LITGPT_COMMANDS)
 
@@ -352,4 +356,4 @@ def _keep(source: str | None, dry_run: bool) -> None:
         output.note(f"{source} is on this machine already; --keep-source has nothing to do")
         return
     with transfer("download") as advance:
-        download(source, offline=output.settings.offline, progress=advance)
+        download(source, offline=output.settings.offline, progress=advance, expect=advance.expect)

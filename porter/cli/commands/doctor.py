@@ -36,12 +36,9 @@ def doctor(
     if (folder := parse_address(path)) is not None:
         _bucket(folder, clean, json)
         return
-    if clean:
-        from porter.api.leftovers import clean as remove
-
-        for text in remove(look(path).file_system.path):
-            output.note(text)
-    found = look(path)
+    found = look(path, clean=clean)
+    for text in found.cleaned:
+        output.note(text)
     if json:
         output.as_json(found)
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -68,19 +68,24 @@ def download(
     from porter.api.download import download as fetch
     from porter.cli.progress import transfer
 
-    asked = {
+    asked: dict[str, Any] = {
         "revision": revision,
         "include": include,
         "exclude": exclude,
         "out": out,
         "source_dialect": source_dialect,
+        "offline": output.settings.offline,
         "bars": sys.stderr.isatty() and not output.settings.quiet,
     }
     if dry_run:
-        found = fetch(source, dry_run=True, offline=output.settings.offline, **asked)  # type: ignore[arg-type]
+        found = fetch(source, dry_run=True, **asked)
     else:
-        with transfer("download") as advance:
-            found = fetch(source, offline=output.settings.offline, progress=advance, **asked)  # type: ignore[arg-type]
+        try:
+            with transfer("download") as advance:
+                found = fetch(source, progress=advance, expect=advance.expect, **asked)
+        except KeyboardInterrupt:
+            output.say("stopped; what has come is kept, and the same command goes on from there")
+            raise
     if json:
         output.as_json(found)
         return

@@ -54,7 +54,7 @@ def fingerprint(
 
     Examples:
       porter fingerprint gemma-2b
-      porter fingerprint out/                    # a port that moved every value: the same digest
+      porter fingerprint out/                  # a port: the same digest
       porter fingerprint model.gguf --dtype-agnostic
     """
     from porter.api.fingerprint import fingerprint as take

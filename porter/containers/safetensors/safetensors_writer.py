@@ -19,6 +19,7 @@ from porter.containers.base import OutputFile, StoredTensor, TensorSpec
 from porter.containers.safetensors.safetensors_header import CONTAINER, MAX_HEADER
 from porter.dtypes import Dtype
 from porter.errors import UnsupportedError, UsageError
+from porter.wording import option
 
 # A tensor with where it begins and ends, in bytes from the start of the data.
 # A size in text that is none, or less: 0, -5GB.
@@ -89,7 +90,7 @@ def place(
         raise UnsupportedError(
             f"{name}: the header takes {start - 8} bytes",
             cause=f"readers accept at most {MAX_HEADER}",
-            hint="write smaller shards (--max-shard-size)",
+            hint=f"write smaller shards ({option('max-shard-size')})",
         )
     new, kind = tuple.__new__, StoredTensor
     placed = tuple(

@@ -26,6 +26,7 @@ from porter.containers.torch.torch_zip_entries import LOCAL_MAGIC, Entry, pread,
 from porter.errors import UnsupportedError
 from porter.reading.regular import open_regular, unreadable
 from porter.sources.paths import locate
+from porter.wording import option
 
 CONTAINER = "torch"
 
@@ -106,7 +107,7 @@ def _read_raw(path: Path, file: str, key: str | None = None) -> Header:
     if state.others:
         notes = (
             f"{file}: took the weights under {state.key!r}; it holds others under "
-            f"{', '.join(map(repr, state.others))}, which --key takes",
+            f"{', '.join(map(repr, state.others))}, which {option('key')} takes",
         )
     if found.foreign:
         metadata["torch.foreign"] = found.foreign

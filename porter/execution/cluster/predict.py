@@ -18,6 +18,7 @@ from porter.execution.cluster.tasks import Task
 from porter.execution.frames import wants_sums
 from porter.execution.run_options import memory_spoken
 from porter.planning.plan import Plan, ZeroCheck
+from porter.wording import option
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,8 @@ def assumed_spoken(text: str) -> Assumed:
         name, _, value = part.partition("=")
         if name not in {field.name for field in fields(Assumed)}:
             raise UsageError(
-                f"--assume knows no {name!r}", hint="for example workers=8,read=200MB,write=100MB,task=0.5"
+                f"{option('assume')} knows no {name!r}",
+                hint="for example workers=8,read=200MB,write=100MB,task=0.5",
             )
         try:
             if name == "read":
@@ -96,13 +98,15 @@ def assumed_spoken(text: str) -> Assumed:
             else:
                 found = replace(found, task=float(value))
         except ValueError:
-            raise UsageError(f"--assume {name} is no number: {value!r}") from None
+            raise UsageError(f"{option('assume')} {name} is no number: {value!r}") from None
     if (
         (found.workers is not None and found.workers < 1)
         or min(found.read, found.write) < 1
         or found.task < 0
     ):
-        raise UsageError(f"--assume {text!r} is no cluster", hint="at least one worker that reads and writes")
+        raise UsageError(
+            f"{option('assume', text)} is no cluster", hint="at least one worker that reads and writes"
+        )
     return found
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,6 +20,7 @@ from porter.errors import PorterError, UsageError
 from porter.execution.cluster.divide import MEMORY
 from porter.execution.watch import Watch
 from porter.sources.buckets.bucket_errors import Unreachable, needs_extra
+from porter.wording import option
 
 # Tasks under way for each processor: one runs, one waits, so that none is idle between two.
 _AHEAD = 2
@@ -57,7 +59,7 @@ class RayPool:
                 raise PorterError(
                     f"there is no Ray at {self.address or 'this machine'}",
                     cause=str(error).split("\n", 1)[0][:200],
-                    hint="ray start --head, there; or --on ray alone, for one on this machine",
+                    hint=f"ray start --head, there; or {option('on', 'ray')} alone, for one on this machine",
                 ) from error
             self._started = True
         self._check_memory()
@@ -153,11 +155,17 @@ def _loopback(address: str | None) -> dict[str, str]:
     return {"_node_ip_address": host} if host.startswith("127.") and "://" not in (address or "") else {}
 
 
+def require_ray() -> None:
+    """Raises UnsupportedError where Ray is not installed. It is not imported, which takes a second."""
+    if find_spec("ray") is None:
+        raise needs_extra("ray", "ray", option("on", "ray"))
+
+
 def _ray() -> Any:
     try:
         return import_module("ray")
     except ImportError:
-        raise needs_extra("ray", "ray", "--on ray") from None
+        raise needs_extra("ray", "ray", option("on", "ray")) from None
 
 
 def _own(error: Any) -> BaseException:

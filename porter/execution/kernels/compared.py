@@ -18,6 +18,7 @@ from porter.layout.copies import Loop, elements
 from porter.planning.plan import EqualCheck
 from porter.sources.base import SourceFile
 from porter.values.encodings import encoding_of
+from porter.values.numbers import numbers
 from porter.values.operations import Operation
 
 # Elements that are compared at a time.
@@ -143,12 +144,10 @@ def _plain(
     tensor: StoredTensor, start: int, steps: list[tuple[int, int]], sources: Sources, narrow: bool
 ) -> Array:
     """The values of plain numbers, in float32 where that is asked for, else in float64."""
-    import torch
-
-    dtype = getattr(torch, tensor.dtype.torch or "", None)
-    if not isinstance(dtype, torch.dtype) or tensor.dtype.kind == "complex":
-        raise UnsupportedError(f"cannot compare {tensor.name!r}: it is {tensor.dtype.name}")
+    words = np.ascontiguousarray(_words(tensor, start, steps, sources))
+    try:
+        found: Array = numbers(words, tensor.dtype)
+    except UnsupportedError as error:
+        raise UnsupportedError(f"cannot compare {tensor.name!r}: it is {tensor.dtype.name}") from error
     # A contiguous array has a dim, whatever it was made of.
-    words = np.ascontiguousarray(_words(tensor, start, steps, sources)).reshape([size for size, _ in steps])
-    found: Array = torch.from_numpy(words).view(dtype).to(torch.float32 if narrow else torch.float64).numpy()
-    return found
+    return found.astype(np.float32 if narrow else np.float64).reshape([size for size, _ in steps])

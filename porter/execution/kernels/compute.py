@@ -1,44 +1,49 @@
 """Copies of class compute: casts and value operations, elementwise and in bounded memory.
 
 Operations are done in float32 and cast once, at the end; a cast alone goes straight from dtype to dtype.
-Rounding is torch's (to nearest, ties to even). A value that the target cannot hold is an error, never an
-infinity. Quantised sources are dequantised first, to float32.
+Rounding is that of `porter.values.numbers` (to nearest, ties to even). A value that the target cannot hold is
+an error, never an infinity. Quantised sources are dequantised first, to float32. Never imports torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
-from porter.dtypes import Dtype
 from porter.errors import UnsupportedError
 from porter.execution.kernels.boxes import Box
 from porter.execution.kernels.encoded import decoded
+from porter.execution.kernels.gather import word
 from porter.execution.kernels.move import Move
 from porter.execution.kernels.ordered import ordered_pieces, turned_piece
 from porter.execution.kernels.tiles import write_box
 from porter.values.encodings import encoding_of
+from porter.values.numbers import Numbers, Words, bits, numbers, out_of_range
 
 
 def move_values(move: Move) -> None:
-    """Runs the copy. Raises UnsupportedError for dtypes torch lacks and for values out of range."""
+    """Runs the copy. Raises UnsupportedError for what is no plain number, and for values out of range."""
     if move.box.elements == 0:
         return
     if encoding_of(move.source.dtype) is not None:
         pieces = decoded(move, max(1, turned_piece(move.buffers.memory) // 4))
     else:
         pieces = _plain(move)
-    dtype = _torch_dtype(move.target.dtype, move)
+    target = move.target.dtype
+    item = word(target.itemsize, move.label).itemsize
     lost = 0
     for box, values in pieces:
         for operation in move.copy.operations:
             values = operation.apply(values)
-        data = move.buffers.take("turned", box.elements * dtype.itemsize)
-        result = torch.frombuffer(data, dtype=dtype).view(box.shape)
-        result.copy_(values)
-        lost += _lost(values, result)
-        write_box(move, box, data, dtype.itemsize)
+        data = move.buffers.take("turned", box.elements * item)
+        made: Words = np.ndarray(box.shape, f"<u{item}", data)
+        bits(values, target, made)
+        wide = out_of_range(values, made, target)
+        if wide.any() and not move.writer.takes_lost(move.target, int(wide.sum()), _first(box, wide)):
+            lost += int(wide.sum())
+        write_box(move, box, data, item)
     if lost:
         raise UnsupportedError(
             f"{lost} values of tensor {move.copy.source!r} do not fit {move.target.dtype.name}",
@@ -47,35 +52,17 @@ def move_values(move: Move) -> None:
         )
 
 
-def _plain(move: Move) -> Iterator[tuple[Box, torch.Tensor]]:
-    """Boxes in the target's order, with their values in the source's dtype or, to operate on, in float32."""
-    dtype = _torch_dtype(move.source.dtype, move)
-    widest = max(4 if move.copy.operations else 1, dtype.itemsize, move.target.dtype.itemsize)
+def _plain(move: Move) -> Iterator[tuple[Box, Numbers]]:
+    """Boxes in the target's order, with their values or, to operate on, these in float32."""
+    source = move.source.dtype
+    widest = max(4, source.itemsize, move.target.dtype.itemsize)
     for box, words in ordered_pieces(move, widest):
-        values = torch.from_numpy(words).view(dtype)
-        yield box, values.float() if move.copy.operations else values
+        values = numbers(words, source)
+        yield box, values.astype(np.float32, copy=False) if move.copy.operations else values
 
 
-def _lost(values: torch.Tensor, result: torch.Tensor) -> int:
-    """How many finite values have no finite counterpart, or, in an integer dtype, no equal one."""
-    if not result.is_floating_point():
-        return int((result.to(values.dtype) != values).sum())
-    if values.is_floating_point() and torch.finfo(values.dtype).max <= torch.finfo(result.dtype).max:
-        return 0
-    # The extremes tell of an infinity or a NaN in a tenth of the time that counting takes.
-    if result.itemsize > 1 and all(torch.isfinite(extreme) for extreme in torch.aminmax(result)):
-        return 0
-    lost = ~_finite(result)
-    return int((_finite(values) & lost if values.is_floating_point() else lost).sum())
-
-
-def _finite(values: torch.Tensor) -> torch.Tensor:
-    # isfinite does not know the 8-bit floats.
-    return torch.isfinite(values.float() if values.itemsize == 1 else values)
-
-
-def _torch_dtype(dtype: Dtype, move: Move) -> torch.dtype:
-    found = getattr(torch, dtype.torch, None) if dtype.torch else None
-    if not isinstance(found, torch.dtype) or dtype.kind == "complex":
-        raise UnsupportedError(f"{move.label}: cannot compute with {dtype.name}")
-    return found
+def _first(box: Box, chosen: NDArray[np.bool_]) -> int:
+    """The first element of the target among those of a box that are chosen."""
+    found = np.argwhere(chosen)
+    strides = np.array([loop.target_stride for loop in box.loops], np.int64)
+    return box.target + int((found @ strides).min())

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import torch
 
 from porter.containers.base import StoredTensor
 from porter.errors import PorterError
@@ -14,6 +13,7 @@ from porter.execution.kernels.boxes import Box, cut_by_source_span
 from porter.execution.kernels.move import Move
 from porter.sources.base import SourceFile
 from porter.values.encodings import Values, encoding_of
+from porter.values.numbers import numbers
 
 # Elements. Decoding makes several temporaries of the size of what it is given.
 STEP = 1 << 20
@@ -21,7 +21,7 @@ STEP = 1 << 20
 Factors = tuple[StoredTensor, SourceFile]
 
 
-def decoded(move: Move, limit: int) -> Iterator[tuple[Box, torch.Tensor]]:
+def decoded(move: Move, limit: int) -> Iterator[tuple[Box, Values]]:
     """Boxes whose source spans at most `limit` elements, each with its float32 values."""
     take = move.buffers.take
     for box in cut_by_source_span(move.box, limit):
@@ -33,8 +33,10 @@ def decoded(move: Move, limit: int) -> Iterator[tuple[Box, torch.Tensor]]:
             box.source_span,
             lambda size: take("blocks", size),
         )
-        strides = [loop.source_stride for loop in box.loops]
-        yield box, torch.from_numpy(values).as_strided(box.shape, strides)
+        strides = [loop.source_stride * values.itemsize for loop in box.loops]
+        # Refuses what would leave the array.
+        placed: Values = np.ndarray(box.shape, values.dtype, values, 0, strides)
+        yield box, placed
 
 
 def decoded_range(
@@ -76,6 +78,4 @@ def _plain(stored: StoredTensor, reader: SourceFile, first: int, last: int) -> V
     item = stored.dtype.itemsize
     raw = bytearray((last - first) * item)
     reader.read([memoryview(raw)], stored.offset + first * item)
-    dtype: torch.dtype = getattr(torch, stored.dtype.torch or "")
-    values: Values = torch.frombuffer(raw, dtype=dtype).float().numpy()
-    return values
+    return numbers(np.frombuffer(raw, f"<u{item}"), stored.dtype).astype(np.float32, copy=False)

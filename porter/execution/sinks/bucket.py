@@ -13,7 +13,7 @@ import hashlib
 import threading
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,9 +24,9 @@ from porter.execution.leftovers import RECEIPT
 from porter.execution.run_options import RunOptions
 from porter.execution.sinks import multipart
 from porter.execution.sinks.base import Range, Ranges
-from porter.execution.sinks.bucket_leftovers import settle_bucket
+from porter.execution.sinks.bucket_leftovers import settle_bucket, uploads_of
 from porter.execution.sinks.bucket_writer import PART, BucketWriter
-from porter.execution.sinks.claim import Claim, Claimed, in_use, read_claim
+from porter.execution.sinks.claim import PREFIX, SUFFIX, Claim, Claimed, claimed_around, in_use, read_claim
 from porter.execution.sinks.directory import Interrupted
 from porter.execution.sinks.multipart import SentPart, Upload
 from porter.execution.units import Unit
@@ -34,9 +34,13 @@ from porter.execution.watch import Watch
 from porter.execution.writers import Stopped, Writer
 from porter.sources.buckets.bucket_address import BucketAddress
 from porter.sources.weight_files import INDEX
+from porter.wording import command, flag
 
 # Parts that are being sent while the next one is made.
 _UPLOADS = 2
+
+# Seconds that a user who interrupts waits for parts that are being sent; then they are given up.
+_PATIENCE = 5.0
 
 # Read by whoever loads the checkpoint first: without them it is none.
 _CONFIGS = ("config.json", "model_config.yaml", "params.json", "metadata.json", "_METADATA")
@@ -65,7 +69,7 @@ class BucketSink:
         self._writers: dict[str, BucketWriter] = {}
         self._made: dict[str, BucketWriter] = {}
         self._weights: list[str] = []
-        self._pool = ThreadPoolExecutor(_UPLOADS, thread_name_prefix="porter-send")
+        self._flying: set[Future[None]] = set()
         self._room = threading.Semaphore(_UPLOADS)
         self._kept: dict[str, tuple[Upload, dict[int, SentPart]]] = {}
         self._committed = False
@@ -96,11 +100,15 @@ class BucketSink:
             self._take_over(before, claim)
         claim.take(before)
         self._claim = claim
-        # Another run may have ended between the first look and the claim.
+        # Another run may have ended between the first look and the claim, or have begun around this output.
         check_bucket(self._out, force=self._force)
-        for upload, _ in multipart.unfinished(self._out, f"{self._out.folder}/"):
-            if all(upload.id != kept.id for kept, _ in self._kept.values()):
-                multipart.give_up(upload)
+        if (around := claimed_around(self._out)) is not None:
+            raise in_use(around)
+        if before is not None:
+            kept = {upload.id for upload, _ in self._kept.values()}
+            for upload in uploads_of(self._out):
+                if upload.id not in kept:
+                    multipart.give_up(upload)
         return {}
 
     def _take_over(self, before: Claimed, claim: Claim) -> None:
@@ -150,19 +158,30 @@ class BucketSink:
         """Sends a part in the background; waits while as many are under way as memory has room for."""
         self.claim.check()
         self._room.acquire()
-        start, _ = writer.part_range(number)
+        sending: Future[None] = Future()
+        self._flying.add(sending)
 
         def work() -> None:
             try:
-                if writer.stopped.is_set():
-                    raise Stopped
-                part = multipart.send(writer.upload, number, start, data, zlib.crc32(data))
-                writer.parts[number] = part
-                self.claim.note(writer.upload, part)
+                self._send(writer, number, data)
+                sending.set_result(None)
+            except BaseException as error:
+                sending.set_exception(error)
             finally:
+                self._flying.discard(sending)
                 self._room.release()
 
-        return self._pool.submit(work)
+        # A pool's threads would be waited for at Python's exit, whatever a store lets them wait for.
+        threading.Thread(target=work, name="porter-send", daemon=True).start()
+        return sending
+
+    def _send(self, writer: BucketWriter, number: int, data: bytearray) -> None:
+        if writer.stopped.is_set():
+            raise Stopped
+        start, _ = writer.part_range(number)
+        part = multipart.send(writer.upload, number, start, data, zlib.crc32(data), writer.stopped.wait)
+        writer.parts[number] = part
+        self.claim.note(writer.upload, part)
 
     def place(self, file: OutputFile) -> UploadPlace:
         return UploadPlace(self.create(file).upload)
@@ -221,6 +240,7 @@ class BucketSink:
         try:
             for name in sorted(self._made, key=self._place):
                 writer = self._made[name]
+                self.claim.check()
                 done.append(name)
                 multipart.complete(writer.upload, writer.parts, writer.size)
         except BaseException as error:
@@ -237,7 +257,14 @@ class BucketSink:
         return (0 if name in self._weights else 1), name
 
     def _take_back(self, done: Sequence[str], error: BaseException) -> None:
-        """Removes what this commit has made readable. The last of them may be somebody else's."""
+        """Removes what this commit has made readable. The last of them may be somebody else's, and so may
+        all where another run has taken the claim.
+        """
+        try:
+            self.claim.save()
+        except PorterError:
+            if self.claim.lost is not None:
+                return
         if isinstance(error, PorterError):
             done = done[:-1]
         for name in reversed(done):
@@ -249,7 +276,8 @@ class BucketSink:
     ) -> None:
         for writer in self._made.values():
             writer.close()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        # Of an upload that is ended while a part of it arrives, the store may keep the part.
+        wait(list(self._flying), _PATIENCE if isinstance(error, KeyboardInterrupt) else None)
         if self._claim is None:
             return
         if error is None or self._committed:
@@ -262,7 +290,7 @@ class BucketSink:
         kept = sum(p.end - p.start for _, parts in self._claim.files.values() for p in parts.values())
         if isinstance(error, KeyboardInterrupt) and self._options.resume and kept:
             self._claim.stop()
-            raise Interrupted(kept) from None
+            raise Interrupted(kept, self._out.parent()[0].url) from None
         try:
             for upload, _ in self._claim.files.values():
                 multipart.give_up(upload)
@@ -270,7 +298,7 @@ class BucketSink:
         except PorterError as left:
             self._watch.notice(
                 f"uploads to {self._out.url} are left behind ({left.message}); "
-                f"`porter doctor --clean {self._out.parent()[0].url}` ends them"
+                f"`{command('doctor', self._out.parent()[0].url, clean=True)}` ends them"
             )
 
 
@@ -288,16 +316,31 @@ def check_address(out: BucketAddress) -> None:
 
 def check_bucket(out: BucketAddress, *, force: bool) -> list[str]:
     """What lies in the folder. Raises UsageError for what must not be replaced."""
-    there = multipart.keys(out, None if force else 1)
+    # The folder itself may be an object, of no bytes, that consoles make.
+    there = [name for name in multipart.keys(out, None if force else 2) if name]
     if there and not force:
-        raise UsageError(f"{out.url} exists and is not empty", hint="choose another one, or pass --force")
+        raise UsageError(
+            f"{out.url} exists and is not empty", hint=f"choose another one, or pass {flag('force')}"
+        )
     if there and RECEIPT not in there:
         raise UsageError(
             f"{out.url} was not written by porter",
-            cause=f"--force replaces only a folder that holds {RECEIPT}",
+            cause=f"{flag('force')} replaces only a folder that holds {RECEIPT}",
             hint="choose another output, or remove this one yourself",
         )
+    within = next((name for name in there if name != RECEIPT and _of_another_run(name)), None)
+    if within is not None:
+        raise UsageError(
+            f"another output lies in {out.url}",
+            cause=f"{within} is not of the run that wrote it",
+            hint="choose another output, or move that one away",
+        )
     return there
+
+
+def _of_another_run(name: str) -> bool:
+    last = name.rpartition("/")[2]
+    return last == RECEIPT or (last.startswith(PREFIX) and last.endswith(SUFFIX))
 
 
 def _covers(parts: Iterable[SentPart], start: int, end: int) -> bool:

@@ -13,12 +13,15 @@ import platform
 import secrets
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from porter.errors import MalformedError, PorterError, UsageError
+from porter.errors import AccessError, MalformedError, PorterError, UsageError
 from porter.execution.sinks import multipart
 from porter.execution.sinks.multipart import SentPart, Upload
 from porter.reading.json_text import CLAIM, parse_json
@@ -55,7 +58,7 @@ class Claimed:
         """Whether the run that made it may still be at work."""
         if self.content.get("state") == "stopped" or self.age > STALE:
             return False
-        if self.content.get("host") != platform.node():
+        if (self.content.get("host"), self.content.get("space")) != (platform.node(), _space()):
             return True
         if self.content.get("pid") == os.getpid():
             return self.content.get("run") in _active
@@ -73,6 +76,15 @@ class Claimed:
             }
         except (KeyError, TypeError, ValueError, AttributeError, IndexError):
             return {}
+
+
+@cache
+def _space() -> str:
+    """Where a process is known by its number: containers of one host's name may each have their own."""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').stat().st_ino}"
+    return ""
 
 
 def _is_running(pid: object) -> bool:
@@ -105,6 +117,19 @@ def read_claim(out: BucketAddress) -> Claimed | None:
     date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
     now = parsedate_to_datetime(date) if date else datetime.now(UTC)
     return Claimed(content, answer["ETag"], (now - answer["LastModified"]).total_seconds())
+
+
+def claimed_around(out: BucketAddress) -> BucketAddress | None:
+    """The nearest folder around an output that a run is writing at this moment."""
+    parts = out.folder.split("/")
+    for count in range(len(parts) - 1, 0, -1):
+        folder = replace(out, folder="/".join(parts[:count]))
+        # What may not be read there is nothing to go by.
+        with suppress(AccessError):
+            found = read_claim(folder)
+            if found is not None and found.in_use:
+                return folder
+    return None
 
 
 @dataclass
@@ -216,6 +241,7 @@ class Claim:
             "version": self._version,
             "state": self.state,
             "host": platform.node(),
+            "space": _space(),
             "pid": os.getpid(),
             "key": dict(self.key),
             "replaced": list(self.replaced),

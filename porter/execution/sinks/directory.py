@@ -29,11 +29,13 @@ from porter.system import read_into, reserve, start_writeback, sync_file
 
 
 class Interrupted(KeyboardInterrupt):
-    """The user interrupted a run; the same run will not have to move `kept` bytes again."""
+    """The user interrupted a run; the same run will not have to move `kept` bytes again. They are kept beside
+    the output, in `place`, until it is run again or `porter doctor --clean` drops them.
+    """
 
-    def __init__(self, kept: int) -> None:
+    def __init__(self, kept: int, place: str) -> None:
         super().__init__(kept)
-        self.kept = kept
+        self.kept, self.place = kept, place
 
 
 class FileWriter:
@@ -162,7 +164,7 @@ class DirectorySink:
             return
         if isinstance(error, KeyboardInterrupt):
             self.stage.keep = True
-            raise Interrupted(noted) from None
+            raise Interrupted(noted, str(self._out.parent)) from None
         if self._far and isinstance(error, PorterError) and error.exit_code == PorterError.exit_code:
             # What has come is right, or the digest at the end will say so. Bad bytes are not kept.
             self.stage.keep = True

@@ -64,6 +64,7 @@ class BucketAddress:
 def parse_address(text: str) -> BucketAddress | None:
     """None for what is no address of a bucket. Raises UsageError for one that names none."""
     scheme, separator, rest = text.partition("://")
+    scheme = scheme.lower()
     if not separator or scheme not in SCHEMES:
         return None
     rest = rest.rstrip("/")

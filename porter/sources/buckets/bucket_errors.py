@@ -21,6 +21,9 @@ _CODE = re.compile(r"<Code>([A-Za-z]{1,60})</Code>")
 _REGION = re.compile(r"<Region>([a-z0-9-]{1,40})</Region>|expecting '([a-z0-9-]{1,40})'")
 _ENDPOINT = re.compile(r"<Endpoint>([A-Za-z0-9.-]{1,120})</Endpoint>")
 
+# What obstore says of a key in a listing, with the key in quotes.
+_ODD_NAME = re.compile(r"invalid path: .*?(\"[^\n]{1,300}?\")(?: contained|: )")
+
 _CREDENTIALS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or the machine's role say who you are",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS, or `gcloud auth application-default login`",
@@ -111,13 +114,20 @@ def porter_error(error: Exception, address: BucketAddress, what: str | None) -> 
     status, code, text = _told(error, missing)
     place = address.url if what is None else f"{address.url}/{what}"
     said = f"{status or 'no answer'}{f' {code}' if code else ''}: {_brief(text)}"
+    if status is None and (found := _ODD_NAME.search(text)) is not None:
+        return MalformedError(
+            f"{address.url} holds an object whose name is no path",
+            cause=f"its key is {found[1]}",
+            hint="names with //, . or .. in them cannot be read: copy the model to a folder of its own",
+        )
     if code in _OTHER_REGION or status == 301 or "redirect without LOCATION" in text:
         return _other_region(address, text, said)
-    if code == "NoSuchBucket":
+    if code in ("NoSuchBucket", "ContainerNotFound"):
         return PorterError(
-            f"there is no bucket {address.bucket!r}",
+            f"there is no {'container' if address.scheme == 'az' else 'bucket'} {address.bucket!r}",
             cause=f"the store that {place} lies in does not know it",
-            hint="look for a slip in its name; AWS_ENDPOINT_URL says which store is asked",
+            hint="look for a slip in its name"
+            + ("; AWS_ENDPOINT_URL says which store is asked" if address.scheme == "s3" else ""),
         )
     if status == 404 or missing:
         return MalformedError(f"{place} is missing", cause="the store holds no such object")
@@ -169,6 +179,7 @@ def _told(error: Exception, missing: bool) -> tuple[int | None, str, str]:
     kind = type(error).__name__
     by_kind = {"PreconditionError": 412, "AlreadyExistsError": 409, "PermissionDeniedError": 403}
     by_kind |= {"UnauthenticatedError": 401, "NoCredentialsError": 401, "PartialCredentialsError": 401}
+    by_kind |= {"ProfileNotFound": 401}
     if missing:
         status = 404
     return status or by_kind.get(kind), found[1] if (found := _CODE.search(text)) else "", text

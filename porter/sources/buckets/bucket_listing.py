@@ -13,6 +13,7 @@ from porter.sources.buckets.bucket_source import BucketSource, StoredObject, hea
 from porter.sources.paths import unsafe_path
 from porter.sources.weight_files import container_by_suffix
 from porter.untrusted import quoted
+from porter.wording import flag
 
 # A checkpoint has some hundred files at most; a whole bucket may have millions.
 _MOST = 50_000
@@ -39,7 +40,9 @@ def open_bucket(address: BucketAddress) -> BucketSource:
     from porter.sources.hub.repository import is_offline
 
     if is_offline():
-        raise UsageError(f"{address.url} cannot be read offline", hint="leave out --offline (HF_HUB_OFFLINE)")
+        raise UsageError(
+            f"{address.url} cannot be read offline", hint=f"leave out {flag('offline')} (HF_HUB_OFFLINE)"
+        )
     store = open_store(address)
     only = None
     if container_by_suffix(address.label) is not None and address.folder:

@@ -30,7 +30,7 @@ _WORKERS = 8
 
 
 class StoredObject(NamedTuple):
-    """What was recorded of an object: `etag` as the store spells it, empty where it has none."""
+    """What was recorded of an object: `etag` with its quotes, empty where the store has none."""
 
     key: str
     size: int
@@ -43,8 +43,11 @@ class StoredObject(NamedTuple):
 
 
 def recorded(meta: Any) -> StoredObject:
-    """What obstore says of an object."""
-    return StoredObject(meta["path"], meta["size"], meta["e_tag"] or "", str(meta["last_modified"]))
+    """What obstore says of an object. Azure's listings leave out the quotes that its etags have elsewhere."""
+    etag = meta["e_tag"] or ""
+    if etag and not etag.endswith('"'):
+        etag = f'"{etag}"'
+    return StoredObject(meta["path"], meta["size"], etag, str(meta["last_modified"]))
 
 
 class BucketFile:

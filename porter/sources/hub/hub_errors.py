@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from porter.errors import AccessError, PorterError, UsageError
 from porter.sources.hub.hub_answers import refused_beyond, stated_pause
 from porter.sources.names import HubReference
+from porter.wording import command, flag
 
 _SECRET = re.compile(r"(?i)bearer\s+[^\s'\"]+|\bhf_[A-Za-z0-9_]+|api_org_\w+")
 # The part after ? of a storage address is a signature, which is as good as a token while it lasts. The client
@@ -72,8 +73,8 @@ def http_error() -> type[Exception]:
 def offline_error(ref: HubReference) -> UsageError:
     return UsageError(
         f"{ref.label} is not in the local cache, and porter is offline",
-        cause="HF_HUB_OFFLINE or --offline forbids the network",
-        hint=f"go online once for `porter download {ref.label}`, or give a local directory",
+        cause=f"HF_HUB_OFFLINE or {flag('offline')} forbids the network",
+        hint=f"go online once for `{command('download', ref.label)}`, or give a local directory",
     )
 
 
@@ -109,7 +110,8 @@ def _translate(error: Exception, ref: HubReference, token: str | None) -> Porter
         return PorterError(
             f"cannot reach the Hub for {ref.label}",
             cause=_plain(error, token),
-            hint="check the connection and HF_ENDPOINT, then run it again; --offline uses what is cached",
+            hint="check the connection and HF_ENDPOINT, then run it again; "
+            f"{flag('offline')} uses what is cached",
         )
     if isinstance(error, OSError):
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urljoin
@@ -45,16 +45,31 @@ class RangeReader:
     _located: dict[str, str] = field(default_factory=dict)
 
     def read(
-        self, file: RepoFile, start: int, view: memoryview, stopped: threading.Event | None = None
+        self,
+        file: RepoFile,
+        start: int,
+        view: memoryview,
+        stopped: threading.Event | None = None,
+        arrived: Callable[[int], None] | None = None,
     ) -> None:
         """Fills `view` with the file's bytes from `start` on; gives up with a PorterError when `stopped`.
 
-        Tries a few times where the network or the server fails. Raises PorterError and its kinds.
+        `arrived` is told how many of them are there, each time that more are. Tries a few times where the
+        network or the server fails. Raises PorterError and its kinds.
         """
         if start + len(view) > file.size:
             raise PorterError(f"{file.name} ends at byte {file.size}, before {start + len(view)}")
         if not view:
             return
+        most = 0
+
+        def came(done: int) -> None:
+            # A range that is fetched again begins at nothing.
+            nonlocal most
+            if arrived is not None and done > most:
+                most = done
+                arrived(done)
+
         with translated(self.ref, self.token):
             attempt = 0
             while True:
@@ -62,7 +77,7 @@ class RangeReader:
                 # Where the Hub has not been asked, it is asked now, and that is no second attempt.
                 attempt += known is None
                 try:
-                    self._read(file, start, view, known, stopped)
+                    self._read(file, start, view, known, stopped, came)
                     return
                 except (http_error(), UnfitAnswer) as error:
                     # What the Hub has signed for one reader holds for a while only.
@@ -80,6 +95,7 @@ class RangeReader:
         view: memoryview,
         known: str | None,
         stopped: threading.Event | None,
+        came: Callable[[int], None],
     ) -> None:
         from huggingface_hub import constants, hf_hub_url
         from huggingface_hub.utils import (  # type: ignore[attr-defined]
@@ -107,7 +123,7 @@ class RangeReader:
                 if url == home:
                     _check_content(file, self.listing.commit, response.headers)
                 _check_range(file, start, len(view), response)
-                _fill(view, response, start, stopped)
+                _fill(view, response, start, stopped, came)
                 if url != home:
                     self._located[file.name] = url
                 return
@@ -121,7 +137,13 @@ def _wait(seconds: float, stopped: threading.Event | None) -> None:
         raise PorterError("stopped")
 
 
-def _fill(view: memoryview, response: Any, start: int, stopped: threading.Event | None) -> None:
+def _fill(
+    view: memoryview,
+    response: Any,
+    start: int,
+    stopped: threading.Event | None,
+    came: Callable[[int], None],
+) -> None:
     # 200 is the whole file, from a server that knows no ranges.
     skip = start if response.status_code == 200 else 0
     done = 0
@@ -135,6 +157,7 @@ def _fill(view: memoryview, response: Any, start: int, stopped: threading.Event 
         skip = 0
         view[done : done + len(part)] = part
         done += len(part)
+        came(done)
         if done == len(view):
             return
     raise UnfitAnswer(

@@ -7,7 +7,7 @@ request has to say the same: see `porter.sources.hub.hub_ranges`.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,25 @@ class HubFile:
         self.name, self.size = file.name, file.size
         self._reader, self._file = reader, file
         self._stopped = threading.Event()
+        self.arrived: Callable[[int], None] | None = None
 
     def read(self, views: Sequence[memoryview], offset: int) -> None:
         for view in views:
-            self._reader.read(self._file, offset, view, self._stopped)
+            self._reader.read(self._file, offset, view, self._stopped, self._increments())
             offset += len(view)
+
+    def _increments(self) -> Callable[[int], None] | None:
+        """What turns how many bytes of a read there are into how many more there are."""
+        if (arrived := self.arrived) is None:
+            return None
+        before = 0
+
+        def reached(done: int) -> None:
+            nonlocal before
+            more, before = done - before, done
+            arrived(more)
+
+        return reached
 
     def close(self) -> None:
         self._stopped.set()

@@ -3,7 +3,8 @@
 Until it is whole and proved it stands beside its place, under the name that the Hub's client gives to such a
 file. Whatever ends a run, what has come stays there, and the next run reads it back and goes on: of several
 such files, which killed runs of any version of the client have left, the longest is taken and the others are
-removed. The client's own lock is held meanwhile, so that two downloads of one file never meet.
+removed. What had come of the ranges beyond it is kept too, unless the process is killed (`hub_ahead`). The
+client's own lock is held meanwhile, so that two downloads of one file never meet.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ import hashlib
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from porter import system
 from porter.errors import DifferenceError, PorterError
+from porter.sources.hub.hub_ahead import Ahead, Piece, keep
 from porter.sources.hub.hub_ranges import RangeReader
 from porter.sources.hub.listing import RepoFile
 
@@ -42,9 +45,9 @@ def transfer(
     """Brings `file` to `place`, whole and proved; False if another process has brought it meanwhile,
     unproved.
 
-    `partial` is where it stands until then. `tick` is told the file's name and each count of bytes that are
-    there, those of an earlier run at first. Raises DifferenceError for a wrong digest, and as
-    `RangeReader.read`.
+    `partial` is where it stands until then. `tick` is told the file's name and each count of bytes that have
+    come, as soon as they have and from the threads that fetch them; those of an earlier run at first. Raises
+    DifferenceError for a wrong digest, and as `RangeReader.read`.
     """
     from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
@@ -53,12 +56,16 @@ def transfer(
     with WeakFileLock(lock):
         if place.is_file() and place.stat().st_size == file.size:
             return False
-        resumed = _take_up(partial, file.size)
-        found = _fetch(reader, file, partial, tick)
+        ahead = Ahead(partial)
+        resumed = _take_up(partial, file.size) or ahead.nbytes > 0
+        try:
+            found = _fetch(reader, file, partial, tick, ahead)
+        finally:
+            ahead.close()
         if found != file.sha256 and resumed:
             # What an earlier run has left need not have been this file's.
             partial.unlink()
-            found = _fetch(reader, file, partial, None)
+            found = _fetch(reader, file, partial, None, None)
         if found != file.sha256:
             partial.unlink()
             raise wrong_digest(file, reader.listing.repo)
@@ -109,9 +116,13 @@ def _take_up(partial: Path, size: int) -> bool:
 
 
 def _fetch(
-    reader: RangeReader, file: RepoFile, partial: Path, tick: Callable[[str, int], None] | None
+    reader: RangeReader,
+    file: RepoFile,
+    partial: Path,
+    tick: Callable[[str, int], None] | None,
+    ahead: Ahead | None,
 ) -> str:
-    """Completes `partial` durably; the sha256 of all of it."""
+    """Completes `partial` durably; the sha256 of all of it. Nothing that has come is lost by what ends it."""
     fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
         hashed, done = hashlib.sha256(), os.fstat(fd).st_size
@@ -123,41 +134,93 @@ def _fetch(
             hashed.update(view)
         if tick is not None and done:
             tick(file.name, done)
-        for content in _arriving(reader, file, done):
-            hashed.update(content)
-            view = content
-            while view:
-                count = os.pwrite(fd, view, done)
-                view, done = view[count:], done + count
-            if tick is not None:
-                tick(file.name, len(content))
+        left: list[Piece] = []
+        try:
+            with closing(_arriving(reader, file, done, tick, ahead, left)) as arriving:
+                for content in arriving:
+                    hashed.update(content)
+                    view = content
+                    while view:
+                        count = os.pwrite(fd, view, done)
+                        view, done = view[count:], done + count
+        except BaseException:
+            # The reason is what counts; a disk that is full has no room for this either.
+            with suppress(OSError):
+                keep(partial, fd, done, left)
+            raise
         system.sync_file(fd)
         return hashed.hexdigest()
     finally:
         os.close(fd)
 
 
-def _arriving(reader: RangeReader, file: RepoFile, start: int) -> Iterator[memoryview]:
-    """The file's bytes from `start` on, in order, several chunks under way; each is valid until the next."""
+def _arriving(
+    reader: RangeReader,
+    file: RepoFile,
+    start: int,
+    tick: Callable[[str, int], None] | None,
+    ahead: Ahead | None,
+    left: list[Piece],
+) -> Generator[memoryview, None, None]:
+    """The file's bytes from `start` on, in order, several chunks under way; each is valid until the next.
+
+    What has come of chunks that were not taken is `left`, when it ends.
+    """
     stopped = threading.Event()
-    waiting: deque[tuple[memoryview, Future[None]]] = deque()
+    waiting: deque[_Chunk] = deque()
     buffers = [memoryview(bytearray(min(CHUNK, max(0, file.size - start)))) for _ in range(AHEAD)]
     with ThreadPoolExecutor(AHEAD, thread_name_prefix="porter-fetch") as pool:
         try:
             for number, place in enumerate(range(start, file.size, CHUNK)):
                 if len(waiting) == AHEAD:
-                    yield _first(waiting)
+                    yield waiting[0].arrived()
+                    waiting.popleft()
                 view = buffers[number % AHEAD][: min(CHUNK, file.size - place)]
-                waiting.append((view, pool.submit(reader.read, file, place, view, stopped)))
+                chunk = _Chunk(place, view)
+                waiting.append(chunk)
+                chunk.future = pool.submit(chunk.bring, reader, file, ahead, stopped, tick)
             while waiting:
-                yield _first(waiting)
+                yield waiting[0].arrived()
+                waiting.popleft()
         finally:
             # Nobody waits for what is not wanted any more.
             stopped.set()
             pool.shutdown(wait=True, cancel_futures=True)
+            left += [(chunk.start, chunk.view[: chunk.come]) for chunk in waiting]
 
 
-def _first(waiting: deque[tuple[memoryview, Future[Any]]]) -> memoryview:
-    view, future = waiting.popleft()
-    future.result()
-    return view
+@dataclass
+class _Chunk:
+    """A range of the file, of which the first `come` bytes are in `view`."""
+
+    start: int
+    view: memoryview
+    come: int = 0
+    future: Future[None] | None = None
+
+    def arrived(self) -> memoryview:
+        """All of it, once it is there."""
+        assert self.future is not None
+        self.future.result()
+        return self.view
+
+    def bring(
+        self,
+        reader: RangeReader,
+        file: RepoFile,
+        ahead: Ahead | None,
+        stopped: threading.Event,
+        tick: Callable[[str, int], None] | None,
+    ) -> None:
+        def reached(place: int) -> None:
+            new = place - self.start - self.come
+            self.come += new
+            if tick is not None and new:
+                tick(file.name, new)
+
+        whole = self.start, self.start + len(self.view)
+        for low, high in [whole] if ahead is None else ahead.fill(self.start, self.view):
+            reached(low)
+            part = self.view[low - self.start : high - self.start]
+            reader.read(file, low, part, stopped, lambda done, low=low: reached(low + done))  # type: ignore[misc]
+        reached(whole[1])

@@ -16,6 +16,7 @@ from porter.reading.json_text import INDEX, parse_json
 from porter.reading.regular import read_regular
 from porter.sources.choose_weights import Wanted, choose
 from porter.sources.weight_files import ADAPTERS, WeightSet, container_by_suffix, fits, weight_sets
+from porter.wording import option
 
 # LitGPT's own besides Hugging Face's: without its model_config.yaml, its weights say too little.
 _LITGPT_CONFIG = "model_config.yaml"
@@ -88,7 +89,7 @@ def select(
         raise UsageError(
             "no file is left to download",
             cause=f"of {len(files)} files none matches the patterns: {_some(file.name for file in files)}",
-            hint="--include and --exclude take shell patterns, such as '*.safetensors'",
+            hint=f"{option('include')} and {option('exclude')} take shell patterns, such as '*.safetensors'",
         )
     for file in chosen:
         _check_path(file.name)
@@ -173,7 +174,7 @@ def _default(files: Sequence[RepoFile], keras: bool) -> list[RepoFile]:
         raise UsageError(
             "the repository holds no weights of a kind that is fetched unasked",
             cause=f"it holds {_some(others)}",
-            hint=f"--include {others[0]!r}",
+            hint=option("include", others[0]),
         )
     small = [file for file in files if file.name in _CONFIGS | _TOKENIZER or _template(file.name)]
     if any(file.name.endswith((".h5", ".keras")) for file in chosen):
@@ -207,7 +208,7 @@ def _check_path(name: str) -> None:
         raise MalformedError(
             f"unsafe file name {name!r} in the repository",
             cause="expected a plain relative path",
-            hint="leave it out with --exclude",
+            hint=f"leave it out with {option('exclude')}",
         )
 
 

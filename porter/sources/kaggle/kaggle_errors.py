@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 from porter.errors import AccessError, DifferenceError, PorterError, UsageError
 from porter.sources.kaggle.kaggle_models import KaggleReference
+from porter.wording import command, flag
 
 SETTINGS = "https://www.kaggle.com/settings/api"
 
@@ -59,8 +60,8 @@ def secrets() -> tuple[str, ...]:
 def offline_error(ref: KaggleReference) -> UsageError:
     return UsageError(
         f"{ref.label} is not in the local cache, and porter is offline",
-        cause="HF_HUB_OFFLINE or --offline forbids the network",
-        hint=f"go online once for `porter download {ref.label}`, or give a local directory",
+        cause=f"HF_HUB_OFFLINE or {flag('offline')} forbids the network",
+        hint=f"go online once for `{command('download', ref.label)}`, or give a local directory",
     )
 
 
@@ -94,7 +95,7 @@ def _translate(error: Exception, ref: KaggleReference) -> PorterError | None:
         return PorterError(
             f"cannot reach Kaggle for {ref.label}",
             cause=_plain(error),
-            hint="check the connection, then run it again; --offline uses what is cached",
+            hint=f"check the connection, then run it again; {flag('offline')} uses what is cached",
         )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return PorterError(

@@ -19,6 +19,7 @@ from porter.errors import UnsupportedError
 from porter.sources.kaggle.kaggle_errors import secrets, translated
 from porter.sources.kaggle.kaggle_models import KaggleReference, on_the_hub
 from porter.system.extras import install_line
+from porter.wording import command
 
 
 def fetch(ref: KaggleReference, *, bars: bool = False) -> Path:
@@ -46,7 +47,7 @@ def _client(ref: KaggleReference) -> Any:
             + ("is not installed" if missing else "cannot be imported"),
             cause=None if missing else str(error),
             hint=f"{install_line('kaggle')} (the extra kaggle)"
-            + (f", or porter download {twin}" if twin else ""),
+            + (f", or {command('download', twin)}" if twin else ""),
         ) from None
 
 

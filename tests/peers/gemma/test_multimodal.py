@@ -134,7 +134,7 @@ def test_without_being_asked_nothing_is_left_out(small, tmp_path):
     with pytest.raises(UnsupportedError, match="belong to no language model") as caught:
         porter.plan(source, to="litgpt")
     assert "vision_tower" in caught.value.cause and "multi_modal_projector" in caught.value.cause
-    assert "--text-only" in caught.value.hint
+    assert "text_only=True" in caught.value.hint
 
 
 def test_rows_for_images_are_left_out_and_said(build, tmp_path):

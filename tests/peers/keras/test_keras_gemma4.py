@@ -184,7 +184,7 @@ def test_the_language_model_of_one_that_sees_and_hears(tmp_path):
     whole.save_to_preset(str(tmp_path / "whole"))
     with pytest.raises(UnsupportedError) as caught:
         porter.convert(tmp_path / "whole", tmp_path / "out", to="hf")
-    assert "--text-only" in str(caught.value.hint)
+    assert "text_only=True" in str(caught.value.hint)
     porter.convert(tmp_path / "whole", tmp_path / "out", to="hf", text_only=True)
     with torch.inference_mode():
         tokens = PROMPT.int()
