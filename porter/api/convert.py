@@ -224,7 +224,7 @@ def run(
             inside=checkpoint.single,
             options=options,
             watch=watch,
-            receipt=lambda made: receipt(prepared, made, hashed=hashed),
+            receipt=lambda made: receipt(prepared, made, hashed=hashed, watch=watch),
             driver=cluster_driver(options.on, stack) if options is not None and options.on else None,
         )
     digests = dict(result.digests)
@@ -338,7 +338,7 @@ def default_out(prepared: Prepared) -> Path:
     return here / f"{checkpoint.label.rsplit('/', 1)[-1]}-{prepared.target.name}"
 
 
-def receipt(prepared: Prepared, result: Result, *, hashed: bool = False) -> bytes:
+def receipt(prepared: Prepared, result: Result, *, hashed: bool = False, watch: Watch | None = None) -> bytes:
     """What was converted from what, by which plan and tables; digests where the bytes passed by.
 
     The fingerprint is there where it is cheap, and where everything is to be `hashed`.
@@ -366,13 +366,13 @@ def receipt(prepared: Prepared, result: Result, *, hashed: bool = False) -> byte
         },
         "files": {name: _file_entry(result, name) for name in result.digests},
         "tensors": tensors_digest(made.targets()),
-        "fingerprint": _fingerprint(prepared, hashed),
+        "fingerprint": _fingerprint(prepared, hashed, watch or Watch()),
         "notes": list(made.notes),
     }
     return seal(content)
 
 
-def _fingerprint(prepared: Prepared, hashed: bool) -> str | None:
+def _fingerprint(prepared: Prepared, hashed: bool, watch: Watch) -> str | None:
     """The fingerprint of the output, which is the source's: taken from that, whose pages were just read.
 
     None where values or ties changed on the way, where the source is far or has to be unpacked, and, unless
@@ -394,8 +394,9 @@ def _fingerprint(prepared: Prepared, hashed: bool) -> str | None:
 
     try:
         return fingerprint_of(checkpoint, identity, prepared.options).fingerprint
-    except PorterError:
+    except PorterError as error:
         # The output is none the worse for it.
+        watch.notice(f"the receipt states no fingerprint: {error.message}")
         return None
 
 

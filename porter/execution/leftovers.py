@@ -214,4 +214,6 @@ def unlock_output(out: Path, fd: int) -> None:
     """Gives the lock back, and leaves no file behind."""
     with contextlib.suppress(OSError):
         lock_name(out).unlink()
-    os.close(fd)
+    # The lock goes with the descriptor, whatever the system says of closing it; the output stands by then.
+    with contextlib.suppress(OSError):
+        os.close(fd)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from porter import system
 from porter.errors import PorterError, UsageError, refused
-from porter.execution.leftovers import stage_name
+from porter.execution.leftovers import fresh_name, stage_name
 from porter.execution.run_options import ALWAYS, NEVER, RunOptions
 from porter.execution.runnable import check_blocks, check_far, check_values
 from porter.execution.staging import check_output
@@ -54,19 +54,22 @@ def preflight(
             cause="you have no permission to write there",
             hint=f"choose another output directory with {option('out')}",
         )
+    if len(os.fsencode(stage_name(out, plan.hash).name)) > os.pathconf(place, "PC_NAME_MAX"):
+        raise UsageError(
+            f"the name {out.name[:40]}… is too long for that file system", hint="choose a shorter one"
+        )
     try:
-        # Only an attempt tells: what may be written need not take directories.
-        Path(tempfile.mkdtemp(dir=place)).rmdir()
+        # Only an attempt tells: what may be written need not take directories. By a name that the next run
+        # and `porter doctor` know, if it cannot be removed.
+        probe = place / fresh_name(out, "gone").name
+        probe.mkdir(0o700)
+        probe.rmdir()
     except OSError as error:
         raise UsageError(
             f"no directory can be made in {place}",
             cause=refused("", error, place).cause,
             hint=f"choose another output directory with {option('out')}",
         ) from error
-    if len(os.fsencode(stage_name(out, plan.hash).name)) > os.pathconf(place, "PC_NAME_MAX"):
-        raise UsageError(
-            f"the name {out.name[:40]}… is too long for that file system", hint="choose a shorter one"
-        )
     options = options or RunOptions()
     check_values(plan)
     check_far(near, options)

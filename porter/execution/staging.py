@@ -174,7 +174,8 @@ def staging(
 def _is(path: Path, found: os.stat_result) -> bool:
     try:
         return os.path.samestat(path.lstat(), found)
-    except FileNotFoundError:
+    except OSError:
+        # Gone, or nobody can tell: what may be another's is left where it is, and `porter doctor` knows it.
         return False
 
 
@@ -224,14 +225,24 @@ def _replace(stage: Path, out: Path) -> Path:
     try:
         if not system.exchange(new, out):
             return _move_aside(new, out)
-        if not holds_receipt(new):
+        if not _written_by_porter(new, out):
             _change_back(new, out)
             raise _not_written_by_porter(out)
         return new
-    finally:
+    except BaseException:
         # It is still there if it was not put in place, or was taken back.
         if _is(new, made):
             new.rename(stage)
+        raise
+
+
+def _written_by_porter(new: Path, out: Path) -> bool:
+    """Whether what stood at `out`, and is at `new` now, holds a receipt; changed back if nobody can tell."""
+    try:
+        return holds_receipt(new)
+    except OSError:
+        _change_back(new, out)
+        raise
 
 
 def _change_back(new: Path, out: Path) -> None:

@@ -53,6 +53,9 @@ CLAIM = Limit(64 << 20, 2_000_000, 16)
 SIGNATURE = Limit(32 << 20, 1_000_000, 32)
 JOURNAL_LINE = Limit(16 << 20, 1_000_000, 16)
 
+# Bytes of a text, or between two. The longest real ones, chat templates, have some 20,000.
+MAX_TEXT = 5 << 20
+
 # Digits of a whole number. 2^64 has 20, and transformers' "no limit" (10^30 in a float's digits) 31.
 MAX_DIGITS = 64
 
@@ -118,6 +121,19 @@ def _check_limits(text: bytes | bytearray, name: str, limit: Limit) -> None:
     opened = check_size(text, name, limit)
     if limit.depth is not None and opened > limit.depth and _is_deeper(text, limit.depth):
         _refuse(name, f"expected at most {limit.depth} levels, found it nested deeper")
+    if len(text) > MAX_TEXT and _is_one_text(text):
+        _refuse(name, f"expected no text of more than {MAX_TEXT:,} bytes, found one")
+
+
+def _is_one_text(text: bytes | bytearray) -> bool:
+    """Whether so many bytes stand without a quotation mark."""
+    at = 0
+    while at + MAX_TEXT <= len(text):
+        found = text.rfind(b'"', at, at + MAX_TEXT)
+        if found < 0:
+            return True
+        at = found + 1
+    return False
 
 
 _STEPS = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}

@@ -61,12 +61,22 @@ def read_regular(path: Path, name: str, most: int, hint: str | None = None) -> b
         except OSError as error:
             raise unreadable(error, name) from None
     if size > most or len(content) > most:
-        raise MalformedError(
-            f"{name} is too large",
-            cause=f"expected at most {most:,} bytes, found {max(size, len(content)):,}",
-            hint=hint,
-        )
+        raise _too_large(name, most, max(size, len(content)), hint)
     return content
+
+
+def check_regular(path: Path, name: str, most: int) -> None:
+    """Raises MalformedError unless there is a regular file of at most `most` bytes. Nothing of it is read."""
+    with open_regular(path, name) as stream:
+        size = os.fstat(stream.fileno()).st_size
+    if size > most:
+        raise _too_large(name, most, size)
+
+
+def _too_large(name: str, most: int, found: int, hint: str | None = None) -> MalformedError:
+    return MalformedError(
+        f"{name} is too large", cause=f"expected at most {most:,} bytes, found {found:,}", hint=hint
+    )
 
 
 def unreadable(error: OSError | ValueError, name: str) -> PorterError:

@@ -17,6 +17,7 @@ from porter.untrusted import quoted
 # Bytes and values. LitGPT's model_config.yaml has about 60 lines; one with lists by layer some hundred more.
 MAX_BYTES = 256 << 10
 _MOST_VALUES = 20_000
+_MAX_TABBED = 32 << 10
 _DEEPEST = 32
 
 _NULL = re.compile(r"~|null|Null|NULL|")
@@ -32,8 +33,11 @@ def parse_yaml(text: bytes, name: str) -> Any:
     if len(text) > MAX_BYTES:
         _refuse(name, f"expected at most {MAX_BYTES:,} bytes, found {len(text):,}")
     try:
-        # The loader in C where PyYAML was built with it.
-        events = yaml.parse(text.decode(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        # The loader in C where PyYAML was built with it; of tabs it takes more than `safe_load` does.
+        loader = yaml.SafeLoader if b"\t" in text else getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        if b"\t" in text and len(text) > _MAX_TABBED:
+            _refuse(name, f"expected no tabs in more than {_MAX_TABBED:,} bytes, found some")
+        events = yaml.parse(text.decode(), Loader=loader)
         return _build(yaml, events, yaml.SafeLoader.yaml_implicit_resolvers, name)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from porter.errors import MalformedError
+from porter.reading.json_text import TOKENIZER
+from porter.reading.regular import check_regular
 from porter.tokenizers.bos import template, token_text, with_bos
 from porter.tokenizers.spm_model import ModelFacts
 from porter.tokenizers.tokenizer_values import (
@@ -58,6 +60,9 @@ def carried_files(
     further = [name for name in HF_VOCABULARIES if name in available and target == "hf"]
     further += sorted(name for name in available if name.startswith(TEMPLATES))
     files += [TokenizerFile(name, copied_from=name) for name in further]
+    for file in files:
+        if file.copied_from is not None:
+            check_regular(available[file.copied_from], file.copied_from, TOKENIZER.nbytes)
     return tuple(files), tuple(notes)
 
 

@@ -384,3 +384,11 @@ def test_what_orbax_saves_is_read(tmp_path, ocdbt):
         saver.save(root, tree)
     found = {tensor.name: tensor for header in read_directory(root) for tensor in header.tensors}
     assert {name: tensor.shape for name, tensor in found.items()} == {"transformer/layer_0/mlp/w": SHAPE}
+
+
+def test_a_manifest_of_absurd_size_is_refused_before_tensorstore_reads_it(tmp_path):
+    """It would end the process."""
+    with (tmp_path / "manifest.ocdbt").open("wb") as stream:
+        stream.truncate(20 << 30)
+    with pytest.raises(MalformedError, match=r"manifest\.ocdbt is too large"):
+        read_directory(tmp_path)

@@ -4,6 +4,7 @@ none, and what a fault may leave of it.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -22,6 +23,11 @@ Item = TypeVar("Item")
 
 # Exit codes that the documentation names, but for those of a process that was killed.
 CODES = {0, 1, 2, 3, 4, 5, 6, 130}
+
+RECEIPT = "porter-receipt.json"
+
+# What is said where the fingerprint in a receipt, which is taken from the source, could not be made.
+NO_FINGERPRINT = "the receipt states no fingerprint"
 
 # What is said where an output stands whole under its name, and the disk would not promise to keep it.
 STANDS = "holds the new output, but may not outlive"
@@ -169,6 +175,8 @@ class Bench:
             and any(oracle.tree(path) == self.old for path in self.place.iterdir())
         ):
             state = "the old output, aside"
+        if state == "a mixture" and NO_FINGERPRINT in said and self._lacks_fingerprint():
+            state = "the new output"
         tally.found[state] += 1
         what = f"{what}: exit code {ended.code}, {state}"
         killed = ended.code == 137
@@ -183,6 +191,19 @@ class Bench:
         self._look_around(tally, what)
         if rerun:
             self._again(tally, what, force=force)
+
+    def _lacks_fingerprint(self) -> bool:
+        """Whether the output is the new one but for the fingerprint in its receipt, as it says."""
+        folders = (self.out, self.reference)
+        there, wanted = ({path.name: path for path in folder.iterdir()} for folder in folders)
+        if there.keys() != wanted.keys():
+            return False
+        receipts = [json.loads(files[RECEIPT].read_bytes()) for files in (there, wanted)]
+        stated = [receipt.pop("fingerprint") for receipt in receipts]
+        for receipt in receipts:
+            receipt.pop("seal")
+        same = all(there[name].read_bytes() == wanted[name].read_bytes() for name in there if name != RECEIPT)
+        return same and stated[0] is None and receipts[0] == receipts[1]
 
     def _look_around(self, tally: Tally, what: str) -> None:
         from porter.api.leftovers import left_behind

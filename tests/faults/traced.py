@@ -170,6 +170,7 @@ class _Tracer:
         # entry.
         self.inside: dict[int, Callable[[Registers], None] | None] = {}
         self.known = {pid}
+        self.late = False
 
     def run(self) -> Ended:
         os.waitpid(self.pid, _WALL)
@@ -181,9 +182,11 @@ class _Tracer:
                 self.inside.pop(tid, None)
                 if tid == self.pid:
                     seconds = time.monotonic() - self.started
-                    return Ended(_code(status), tuple(self.calls), seconds, usage.ru_maxrss / 1024)
+                    code = 124 if self.late else _code(status)
+                    return Ended(code, tuple(self.calls), seconds, usage.ru_maxrss / 1024)
                 continue
             if time.monotonic() - self.started > self.limit:
+                self.late = True
                 os.kill(self.pid, signal.SIGKILL)
                 continue
             stop = os.WSTOPSIG(status)

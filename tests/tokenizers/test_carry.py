@@ -1,6 +1,7 @@
 """Tokenizer files between Hugging Face and LitGPT: what is copied, what is completed, what is refused."""
 
 import json
+import os
 
 import pytest
 
@@ -293,3 +294,18 @@ def test_errors_are_porters(source):
     for value in ("", "null", "3", '"x"'):
         with pytest.raises(PorterError):
             plan(source(tokenizer__json=value))
+
+
+def test_a_file_that_is_only_copied_has_a_limit_too(source):
+    """Nothing of it is read before: a sparse file would fill the disk."""
+    available = source(tokenizer__json=tokenizer_json(), merges__txt="", chat_template__jinja="")
+    assert len(plan(available).files) >= 3
+    with available["merges.txt"].open("wb") as stream:
+        stream.truncate(20 << 30)
+    with pytest.raises(MalformedError, match=r"merges\.txt is too large"):
+        plan(available)
+    available["merges.txt"].write_text("")
+    available["chat_template.jinja"].unlink()
+    os.mkfifo(available["chat_template.jinja"])
+    with pytest.raises(MalformedError, match=r"chat_template\.jinja is no regular file"):
+        plan(available)

@@ -6,7 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from porter.errors import MalformedError, UnsupportedError
+from porter.reading.regular import check_regular
 from porter.system.extras import install_line
+
+DATABASE = "manifest.ocdbt"
+
+# Bytes. It holds the roots of trees that lie in other files: some hundred.
+_MAX_MANIFEST = 16 << 20
 
 _METADATA = ("/.zarray", "/zarr.json")
 
@@ -43,6 +49,8 @@ def database_keys(base: Path) -> dict[str, bytes]:
 
 
 def store_of(base: Path) -> dict[str, Any]:
+    # tensorstore reads it whole, and ends the process where there is no memory for it.
+    check_regular(base / DATABASE, DATABASE, _MAX_MANIFEST)
     return {"driver": "ocdbt", "base": files_of(base)}
 
 

@@ -11,11 +11,12 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from porter.containers.orbax.orbax_database import DATABASE as DATABASE
 from porter.containers.orbax.orbax_database import database_keys
 from porter.errors import MalformedError, UsageError
 from porter.sources.paths import locate
 
-TREE, DATABASE = "_METADATA", "manifest.ocdbt"
+TREE = "_METADATA"
 
 # Levels of folders. A step's item has two, a name with slashes a few more.
 _DEEPEST = 64
