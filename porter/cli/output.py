@@ -46,6 +46,13 @@ def data(lines: Iterable[str] | str) -> None:
     streams.write("".join(parts) + "\n")
 
 
+def findings(lines: Iterable[str]) -> None:
+    """Print data of which each line begins with a word for what it is about; on a terminal none is broken
+    within a word."""
+    wide = width()
+    data(_folded(line, sys.stdout) if wide is not None and len(line) > wide else line for line in lines)
+
+
 def width() -> int | None:
     """How many columns a table may take: those of the terminal, any number in a pipe."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None

@@ -205,3 +205,14 @@ def test_what_is_said_of_a_conversion_is_broken_between_words(shown, gemma, tmp_
     said = [line for line in lines if not re.match(r"\r?convert|load|         import", line)]
     assert [line for line in said if len(line) > 60 and str(out) not in line] == []
     assert any(line.endswith(f"load_state_dict({str(out)!r}))") for line in lines)
+
+
+@pytest.mark.parametrize("command", ["check", "verify"])
+def test_findings_are_broken_between_words(shown, call, gemma, tmp_path, command):
+    out = tmp_path / "o"
+    assert call("convert", gemma, "--to", "litgpt", "-o", out).returncode == 0
+    sides = [out] if command == "check" else [gemma, out]
+    narrow = plain(shown(40, command, *sides, "--quiet"))
+    wide = plain(shown(400, command, *sides, "--quiet"))
+    assert max(map(len, narrow)) <= 40 < max(map(len, wide))
+    assert " ".join(" ".join(narrow).split()) == " ".join(" ".join(wide).split())

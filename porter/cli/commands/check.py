@@ -67,7 +67,7 @@ def check(
     if json:
         output.as_json(found, verdict=found.verdict)
     else:
-        output.data(render(found))
+        output.findings(render(found))
     for text in found.recorded:
         output.note(f"recorded {text}")
     if found.lacks:

@@ -86,7 +86,7 @@ def diff(
     if json:
         output.as_json(found, same=found.same)
     else:
-        output.data(render(found))
+        output.findings(render(found))
     if report is not None:
         from porter.reporting.html_diff import diff_report
 

@@ -96,7 +96,7 @@ def verify(
     if json:
         output.as_json(verdict, right=verdict.right)
     else:
-        output.data(render(verdict))
+        output.findings(render(verdict))
         if verdict.logits is not None:
             from porter.reporting.logits_table import render as render_logits
 
