@@ -369,9 +369,10 @@ def test_help_inspect_and_convert_do_without_torch(run, gemma, tmp_path):
     assert run("convert", gemma, "--to", "litgpt", "--dry-run", env=env).returncode == 0
     done = run("convert", gemma, "--to", "litgpt", "-o", tmp_path / "out", env=env)
     assert done.returncode == 0, done.stderr
+    cast = ("convert", gemma, "--to", "litgpt", "--dtype", "float16", "-o")
+    assert run(*cast, tmp_path / "cast", env=env).returncode == 0
     # The control: what does need torch fails.
-    cast = ("convert", gemma, "--to", "litgpt", "--dtype", "float16", "-o", tmp_path / "cast")
-    assert "torch was imported" in run(*cast, env=env).stderr
+    assert "torch was imported" in run(*cast, tmp_path / "live", "--target-model", "litgpt", env=env).stderr
 
 
 def test_a_pipe_may_be_closed_early(gemma, tmp_path):

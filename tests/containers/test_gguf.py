@@ -273,13 +273,8 @@ def real_gguf() -> Path:
 
 
 @pytest.mark.real
-def test_the_real_gemma_opens_fast_and_whole(real_gguf):
-    best = float("inf")
-    for _ in range(3):
-        began = time.perf_counter()
-        header = read_header(real_gguf, real_gguf.name)
-        best = min(best, time.perf_counter() - began)
-    assert best < 0.2
+def test_the_real_gemma_opens_whole(real_gguf):
+    header = read_header(real_gguf, real_gguf.name)
     assert len(header.tensors) == 236
     assert sum(t.elements for t in header.tensors) == 268_098_176
     by_name = {t.name: t for t in header.tensors}
