@@ -40,12 +40,15 @@ def pytest_configure():
     for name in ("multiprocessing", "random", "subprocess", "numpy", "torch"):
         importlib.import_module(name)
     import mmap
+    import tempfile
 
     from porter.system import libc
 
     for name in ABSENT:
         if hasattr(os, name):
             delattr(os, name)
+    # Looked up when that module was imported.
+    tempfile._O_TMPFILE_WORKS = False
     for name in ("MADV_HUGEPAGE", "MAP_POPULATE"):
         if hasattr(mmap, name):
             delattr(mmap, name)
