@@ -11,12 +11,16 @@ from porter.errors import UnsupportedError, UsageError
 from porter.execution.run_options import ALWAYS, RunOptions
 from porter.planning.plan import COMPUTE, Plan, groups_of
 from porter.planning.sharing import shared_range
-from porter.values.encodings import encoding_of
 from porter.wording import at_command_line, flag, option
 
 
 def check_values(plan: Plan) -> None:
     """Raises UnsupportedError for values that nothing here computes with; the kernels would say the same."""
+    if not plan.classes.get(COMPUTE):
+        return
+    # This imports NumPy, which what only moves bytes does without.
+    from porter.values.encodings import encoding_of
+
     for group in groups_of(plan.copies):
         for part in group.parts:
             if part.copy_class != COMPUTE:
