@@ -26,6 +26,7 @@ SAMPLE = """
 import json, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
+import gguf, h5py, yaml  # h5py asks `uname` when it is imported, whatever the input is
 import inputs, run
 folder = Path(sys.argv[2])
 made = run.make_seeds(folder)
