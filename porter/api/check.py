@@ -29,7 +29,7 @@ from porter.verification.integrity import (
     tensors_in,
     tensors_problem,
 )
-from porter.verification.signatures import SIGNATURE, signature_problem
+from porter.verification.signatures import SIGNATURE, check_key, signature_problem
 from porter.wording import command, flag, option
 
 
@@ -85,6 +85,8 @@ def check(
             return _record(found, receipt, watch) if found.verdict != "differs" else found
         finally:
             unlock_output(real, lock)
+    if public_key is not None:
+        check_key(as_path(public_key, "public_key"))
     found = _check(root, quick, watch)[0]
     if public_key is None or found.verdict == "differs":
         return found

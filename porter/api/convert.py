@@ -443,6 +443,6 @@ def _ways(options: PlanOptions, opened: Opened, identity: Identity) -> list[str]
             build_plan(opened.checkpoint, identity, target, replace(options, to=name, dtype=dtype))
         except PorterError:
             continue
-        own = ", to cast, shard or rename it" if name == identity.dialect.name else ""
+        own = ", to cast or shard it" if name == identity.dialect.name else ""
         lines.append(f"{option('to', name):<19} {target.title}{own}")
     return lines or [f"nothing that porter writes can express it: {', '.join(identity.family.written)}"]

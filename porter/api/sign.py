@@ -12,7 +12,7 @@ from porter.execution.watch import Watch
 from porter.planning.arguments import as_path
 from porter.sources.buckets.bucket_address import parse_address
 from porter.verification.integrity import DIFFERENT, OutputCheck
-from porter.verification.signatures import SIGNATURE, sign_directory
+from porter.verification.signatures import SIGNATURE, check_key, sign_directory
 
 # Where the password of a private key that has one is looked for: what is typed, others can read.
 PASSWORD = "PORTER_KEY_PASSWORD"
@@ -51,6 +51,7 @@ def sign(
     root = Path(out).expanduser()
     key = as_path(private_key, "private_key")
     place = root / SIGNATURE if signature is None else as_path(signature, "signature")
+    check_key(key)
     found = check(root, watch=watch)
     if found.verdict == "differs":
         raise DifferenceError(f"{root} is not signed: it is not what porter wrote", cause=_difference(found))

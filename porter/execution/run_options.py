@@ -38,6 +38,8 @@ class RunOptions:
                 raise UsageError(f"{option(name)} must be auto, always or never, not {word!r}")
         if self.on is not None and self.on.partition("=")[0] != "ray":
             raise UsageError(f"{option('on')} must be ray or ray=ADDRESS, not {self.on!r}")
+        if not isinstance(self.max_memory, int):
+            raise UsageError(f"{option('max-memory')} must be bytes, not {self.max_memory!r}")
         if self.max_memory < LEAST_MEMORY:
             raise UsageError(
                 f"{option('max-memory')} of {self.max_memory} bytes is too little",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import yaml
@@ -40,8 +41,9 @@ def next_steps(plan: Plan, out: Path) -> list[str]:
         return [_TRANSFORMERS.format(**words)]
     if plan.target_dialect == "litgpt":
         own = [_GPT.format(**words)] if _is_porters(plan) else []
-        if names == ["lit_model.pth"]:
-            return [f"litgpt generate {out}", *own]
+        has_tokenizer = any(side.name.startswith("tokenizer.") for side in plan.side_files)
+        if names == ["lit_model.pth"] and has_tokenizer:
+            return [f"litgpt generate {shlex.quote(str(out))}", *own]
         return [*own, _LITGPT.format(**words)]
     if plan.target_dialect == "keras":
         has_tokenizer = any(side.name.startswith("assets/") for side in plan.side_files)

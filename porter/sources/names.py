@@ -147,10 +147,13 @@ def resolve(source: str) -> HubReference | None:
 
 
 def _unknown(name: str) -> UsageError:
-    near = near_names(Path(name)) or get_close_matches(name.lower(), ALIASES, n=3, cutoff=0.6)
+    beside = [other for other in near_names(Path(name)) if other != name]
+    near = beside or get_close_matches(name.lower(), ALIASES, n=3, cutoff=0.6)
     return UsageError(
         f"there is no checkpoint called {name!r}",
-        cause="it is neither a path that exists nor the short name of a model",
+        cause="it is the short name of no model"
+        if Path(name).exists()
+        else "it is neither a path that exists nor the short name of a model",
         hint=f"did you mean {' or '.join(near)}?"
         if near
         else "give a path, or a Hub repository as org/name; "

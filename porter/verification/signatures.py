@@ -34,7 +34,7 @@ def sign_directory(root: Path, signature: Path, private_key: Path, password: str
     `private_key` is a PEM file of an elliptic curve (P-256, P-384, P-521). Raises UsageError for what is
     none, UnsupportedError without model-signing.
     """
-    _check_key(private_key)
+    check_key(private_key)
     signing, hashing = _package("signing"), _package("hashing")
     secret = password.encode() if password is not None else None
     try:
@@ -65,7 +65,7 @@ def signature_problem(root: Path, signature: Path, public_key: Path) -> str | No
     Raises UsageError for what is no public key, MalformedError for what is no signature, UnsupportedError
     without model-signing.
     """
-    _check_key(public_key)
+    check_key(public_key)
     if not os.path.lexists(signature):
         raise UnsupportedError(f"there is no signature at {signature}", hint="`porter sign` makes one")
     content = read_regular(signature, str(signature), LIMIT.nbytes)
@@ -102,9 +102,10 @@ def _real(root: Path, signature: Path) -> tuple[Path, Path]:
     return root.resolve(), signature.parent.resolve() / signature.name
 
 
-def _check_key(path: Path) -> None:
+def check_key(path: Path) -> None:
+    """Raises UsageError where there is no key, MalformedError where none can be."""
     if not os.path.lexists(path):
-        raise UsageError(f"there is no key at {path}")
+        raise UsageError(f"there is no key at {path}", hint="docs/check.md says how to make one")
     read_regular(path, str(path), _LARGEST_KEY)
 
 

@@ -155,7 +155,7 @@ def test_a_sentencepiece_model_of_bad_text_or_of_too_many_bytes(tmp_path):
 
 def test_a_config_of_too_many_layers_is_refused_at_once(tmp_path):
     save_file({"model.embed_tokens.weight": np.zeros((2, 2), np.float32)}, tmp_path / "model.safetensors")
-    stated = {"model_type": "llama", "num_hidden_layers": 8_193, "hidden_size": 2, "num_attention_heads": 1}
+    stated = {"model_type": "llama", "num_hidden_layers": 16_385, "hidden_size": 2, "num_attention_heads": 1}
     sizes = {"intermediate_size": 3, "vocab_size": 2, "max_position_embeddings": 4}
     (tmp_path / "config.json").write_text(json.dumps(stated | sizes), "utf-8")
     with pytest.raises(MalformedError, match="out of range"):

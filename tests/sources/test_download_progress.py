@@ -77,7 +77,9 @@ class Frames:
 
 
 @pytest.mark.parametrize("command", ["download", "convert"])
-def test_on_a_slow_link_it_moves_within_a_second(slow: Any, tmp_path: Path, command: str) -> None:
+def test_on_a_slow_link_it_moves_long_before_a_range_is_there(
+    slow: Any, tmp_path: Path, command: str
+) -> None:
     words = ["download", "org/model"]
     if command == "convert":
         from tests.users.test_errors_page import CONFIG, SHAPES
@@ -88,12 +90,11 @@ def test_on_a_slow_link_it_moves_within_a_second(slow: Any, tmp_path: Path, comm
         words = ["convert", "org/llama", "--to", "litgpt", "--tied", "omit", "-o", str(tmp_path / "out")]
     frames = Frames(slow.env, tmp_path, *words)
     frames.until(rf"^{command} .*  0%", 60)
-    begun = next(when for when, frame in frames.shown if frame.startswith(command))
     frames.until(rf"^{command} .*  [1-9]%.* [\d.]+/[\d.]+ .B", 60)
-    moved = next(
-        t for t, frame in frames.shown if re.match(rf"{command} .* (0\.[1-9]|[1-9][\d.]*)/[\d.]+ MB", frame)
-    )
-    assert moved - begun < 1.5
+    amount = rf"{command} .* (0\.[1-9]|[1-9][\d.]*)/[\d.]+ MB"
+    first = next(float(m[1]) for _, frame in frames.shown if (m := re.match(amount, frame)))
+    # Bytes as they come, and not ranges as they are finished, of which none is smaller.
+    assert first < 8
     assert frames.interrupt() == 130
     bars = [frame for _, frame in frames.shown if frame.startswith(f"{command} ")]
     assert len(bars) > 3 and max(map(len, bars)) <= 80

@@ -15,8 +15,12 @@ from porter.errors import DifferenceError
 def diff(
     a: Annotated[str, typer.Argument(metavar="A", help="A checkpoint, as for convert.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The other one, in any dialect and container.")],
-    atol: Annotated[float, typer.Option("--atol", help="Values are the same up to so much, and")] = 0.0,
-    rtol: Annotated[float, typer.Option("--rtol", help="so much times the value in B besides.")] = 0.0,
+    atol: Annotated[
+        float, typer.Option("--atol", help="How far apart values may be and still count as equal.")
+    ] = 0.0,
+    rtol: Annotated[
+        float, typer.Option("--rtol", help="The same, as a share of the value in B; it is added.")
+    ] = 0.0,
     dtype_agnostic: Annotated[
         bool, typer.Option("--dtype-agnostic", help="What values are stored in does not count.")
     ] = False,

@@ -12,7 +12,7 @@ from porter.cli.common import command
 from porter.cli.options import JsonOption, MapOption, MappingsOption
 from porter.cli.parsing import App, show_help
 
-mappings = App(name="mappings", help="The mapping tables: list, show, check, begin.")
+mappings = App(name="mappings", help="The mapping tables: ls, show, check, new.")
 mappings.callback()(show_help)
 
 
