@@ -63,7 +63,7 @@ def grade(plan: Plan) -> Grade:
 def short_words(plan: Plan) -> str:
     """The end of the plan's line: `every value moved as it is`, or what is done to how many tensors."""
     changes = value_changes(plan)
-    if all(change.kind == "moved" for change in changes):
+    if all(change.kind == "moved" and not change.operations for change in changes):
         return "every value moved as it is"
     parts = []
     for change in changes:

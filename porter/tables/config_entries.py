@@ -166,6 +166,13 @@ def _entry(name: str, raw: Any, where: Where) -> FieldEntry:
         raise TableError(
             where, f"{name}: unknown spelling `{spec['as']}`", hint=f"known: {', '.join(sorted(_SPELLINGS))}"
         )
+    values = spec.get("values", [])
+    if odd := next((pair for pair in values if len(pair) != 2), None):
+        raise TableError(
+            where,
+            f"{name}: `values` must pair what a config says with what it means",
+            cause=f"expected two items, found {odd!r}",
+        )
     field = spec.get("field", [])
     fields = (field,) if isinstance(field, str) else tuple(field)
     return FieldEntry(
@@ -173,7 +180,7 @@ def _entry(name: str, raw: Any, where: Where) -> FieldEntry:
         where=where,
         fields=fields,
         write_to=spec.get("write_to", fields[0] if fields else None),
-        values=tuple((theirs, ours) for theirs, ours in spec.get("values", [])),
+        values=tuple((theirs, ours) for theirs, ours in values),
         default=_literal_or_expression(spec.get("default"), where),
         has_default="default" in spec,
         each_layer=bool(spec.get("each_layer", False)),

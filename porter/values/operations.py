@@ -8,6 +8,7 @@ there. All of them pass `tests/values/test_operations.py`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -71,7 +72,9 @@ def undone(operations: Iterable[Operation]) -> tuple[Operation, ...]:
 
 
 def leaves_nothing(kind: str, operand: object) -> bool:
-    """Whether an operand has no inverse."""
+    """Whether an operand has no inverse: nothing undoes zero, an infinity or NaN."""
+    if isinstance(operand, float) and not math.isfinite(operand):
+        return True
     return operand == _kind(kind).refuse and _kind(kind).refuse is not None
 
 

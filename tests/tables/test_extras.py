@@ -86,6 +86,8 @@ def test_factors_are_known_by_their_own_name(tables):
             "has a size of vocab itself",
         ),
         ((Q, Q + "multiply = 0\n"), "`multiply = 0`"),
+        ((Q, Q + "multiply = nan\n"), "`multiply = nan`"),
+        ((Q, Q + "add = -inf\n"), "`add = -inf`"),
         ((Q, Q + 'also = "q"\n'), "`also` must be"),
         ((Q, Q + 'also = ["q"]\n'), "different variables"),
         ((Q, Q + 'scale_by = "q_scaler"\n'), "different variables"),

@@ -50,6 +50,7 @@ def test_several_are_undone_from_the_last_to_the_first():
 
 def test_an_operand_without_an_inverse_is_told():
     assert leaves_nothing("multiply", 0) and leaves_nothing("multiply", 0.0)
+    assert leaves_nothing("multiply", float("nan")) and leaves_nothing("add", float("-inf"))
     assert not leaves_nothing("multiply", 0.5) and not leaves_nothing("add", 0)
 
 

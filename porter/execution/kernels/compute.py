@@ -48,7 +48,7 @@ def move_values(move: Move) -> None:
         raise UnsupportedError(
             f"{lost} values of tensor {move.copy.source!r} do not fit {move.target.dtype.name}",
             cause=f"they are out of its range, on the way to {move.copy.target!r} in {move.target.file}",
-            hint="keep the dtype, or ask for bfloat16 or float32",
+            hint=f"keep the dtype, or ask for {'' if target.name == 'BF16' else 'bfloat16 or '}float32",
         )
 
 
