@@ -49,3 +49,33 @@ def test_a_model_that_looks_ahead_is_refused(tmp_path, causal, refused):
             porter.plan(tmp_path, to="litgpt")
     else:
         assert porter.plan(tmp_path, to="litgpt").targets()
+
+
+@pytest.mark.peer
+def test_an_embedding_gemma_keeps_looking_both_ways(tmp_path):
+    """As transformers saves one, and one of which only `is_causal` says so."""
+    import torch
+    from transformers import Gemma3TextConfig, Gemma3TextModel
+
+    sizes = {
+        "hidden_size": 24,
+        "intermediate_size": 40,
+        "num_hidden_layers": 2,
+        "vocab_size": 50,
+        "head_dim": 8,
+    }
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    model = Gemma3TextModel(Gemma3TextConfig(**sizes, **heads, use_bidirectional_attention=True))
+    model.to(torch.float32).save_pretrained(tmp_path / "source")
+    config = tmp_path / "source" / "config.json"
+    stated = json.loads(config.read_text())
+    told = {
+        key: value for key, value in stated.items() if key not in ("use_bidirectional_attention", "is_causal")
+    }
+    for said in (stated, {**told, "is_causal": False}, {**told, "use_bidirectional_attention": True}):
+        config.write_text(json.dumps(said))
+        assert porter.plan(tmp_path / "source", to="hf").hyperparameters["bidirectional"] is True
+        with pytest.raises(PorterError, match="bidirectional"):
+            porter.plan(tmp_path / "source", to="litgpt")
+    config.write_text(json.dumps(told))
+    assert porter.plan(tmp_path / "source", to="hf").hyperparameters["bidirectional"] is False
