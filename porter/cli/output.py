@@ -49,8 +49,7 @@ def data(lines: Iterable[str] | str) -> None:
 def findings(lines: Iterable[str]) -> None:
     """Print data of which each line begins with a word for what it is about; on a terminal none is broken
     within a word."""
-    wide = width()
-    data(_folded(line, sys.stdout) if wide is not None and len(line) > wide else line for line in lines)
+    data(_folded(line, sys.stdout) for line in lines)
 
 
 def width() -> int | None:
@@ -110,6 +109,8 @@ def _folded(text: str, stream: Any) -> str:
     if not stream.isatty() or "\n" in text:
         return text
     wide = shutil.get_terminal_size().columns
+    if len(text) <= wide:
+        return text
     label = re.match(r"\S+\s+", text)
     indent = " " * (label.end() if label is not None and label.end() < 12 else 0)
     lines = textwrap.wrap(

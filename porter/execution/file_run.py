@@ -100,7 +100,9 @@ class FileRun:
         """A file that goes away in parts, front to back. Sums that its frame holds are made beforehand."""
         writer: Any = self.writer
         sums = self._sums_beforehand(data) if wants_sums(self.file) else None
-        pieces, buffers = frame(self.file, sums), Buffers(self.options.max_memory)
+        # Units are no larger than the sink wants them: larger buffers would only fill memory.
+        memory = min(self.options.max_memory, 4 * (self.sink.unit_bytes or self.options.max_memory))
+        pieces, buffers = frame(self.file, sums), Buffers(memory)
         for tensor, group in groupby(self.units, lambda unit: unit.tensor):
             units = list(group)
             if tensor is None:

@@ -65,7 +65,20 @@ class LossyWriter(Writer, Protocol):
         ...
 
 
-class MemoryRange:
+class Volatile:
+    """Base of writers of what no disk holds: there is nothing to write back, to make durable or to close."""
+
+    def begin_writeback(self, offset: int, length: int) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class MemoryRange(Volatile):
     """A writer of the bytes of a file from `start` on in `content`, in memory.
 
     Raises PorterError for what is written outside of it.
@@ -86,15 +99,6 @@ class MemoryRange:
     def read(self, view: memoryview, offset: int) -> None:
         low = offset - self._start
         view[:] = self._view[low : low + len(view)]
-
-    def begin_writeback(self, offset: int, length: int) -> None:
-        pass
-
-    def finish(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 class Tally:

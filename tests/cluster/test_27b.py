@@ -55,16 +55,15 @@ finally:
 
 
 @pytest.mark.parametrize(
-    ("options", "least", "most"),
+    ("options", "least"),
     [
-        (["--to", "litgpt"], 310e6, 200e6),
-        # The goal is 200 MB here too; 196 to 209 were seen.
-        (["--to", "litgpt", "--dtype", "bfloat16"], 155e6, 220e6),
-        (["--to", "keras", "--dtype", "float16"], 75e6, 220e6),
+        (["--to", "litgpt"], 310e6),
+        (["--to", "litgpt", "--dtype", "bfloat16"], 155e6),
+        (["--to", "keras", "--dtype", "float16"], 75e6),
     ],
     ids=lambda options: " ".join(options[1:]) if isinstance(options, list) else "",
 )
-def test_memory_of_a_run_between_buckets(bucket, tmp_path, checkpoint, options, least, most):
+def test_a_run_between_buckets_stays_below_200_mb(bucket, tmp_path, checkpoint, options, least):
     source = checkpoint(tmp_path / "model", vocab=600_000)
     there = bucket.fill(source, "model")
     ran = subprocess.run(
@@ -77,4 +76,4 @@ def test_memory_of_a_run_between_buckets(bucket, tmp_path, checkpoint, options, 
     assert ran.returncode == 0, ran.stderr
     listed = bucket.client.list_objects_v2(Bucket=bucket.name, Prefix="out/")["Contents"]
     assert max(item["Size"] for item in listed) > least
-    assert int(ran.stderr.splitlines()[-1]) < most / 1024, "KiB"
+    assert int(ran.stderr.splitlines()[-1]) < 200e6 / 1024, "KiB"

@@ -12,7 +12,7 @@ from typing import Any, Self
 from porter.containers.base import OutputFile, StoredTensor
 from porter.errors import PorterError
 from porter.execution.sinks.base import Ranges
-from porter.execution.writers import Writer
+from porter.execution.writers import Volatile, Writer
 
 
 class TensorPlaces:
@@ -37,7 +37,7 @@ class TensorPlaces:
         raise PorterError(f"{self._name}: the plan writes outside a tensor", cause=f"at byte {offset}")
 
 
-class TensorWriter:
+class TensorWriter(Volatile):
     """A writer that hands what it is given to `take`, with the tensor that it belongs to."""
 
     readable = False
@@ -57,15 +57,6 @@ class TensorWriter:
 
     def read(self, view: memoryview, offset: int) -> None:
         raise PorterError(f"{self.name}: what was written cannot be read again")
-
-    def begin_writeback(self, offset: int, length: int) -> None:
-        pass
-
-    def finish(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 class TensorSink:
