@@ -58,11 +58,6 @@ def run_move(move: Move) -> None:
 
         move_tiles(move)
     elif move.copy.copy_class == COMPUTE:
-        from porter.execution.kernels.widen import move_widened, widens
-
-        if widens(move):
-            move_widened(move)
-            return
         from porter.execution.kernels.compute import move_values
 
         move_values(move)

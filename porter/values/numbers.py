@@ -55,11 +55,16 @@ def numbers(words: Words, dtype: Dtype) -> Numbers:
         found: Numbers = words.view(plain)
         return _widened(found)
     if dtype.name == "BF16":
-        wide = words.astype(np.uint32)
-        wide <<= 16
-        return wide.view(np.float32)
+        return from_bfloat16(words, np.empty(words.shape, np.uint32)).view(np.float32)
     table: Numbers = _table(dtype)[words]
     return table
+
+
+def from_bfloat16(words: Words, into: Words) -> Words:
+    """The bits of float32 for those of bfloat16, which are their upper halves. NaNs keep what they hold."""
+    into[...] = words
+    into <<= 16
+    return into
 
 
 def bits(values: Numbers, dtype: Dtype, into: Words | None = None) -> Words:

@@ -20,12 +20,15 @@ from porter.execution.kernels.move import Move
 from porter.execution.kernels.ordered import ordered_pieces, turned_piece
 from porter.execution.kernels.tiles import write_box
 from porter.values.encodings import encoding_of
-from porter.values.numbers import Numbers, Words, bits, numbers, out_of_range
+from porter.values.numbers import Numbers, Words, bits, from_bfloat16, numbers, out_of_range
 
 
 def move_values(move: Move) -> None:
     """Runs the copy. Raises UnsupportedError for what is no plain number, and for values out of range."""
     if move.box.elements == 0:
+        return
+    if (move.source.dtype.name, move.target.dtype.name) == ("BF16", "F32") and not move.copy.operations:
+        _widen(move)
         return
     if encoding_of(move.source.dtype) is not None:
         pieces = decoded(move, max(1, turned_piece(move.buffers.memory) // 4))
@@ -50,6 +53,14 @@ def move_values(move: Move) -> None:
             cause=f"they are out of its range, on the way to {move.copy.target!r} in {move.target.file}",
             hint=f"keep the dtype, or ask for {'' if target.name == 'BF16' else 'bfloat16 or '}float32",
         )
+
+
+def _widen(move: Move) -> None:
+    """bfloat16 made float32, straight where it is written from: nothing can be lost."""
+    for box, words in ordered_pieces(move, move.target.dtype.itemsize):
+        data = move.buffers.take("turned", box.elements * move.target.dtype.itemsize)
+        from_bfloat16(words, np.ndarray(box.shape, np.uint32, data))
+        write_box(move, box, data, move.target.dtype.itemsize)
 
 
 def _plain(move: Move) -> Iterator[tuple[Box, Numbers]]:
