@@ -79,6 +79,8 @@ class Command:
         os.dup2(stream, 1)
         os.dup2(stream, 2)
         os.close(stream)
+        # A test runner's own streams would keep what is said from the file.
+        sys.stdout, sys.stderr = (os.fdopen(fd, "w", 1, "utf-8", closefd=False) for fd in (1, 2))
         sys.argv = ["porter", *self.words]
         if "tqdm.std" in sys.modules:
             # Its lock is shared among forks, and a child that is killed in it would never give it back.
@@ -96,13 +98,13 @@ class Command:
 
 def here(work: Command) -> int:
     """Runs it in this process, so that a fork finds all modules loaded."""
-    kept, words, remarks = [os.dup(stream) for stream in (1, 2)], sys.argv, sys.stderr
+    kept, words, data, remarks = [os.dup(fd) for fd in (1, 2)], sys.argv, sys.stdout, sys.stderr
     try:
         work.ready()
         return work()
     finally:
         sys.stdout.flush()
-        sys.argv, sys.stderr = words, remarks
+        sys.argv, sys.stdout, sys.stderr = words, data, remarks
         for stream, copy in enumerate(kept, 1):
             os.dup2(copy, stream)
             os.close(copy)
