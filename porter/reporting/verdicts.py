@@ -49,6 +49,8 @@ def render(verdict: Verdict) -> list[str]:
 
 def _compared(verdict: Verdict) -> str:
     weights = verdict.weights
+    if weights.outcome == "not compared":
+        return "not compared"
     how = "sampled" if verdict.quick else f"{size(weights.bytes_read)} read"
     return f"{plural(weights.tensors, 'tensor')} compared, {how}"
 
@@ -57,6 +59,8 @@ def _config(verdict: Verdict) -> str:
     config = verdict.config
     if config.file is None:
         return "not compared: the port has none"
+    if config.outcome == "not compared":
+        return "not compared"
     if config.differences:
         return f"{plural(len(config.differences), 'difference')} in {config.file}"
     return f"{config.file}: {plural(config.compared, 'hyperparameter')} say the same"
