@@ -95,7 +95,7 @@ def verify(
         )
     folders = tuple(path for path in as_paths(maps, "maps") if path.is_dir())
     known = known_mistakes(folders)
-    diagnosis = Diagnosis((), {}, 0)
+    diagnosis = Diagnosis((), {}, {}, 0)
     extra: tuple[str, ...] = ()
     with ExitStack() as stack:
         original = stack.enter_context(overlaid(original, planned.covered.tensors.values()))

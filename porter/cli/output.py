@@ -104,14 +104,14 @@ def say(text: str) -> None:
 
 
 def _folded(text: str, stream: Any) -> str:
-    """A line whose first word says what it is about; on a terminal, in as many as fit, which begin under its
-    second word."""
+    """A line whose first word says what it is about, or that is indented; on a terminal, in as many as fit,
+    which begin under its second word."""
     if not stream.isatty() or "\n" in text:
         return text
     wide = shutil.get_terminal_size().columns
-    if len(text) <= wide:
+    if len(_BOLD.sub("", text)) <= wide:
         return text
-    label = re.match(r"\S+\s+", text)
+    label = re.match(r"\s+|\S+\s+", text)
     indent = " " * (label.end() if label is not None and label.end() < 12 else 0)
     lines = textwrap.wrap(
         text,

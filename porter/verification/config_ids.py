@@ -1,4 +1,4 @@
-"""What of two configs is compared besides hyperparameters, or is said not to be: ids, dtypes, unknown keys."""
+"""What of two configs is compared besides hyperparameters, or is said not to be: ids, dtypes and keys."""
 
 from __future__ import annotations
 
