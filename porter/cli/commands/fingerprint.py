@@ -27,7 +27,7 @@ def fingerprint(
     tensors: Annotated[
         bool,
         typer.Option(
-            "--tensors", help="A line for each canonical tensor: digest (whole in a pipe), dtype, axes."
+            "--tensors", help="A line for each canonical tensor: digest, dtype, axes."
         ),
     ] = False,
     dtype_agnostic: Annotated[
