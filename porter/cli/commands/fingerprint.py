@@ -26,9 +26,7 @@ def fingerprint(
     ] = None,
     tensors: Annotated[
         bool,
-        typer.Option(
-            "--tensors", help="A line for each canonical tensor: digest, dtype, axes."
-        ),
+        typer.Option("--tensors", help="A line for each canonical tensor: digest, dtype, axes."),
     ] = False,
     dtype_agnostic: Annotated[
         bool,
