@@ -49,7 +49,8 @@ svg { width: 100%; height: auto; } svg text { fill: var(--dim); font: 11px syste
 svg .mark { fill: var(--link); } svg .over { fill: var(--bad); } svg .bound { stroke: var(--dim); }
 @media print { nav, input { display: none; } body { max-width: none; padding: 0; font-size: 11px; }
   details > summary { list-style: none; } .wide { overflow: visible; } tr { break-inside: avoid; }
-  h2, summary { break-after: avoid; } .heat { break-inside: avoid; } table { font-size: 10px; } code, td.name, .flow span { font-size: 10px; }
+  h2, summary { break-after: avoid; } .heat { break-inside: avoid; }
+  table, code, td.name, .flow span { font-size: 10px; }
   th, td { padding-right: .4rem; } td.name { min-width: 7rem; } .heat td, .heat th { font-size: 9px;
   padding: .1rem .2rem; print-color-adjust: exact; } .heat th:first-child { width: 11rem; min-width: 9rem; } }
 """
