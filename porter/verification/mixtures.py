@@ -10,8 +10,8 @@ from porter.verification.samples import samples
 from porter.verification.sides import Origin, Sides
 from porter.verification.weight_places import Weight
 
-# Elements that decide; how far each may be from the sum, as a part of the largest distance from the right one;
-# and the least share of the other layer. Norms of any two layers are alike.
+# Elements that decide; how far each may be from the sum, as a part of the largest distance from the right
+# one; and the least share of the other layer. Norms of any two layers are alike.
 _NUMBER, _CLOSE, _LEAST = 2048, 0.01, 0.05
 
 LAYER = "layer"
