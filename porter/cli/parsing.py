@@ -57,6 +57,8 @@ class App(typer.Typer):
             cls=Group,
             invoke_without_command=True,
             pretty_exceptions_enable=False,
+            # Porter's own: `porter.cli.shells`.
+            add_completion=False,
             context_settings={"help_option_names": ["-h", "--help"]},
             **given,
         )
@@ -111,6 +113,8 @@ _ELSEWHERE = {
     "--verbose": "--debug shows tracebacks, --explain how a plan is run",
     "--overwrite": "--force",
     "--list": "porter models lists the families, porter download --list the short names",
+    "--install-completion": "porter completion --install",
+    "--show-completion": "porter completion",
     "-v": "--version shows the version, --debug tracebacks",
     "-V": "--version",
     "--yes": "porter asks nothing; --force replaces a directory that porter wrote",
