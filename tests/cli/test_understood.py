@@ -303,3 +303,24 @@ def test_python_names_the_same_things(gemma):
     assert porter.plan(gemma, to="LitGPT").target_dialect == "litgpt"
     with pytest.raises(PorterError, match="no target was named"):
         porter.plan(gemma)
+
+
+@pytest.mark.parametrize(
+    ("typed_words", "meant"),
+    [
+        (("konvert",), "porter convert"),
+        (("list",), "porter models"),
+        (("port", "x"), "porter convert"),
+        (("mappings", "shwo", "gemma"), "porter mappings show"),
+        (("mappings", "begin"), "porter mappings new"),
+        (("mappings", "list"), "porter mappings ls"),
+    ],
+)
+def test_a_command_that_there_is_not_is_answered_with_one_that_there_is(call, typed_words, meant):
+    done = call(*typed_words)
+    assert done.returncode == 2
+    assert f"did you mean `{meant}`?" in done.stderr
+
+
+def test_the_help_of_a_group_has_examples(call):
+    assert "porter mappings show gemma --to keras" in call("mappings", "--help").stdout

@@ -12,7 +12,16 @@ from porter.cli.common import command
 from porter.cli.options import JsonOption, MapOption, MappingsOption
 from porter.cli.parsing import App, show_help
 
-mappings = App(name="mappings", help="The mapping tables: ls, show, check, new.")
+_HELP = """The mapping tables: what there is, one read aloud, a family of your own begun, tables checked.
+
+    Examples:
+      porter mappings ls
+      porter mappings show gemma --to keras
+      porter mappings new llama --name mine             # a family of your own, like Llama
+      porter mappings check mappings/mine/hf.toml
+    """
+
+mappings = App(name="mappings", help=_HELP)
 mappings.callback()(show_help)
 
 
