@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from porter.cli import output
+from porter.cli import completion, output
 from porter.cli.options import OUTPUT
 from porter.errors import PorterError, UsageError
 
@@ -20,6 +20,7 @@ ReportOption = Annotated[
         metavar="FILE.html",
         help="Write all of it as one HTML page, to keep or send.",
         rich_help_panel=OUTPUT,
+        autocompletion=completion.files(".html"),
     ),
 ]
 

@@ -19,7 +19,7 @@ import pytest
 from porter.containers.base import StoredTensor
 from porter.dtypes import DTYPES
 from porter.reporting.collapse import collapse, collapsed_name
-from porter.reporting.fitting import fit, folded, shorten, stack
+from porter.reporting.fitting import fit, folded, shorten, stack, wrapped
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 Shown = Callable[..., list[str]]
@@ -29,7 +29,7 @@ Shown = Callable[..., list[str]]
 def shown(tmp_path: Path) -> Shown:
     """The lines that a command writes to a terminal of so many columns, with what colours them."""
 
-    def run(columns: int, *arguments: str | Path) -> list[str]:
+    def run(columns: int, *arguments: str | Path, code: int = 0) -> list[str]:
         master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         env = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "COLUMNS")}
@@ -53,7 +53,7 @@ def shown(tmp_path: Path) -> Shown:
                 break
             data += piece
         os.close(master)
-        assert process.wait(60) == 0, data.decode()
+        assert process.wait(60) == code, data.decode()
         return data.decode().replace("\r\n", "\n").rstrip("\n").split("\n")
 
     return run
@@ -216,3 +216,26 @@ def test_findings_are_broken_between_words(shown, call, gemma, tmp_path, command
     wide = plain(shown(400, command, *sides, "--quiet"))
     assert max(map(len, narrow)) <= 40 < max(map(len, wide))
     assert " ".join(" ".join(narrow).split()) == " ".join(" ".join(wide).split())
+
+
+def test_an_error_is_broken_between_words(shown, run, tmp_path):
+    there = tmp_path / ("a-directory-with-a-name-that-fills-the-line-by-itself" * 2)
+    arguments = ("mappings", "new", "nobody", "--name", "x")
+    lines = plain(shown(80, *arguments, code=2))
+    assert [line[:7] for line in lines] == ["error: ", "hint: o"] + ["       "] * (len(lines) - 2)
+    assert len(lines) > 3
+    assert max(map(len, lines)) <= 80
+    piped = run(*arguments).stderr.splitlines()
+    assert " ".join(line.strip() for line in lines[1:]) == piped[1]
+    # A path is never broken, though it be too long.
+    (there / "model.safetensors").parent.mkdir()
+    said = plain(shown(80, "inspect", there, code=6))
+    assert any(str(there) in line for line in said)
+
+
+def test_a_quoted_command_is_not_broken():
+    command = "`porter convert gemma-2b --to litgpt --container pth -o out`"
+    lines = wrapped(f"hint: it is written by {command} and nothing else, source's name 'a b c'", 40, 6)
+    assert lines[1] == f"      {command}"
+    assert lines[-1].endswith("'a b c'")
+    assert wrapped("one two", None) == ["one two"]
