@@ -1,4 +1,5 @@
-"""`make fuzz-bytes`: each parser on damaged bytes for a while, held against the format's own reader.
+"""`make fuzz-bytes`, a part of `make fuzz`: each parser on damaged bytes for a while, held against the
+format's own reader.
 
     python tests/hostile/fuzz.py [seconds each] [--engine mutation|atheris] [--only WORD] [--corpus DIR]
 
@@ -32,6 +33,10 @@ sys.path.insert(1, str(Path(__file__).parents[2]))
 import mutants
 import seeds
 
+# Inputs of earlier runs, by target, a few of each that took different ways; `make test` goes through them.
+KEPT = Path(__file__).parent / "corpus"
+
+# What runs here have found since.
 CORPUS = Path(__file__).parents[2] / ".fuzz"
 
 
@@ -277,7 +282,9 @@ def mutate(name: str, seed: Path, seconds: float, corpus: Path) -> Counter[str]:
     """Damage the seed, and what was kept, for as long as that; what fails is kept."""
     read, _, _, tail = TARGETS[name]
     kept = [start_of(name, seed)]
-    kept += [path.read_bytes() for path in sorted((corpus / name).glob("*")) if path.is_file()]
+    for folder in (KEPT / name, corpus / name):
+        kept += [path.read_bytes() for path in sorted(folder.glob("*")) if path.is_file()]
+    before = len(kept)
     counts: Counter[str] = Counter()
     for content in kept:
         counts[outcome(read, content)[:150]] += 1
@@ -295,7 +302,7 @@ def mutate(name: str, seed: Path, seconds: float, corpus: Path) -> Counter[str]:
             said.add(result[:60])
             keep(corpus / name, content)
             print(f"{name}: {result[:400]}", flush=True)
-    for content in kept[1:40]:
+    for content in kept[before : before + 40]:
         keep(corpus / name, content)
     return counts
 
@@ -325,7 +332,9 @@ def follow(name: str, seed: Path, seconds: float, corpus: Path) -> None:
     keep(corpus / name, sound)
     options = [f"-max_total_time={int(seconds)}", "-max_len=65536", "-timeout=10", "-rss_limit_mb=3000"]
     artifacts = f"-artifact_prefix={corpus / name}/crash-"
-    atheris.Setup([sys.argv[0], *options, artifacts, str(corpus / name)], once)
+    # The first folder is written to.
+    folders = [str(folder / name) for folder in (corpus, KEPT) if (folder / name).is_dir()]
+    atheris.Setup([sys.argv[0], *options, artifacts, *folders], once)
     atheris.Fuzz()
 
 
@@ -364,10 +373,12 @@ def _followed(name: str, seed: Path, seconds: float, corpus: Path) -> int:
     command = [sys.executable, __file__, str(seconds), "--follow", name, "--seed", seed, "--corpus", corpus]
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, errors="replace")
     lines = done.stderr.splitlines()
-    last = next((line for line in lines[::-1] if line.startswith(("#", "Done"))), "")
-    print(f"{name:14} {last[:100]} exit {done.returncode}", flush=True)
+    runs = next((line for line in lines[::-1] if line.startswith("Done")), "stopped")
+    ways = next((line for line in lines[::-1] if " cov: " in line), "")
+    print(f"{name:14} {runs[:100]}; {ways.split('exec/s')[0][:80]}; exit {done.returncode}", flush=True)
     if done.returncode:
-        print("\n".join(lines[-30:]), flush=True)
+        # What was raised is on stdout, what libFuzzer says of it on stderr.
+        print("\n".join([*done.stdout.splitlines()[-30:], *lines[-8:]]), flush=True)
     return done.returncode
 
 

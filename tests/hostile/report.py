@@ -34,7 +34,7 @@ for); a *crash* is a signal; *code run* is what the gadgets left behind."""
 
 _REPEAT = """Repeat it with `make hostile` (Linux; some 20 minutes on two cores); `make test` runs a
 sample. The inputs are in `tests/hostile`: `crafted.py` by hand, `mutants.py` at
-random from fixed seeds. Byte fuzzers, against the peers' readers, are `make fuzz-bytes`. The limits by
+random from fixed seeds. Byte fuzzers, against the formats' own readers, are in `make fuzz`. The limits by
 number are in `SECURITY.md`."""
 
 
