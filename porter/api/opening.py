@@ -66,7 +66,7 @@ def open_source(
     """
     families = load_families(as_paths(maps, "maps"))
     override = None if config is None else as_path(config, "config")
-    if override is not None and not override.is_file():
+    if override is not None and not override.exists():
         raise UsageError(f"there is no config at {override}")
     wanted = _wanted(families, dialect)
     dialect = wanted.dialect if wanted else None

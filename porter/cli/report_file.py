@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from porter.cli import output
+from porter.cli import completion, output
 from porter.cli.options import OUTPUT
-from porter.errors import PorterError, UsageError
+from porter.errors import PorterError, UsageError, blamed, meaning
+from porter.untrusted import shortened
 
 ReportOption = Annotated[
     Path | None,
@@ -20,6 +21,7 @@ ReportOption = Annotated[
         metavar="FILE.html",
         help="Write all of it as one HTML page, to keep or send.",
         rich_help_panel=OUTPUT,
+        autocompletion=completion.files(".html"),
     ),
 ]
 
@@ -43,7 +45,8 @@ def write_report(path: Path, content: str) -> None:
     except OSError as refused:
         with contextlib.suppress(OSError):
             beside.unlink()
-        raise PorterError(f"cannot write {path}", cause=refused.strerror or str(refused)) from None
+        words, hint = meaning(refused)
+        raise blamed(refused)(f"cannot write {shortened(str(path))}", cause=words, hint=hint) from None
     output.say(f"report   {path}")
 
 

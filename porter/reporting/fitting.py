@@ -3,6 +3,7 @@ wide even so is stacked under its row. Without a width every table keeps its own
 
 from __future__ import annotations
 
+import re
 import textwrap
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -107,9 +108,22 @@ def folded(parts: Sequence[str], width: int | None, *, joint: str = " · ", inde
     return lines
 
 
-def wrapped(text: str, width: int | None) -> list[str]:
-    """A sentence in lines of at most `width`."""
-    return [text] if width is None else textwrap.wrap(text, width, break_long_words=False)
+# What is typed or pasted as one: `a command`, 'a name'.
+_WHOLE = re.compile(r"`[^`]*`|(?<!\w)'[^']*'(?!\w)")
+# No text has it, control characters being spelled out before a text is shown.
+_BLANK = "\0"
+
+
+def wrapped(text: str, width: int | None, indent: int = 0) -> list[str]:
+    """A sentence in lines of at most `width`, those after the first indented. No path, no quoted command and
+    no other word is broken, though the line be too long."""
+    if width is None or _columns(text) <= width:
+        return [text]
+    whole = _WHOLE.sub(lambda found: found[0].replace(" ", _BLANK), text)
+    lines = textwrap.wrap(
+        whole, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    )
+    return [line.replace(_BLANK, " ") for line in lines]
 
 
 def _indented(label: str, text: str, wide: int, width: int) -> list[str]:

@@ -222,6 +222,7 @@ def test_nothing_is_fetched_and_themes_follow_the_system(llama, tmp_path):
         (("inspect", "SRC", "--report", "no/where.html"), 2),
         (("inspect", "SRC", "--as", "litgpt", "--report", "a.html"), 2),
         (("convert", "SRC", "--to", "litgpt", "--report", "a.html"), 2),
+        (("inspect", "SRC", "--report", "x" * 300 + ".html"), 6),
     ],
 )
 def test_what_no_report_is_made_of_is_refused(llama, tmp_path, monkeypatch, arguments, code):

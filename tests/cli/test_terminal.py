@@ -21,7 +21,7 @@ import porter
 from porter.containers.base import StoredTensor
 from porter.dtypes import DTYPES
 from porter.reporting.collapse import collapse, collapsed_name
-from porter.reporting.fitting import fit, folded, shorten, stack
+from porter.reporting.fitting import fit, folded, shorten, stack, wrapped
 from porter.reporting.verdicts import render as render_verdict
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -262,3 +262,26 @@ def test_findings_are_broken_between_words(shown, call, gemma, tmp_path, command
     wide = plain(shown(400, command, *sides, "--quiet"))
     assert max(map(len, narrow)) <= 40 < max(map(len, wide))
     assert " ".join(" ".join(narrow).split()) == " ".join(" ".join(wide).split())
+
+
+def test_an_error_is_broken_between_words(shown, run, tmp_path):
+    there = tmp_path / ("a-directory-with-a-name-that-fills-the-line-by-itself" * 2)
+    arguments = ("mappings", "new", "nobody", "--name", "x")
+    lines = plain(shown(80, *arguments, code=2))
+    assert [line[:7] for line in lines] == ["error: ", "hint: o"] + ["       "] * (len(lines) - 2)
+    assert len(lines) > 3
+    assert max(map(len, lines)) <= 80
+    piped = run(*arguments).stderr.splitlines()
+    assert " ".join(line.strip() for line in lines[1:]) == piped[1]
+    # A path is never broken, though it be too long.
+    (there / "model.safetensors").parent.mkdir()
+    said = plain(shown(80, "inspect", there, code=6))
+    assert any(str(there) in line for line in said)
+
+
+def test_a_quoted_command_is_not_broken():
+    command = "`porter convert gemma-2b --to litgpt --container pth -o out`"
+    lines = wrapped(f"hint: it is written by {command} and nothing else, source's name 'a b c'", 40, 6)
+    assert lines[1] == f"      {command}"
+    assert lines[-1].endswith("'a b c'")
+    assert wrapped("one two", None) == ["one two"]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from porter.cli import output
+from porter.cli import completion, output
 from porter.cli.options import (
     ConfigOption,
     FamilyOption,
@@ -21,7 +21,9 @@ def fingerprint(
     source: Annotated[
         str | None,
         typer.Argument(
-            metavar="SRC", help="A checkpoint, as for convert. Default: here, or the last model downloaded."
+            metavar="SRC",
+            help="A checkpoint, as for convert. Default: here, or the last model downloaded.",
+            autocompletion=completion.sources,
         ),
     ] = None,
     tensors: Annotated[
