@@ -22,7 +22,7 @@ from porter.verification.compare_models import (
     shape_differences,
 )
 from porter.verification.compare_tokenizers import compare_tokenizers
-from porter.verification.config_ids import with_ids
+from porter.verification.config_ids import Config, with_ids
 from porter.verification.model_diff import FieldDifference, ModelDiff
 from porter.verification.same_value import same_value
 from porter.wording import renamed
@@ -116,8 +116,7 @@ def _configs(
     if a.identity is not None and b.identity is not None:
         table = {**b.identity.family.canonical.hyperparameters, **a.identity.family.canonical.hyperparameters}
         dialects = [side.identity.words or side.identity.dialect for side in (a, b) if side.identity]
-        one_side, other = ((each.hyperparameters, each.raw) for each in (a.identity, b.identity))
-        values = with_ids(one_side, other)
+        values = with_ids(Config.of(a.identity), Config.of(b.identity))
         pairs = hyperparameter_pairs(table, dialects, *values)
     else:
         one, two = _raw(a), _raw(b)

@@ -20,6 +20,8 @@ from porter.tokenizers.tokenizer_values import CARRIED, HF_VOCABULARIES, Tokeniz
 
 TARGETS = ("hf", "litgpt")
 
+GENERATION = "generation_config.json"
+
 # Where a KerasHub preset keeps its SentencePiece model; the `tokenizer.json` beside it is Keras's own config.
 _KERAS = "assets/tokenizer/vocabulary.spm"
 
@@ -75,21 +77,21 @@ def tokenizer_files(
 def model_alone(
     available: Mapping[str, Path], *, metadata: Mapping[str, Any] | None, vocab_size: int, title: str
 ) -> TokenizerPlan:
-    """For frameworks that read a SentencePiece model alone: `tokenizer.model`, where there is one."""
+    """For frameworks that read a SentencePiece model alone: `tokenizer.model`, where there is one, and the
+    ids of `generation_config.json`."""
     plan = tokenizer_files(available, metadata=metadata, target="hf", vocab_size=vocab_size)
-    files = tuple(file for file in plan.files if file.name == "tokenizer.model")
-    if files or not plan.files:
-        return replace(plan, files=files)
+    ids = tuple(file for file in plan.files if file.name == GENERATION)
+    model = tuple(file for file in plan.files if file.name == "tokenizer.model")
+    if model or len(ids) == len(plan.files):
+        return replace(plan, files=(*model, *ids))
     note = f"{title} reads a SentencePiece model (tokenizer.model), and the source has none: none is written"
-    return replace(plan, files=(), notes=(note,))
+    return replace(plan, files=ids, notes=(note,))
 
 
 def _without_vocabulary(available: Mapping[str, Path]) -> TokenizerPlan:
     notes = ("the source has no tokenizer; only weights and config are written",)
-    if "generation_config.json" not in available:
+    if GENERATION not in available:
         return TokenizerPlan(notes=notes)
-    read_object(available["generation_config.json"], "generation_config.json")
-    files, _ = carried_files(
-        {"generation_config.json": available["generation_config.json"]}, "hf", None, None, None
-    )
+    read_object(available[GENERATION], GENERATION)
+    files, _ = carried_files({GENERATION: available[GENERATION]}, "hf", None, None, None)
     return TokenizerPlan(files, notes)

@@ -19,7 +19,7 @@ from porter.layout import Expression
 from porter.recognition.identify import Identity, config_section, matches
 from porter.recognition.port_dialect import Port
 from porter.tables.model import Constant, Dialect, Hyperparameter
-from porter.verification.config_ids import IDS, lost_ids, not_compared, other_dtype, with_ids
+from porter.verification.config_ids import IDS, Config, lost_ids, not_compared, other_dtype, with_ids
 from porter.verification.known_mistakes import ConfigMistake
 from porter.verification.same_value import same_value
 from porter.verification.verdict import ConfigDifference, ConfigVerdict, Mistake
@@ -66,7 +66,7 @@ def compare_configs(
     found += [ConfigDifference(name, None, None, said) for name, said in errors.items()]
     table = original.family.canonical.hyperparameters
     dialects = (original.words or original.dialect, words)
-    ours, theirs = with_ids((original.hyperparameters, original.raw), (values, raw))
+    ours, theirs = with_ids(Config.of(original), Config(values, raw, words))
     every = hyperparameter_pairs(table, dialects, ours, theirs)
     pairs = [pair for pair in every if pair[0] not in errors]
     for name, expected, value in pairs:
@@ -82,7 +82,7 @@ def compare_configs(
         {name: (expected, value) for name, expected, value in pairs},
     ), (
         *not_compared(reader.unknown_fields(), raw, original, words, file),
-        *lost_ids(original, theirs, words, out.label),
+        *lost_ids(original, Config(values, raw, words), out.label),
         *other_dtype(out, words, raw, file),
     )
 
@@ -152,10 +152,11 @@ def hyperparameter_pairs(
     found = []
     for name, item in table.items():
         pair = ours.get(name), theirs.get(name)
-        assumed = any(
-            name in dialect.config.fields and dialect.config.fields[name].has_assumed for dialect in dialects
-        )
-        if assumed or (item.advisory and (name not in IDS or None in pair)):
+        entries = [dialect.config.fields[name] for dialect in dialects if name in dialect.config.fields]
+        assumed = any(entry.has_assumed for entry in entries)
+        # An id that a framework has in its code says nothing of the model.
+        stated = name in IDS and None not in pair and not any(entry.has_fixed for entry in entries)
+        if assumed or (item.advisory and not stated):
             continue
         found.append((name, *pair))
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from porter.config.raw import GENERATION, get
 from porter.containers.checkpoint import Checkpoint
@@ -17,28 +17,52 @@ from porter.verification.same_value import same_value
 IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
-def with_ids(
-    one: tuple[Mapping[str, Any], Mapping[str, Any]], other: tuple[Mapping[str, Any], Mapping[str, Any]]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The hyperparameters of two configs, each given with its raw config; the ids are those to be compared.
+class Config(NamedTuple):
+    """A config as it was read: hyperparameters, the raw one, and the dialect whose words it is in."""
 
-    Generation goes by those of `generation_config.json`, and by the config's own where that has none. Where
-    these are equal, `other`'s own may be what `one` states in either place.
+    values: Mapping[str, Any]
+    raw: Mapping[str, Any]
+    words: Dialect
+
+    @classmethod
+    def of(cls, identity: Identity) -> Config:
+        return cls(identity.hyperparameters, identity.raw, identity.words or identity.dialect)
+
+    def ids(self, name: str) -> tuple[Any, Any]:
+        """What the config itself states, and `generation_config.json`."""
+        return self.values.get(name), get(self.raw, f"{GENERATION}.{name}")[1]
+
+
+def with_ids(one: Config, other: Config) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The hyperparameters of two configs; the ids are those that are to be compared.
+
+    A config may state an id, and `generation_config.json` another one, which generation goes by. Where both
+    have that, it counts, and `other`'s config must say what `one` says in either place. Where one has not,
+    for which a dialect may have no place, it is enough that the two have one id in common.
     """
-    (ours, raw), (theirs, raw_other) = one, other
-    found, found_other = dict(ours), dict(theirs)
+    found, found_other = dict(one.values), dict(other.values)
     for name in IDS:
-        own, own_other = ours.get(name), theirs.get(name)
-        ids, ids_other = _generation_id(name, own, raw), _generation_id(name, own_other, raw_other)
-        if same_value(ids, ids_other) and not (same_value(own_other, own) or same_value(own_other, ids)):
-            ids, ids_other = own, own_other
-        found[name], found_other[name] = ids, ids_other
+        found[name], found_other[name] = _ids(name, one, other)
     return found, found_other
 
 
-def _generation_id(name: str, own: Any, raw: Mapping[str, Any]) -> Any:
-    stated = get(raw, f"{GENERATION}.{name}")[1]
-    return own if stated is None else stated
+def _ids(name: str, one: Config, other: Config) -> tuple[Any, Any]:
+    (own, said), (own_other, said_other) = one.ids(name), other.ids(name)
+    ids, ids_other = (own if said is None else said), (own_other if said_other is None else said_other)
+    if None in (ids, ids_other):
+        return ids, ids_other
+    entry = one.words.config.fields.get(name)
+    twice = entry is not None and not all(path.startswith(f"{GENERATION}.") for path in entry.fields)
+    if said is not None and said_other is not None:
+        if same_value(said, said_other) and twice and not _among(own_other, (own, said)):
+            return own, own_other
+        return said, said_other
+    common = any(_among(value, (own, said)) for value in (own_other, said_other) if value is not None)
+    return (ids, ids) if common else (ids, ids_other)
+
+
+def _among(value: Any, values: tuple[Any, ...]) -> bool:
+    return any(same_value(value, other) for other in values)
 
 
 def not_compared(
@@ -55,19 +79,22 @@ def not_compared(
         yield f"{file}: not known to porter, and not compared: {', '.join(left)}"
 
 
-def lost_ids(original: Identity, theirs: Mapping[str, Any], words: Dialect, label: str) -> Iterator[str]:
+def lost_ids(original: Identity, found: Config, label: str) -> Iterator[str]:
     """An id that begins or ends a text, which the original's files state, and the port's could and do not."""
-    own = original.words or original.dialect
-    section = config_section(original.raw, own)
+    one = Config.of(original)
+    section = config_section(original.raw, one.words)
     for name, what in (("bos_token_id", "begins"), ("eos_token_id", "ends")):
-        if name not in words.config.fields or theirs.get(name) is not None:
+        if name not in found.words.config.fields:
             continue
-        fields = own.config.fields[name].fields if name in own.config.fields else ()
+        fields = one.words.config.fields[name].fields if name in one.words.config.fields else ()
         stated = (get(where, path)[1] for where in (original.raw, section) for path in fields)
-        first = next((value for value in stated if value is not None), None)
-        value = _generation_id(name, first, original.raw)
-        if value is not None:
+        said = one.ids(name)[1]
+        value = next((value for value in (said, *stated) if value is not None), None)
+        own, generation = found.ids(name)
+        if value is not None and own is None and generation is None:
             yield f"no config of {label} says which id {what} a text ({name}); the original's: {value}"
+        elif said is not None and generation is None and not same_value(said, own):
+            yield f"{label} has no generation_config.json: by the original's {name} = {said} {what} a text"
 
 
 def other_dtype(out: Checkpoint, words: Dialect, raw: Mapping[str, Any], file: str) -> Iterator[str]:

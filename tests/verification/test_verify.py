@@ -245,6 +245,16 @@ def test_the_ids_are_those_that_generation_goes_by(tmp_path, original):
     porter.convert(out, back, to="hf")
     assert porter.verify(source, back).right
     assert porter.diff(source, back).same
+    # LitGPT has one place for them, whose ids are those of generation.
+    assert porter.verify(out, source).right and porter.diff(out, source).same
+    for dialect in ("flax", "gemma_pytorch"):
+        porter.convert(source, tmp_path / dialect, to=dialect)
+        assert json.loads((tmp_path / dialect / "generation_config.json").read_text())["eos_token_id"] == [
+            1,
+            5,
+        ]
+        assert porter.verify(source, tmp_path / dialect).right
+        assert porter.verify(tmp_path / dialect, source).right
     with_generation(out, eos_token_id=[1, 7], bos_token_id=2)
     assert porter.verify(source, out).says.endswith("(eos_token_id is [1, 7], not [1, 5])")
     assert [field.name for field in porter.diff(source, out).config or ()] == ["eos_token_id"]
@@ -256,6 +266,14 @@ def test_the_ids_are_those_that_generation_goes_by(tmp_path, original):
     verdict = porter.verify(source, out)
     assert verdict.right
     assert any("which id ends a text" in note for note in verdict.notes)
+    # Some dialects have no place for the file: the config's own id is enough, and it is said.
+    (back / "config.json").write_text(json.dumps({**config, "eos_token_id": 1}), encoding="utf-8")
+    (back / "generation_config.json").unlink()
+    verdict = porter.verify(source, back)
+    assert verdict.right and any("by the original's eos_token_id = [1, 5]" in n for n in verdict.notes)
+    assert porter.verify(back, source).right
+    (back / "config.json").write_text(json.dumps({**config, "eos_token_id": 9}), encoding="utf-8")
+    assert not porter.verify(source, back).right
 
 
 def test_what_no_table_knows_is_said_not_to_be_compared(tmp_path, original, port):
