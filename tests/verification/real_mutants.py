@@ -136,20 +136,20 @@ class RealBed:
 
 def table(tried: list[Tried], sound: list[tuple[str, Any, float, float]]) -> list[str]:
     rows = [
-        "| mistake in the real 270M | in | found | named | s |",
+        "| mistake in the real 270M | in | found | named | MB |",
         "| --- | --- | --- | --- | ---: |",
     ]
     for one in tried:
         marks = " | ".join("yes" if yes else "**no**" for yes in (one.found, one.named))
-        rows.append(f"| {one.name} | {one.dialect} | {marks} | {one.seconds:.1f} |")
+        rows.append(f"| {one.name} | {one.dialect} | {marks} | {one.peak:.0f} |")
     found, named = (sum(getattr(one, word) for one in tried) for word in ("found", "named"))
     rows.append(f"| **{len(tried)} in all** | | {found} | {named} | |")
     wrong = sum(not verdict["right"] for _, verdict, _, _ in sound)
     rows += ["", f"Sound ports of it called wrong: {wrong} of {len(sound)}.", ""]
-    rows += ["| sound port | verdict | s | MB |", "| --- | --- | ---: | ---: |"]
-    for name, verdict, seconds, peak in sound:
+    rows += ["| sound port | verdict | MB |", "| --- | --- | ---: |"]
+    for name, verdict, _, peak in sound:
         said = verdict["says"].partition(":")[0]
-        rows.append(f"| {name} | {said} | {seconds:.1f} | {peak:.0f} |")
+        rows.append(f"| {name} | {said} | {peak:.0f} |")
     return rows
 
 
