@@ -118,7 +118,7 @@ class ConfigVerdict:
 
 @dataclass(frozen=True)
 class TokenizerVerdict:
-    """How the tokenizers compare, on a page of text. `says` tells what was compared, or why nothing was."""
+    """How the tokenizers compare. `says` tells what was compared, or why nothing was."""
 
     outcome: Outcome
     says: str
