@@ -11,7 +11,7 @@ from typing import Any
 
 from porter import system
 from porter.errors import PorterError, UnsupportedError, UsageError
-from porter.execution.leftovers import RECEIPT, lock_output, unlock_output
+from porter.execution.leftovers import FRESH, RECEIPT, SIGNATURE, lock_output, unlock_output
 from porter.execution.receipts import LARGEST, Receipt, read_receipt, receipt_bytes, seal
 from porter.execution.watch import Watch
 from porter.planning.arguments import as_path
@@ -19,7 +19,6 @@ from porter.sources.buckets.bucket_address import BucketAddress, parse_address
 from porter.sources.paths import locate
 from porter.verification.integrity import (
     DIFFERENT,
-    FRESH,
     Directory,
     FileState,
     Output,
@@ -30,7 +29,7 @@ from porter.verification.integrity import (
     tensors_in,
     tensors_problem,
 )
-from porter.verification.signatures import SIGNATURE, check_key, signature_problem
+from porter.verification.signatures import check_key, signature_problem
 from porter.wording import command, flag, option
 
 

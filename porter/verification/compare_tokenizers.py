@@ -1,4 +1,4 @@
-"""Two tokenizers compared: what they make of a page of text, their vocabularies, and what is stated beside them.
+"""Two tokenizers compared: the ids of a page of text, the vocabularies, and what is stated beside them.
 
 Files of one content are equal without being read. Otherwise each side's own tokenizer is run on every line of
 a page of text (`page.txt`), without special tokens: `tokenizer.json` through the tokenizers package, a

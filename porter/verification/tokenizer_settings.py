@@ -1,4 +1,4 @@
-"""What stands beside a tokenizer and changes what is made of a text: special tokens, BOS and EOS, chat template.
+"""What stands beside a tokenizer and changes what is made of a text: special tokens, and the chat template.
 
 Compared where both sides state it: what one of them leaves out, its framework decides.
 """
@@ -17,7 +17,7 @@ _SWITCHES = ("add_bos_token", "add_eos_token")
 
 
 def differing_settings(ours: Mapping[str, Path], theirs: Mapping[str, Path]) -> list[str]:
-    """Each setting that both sides state, and not alike. Raises MalformedError for files that cannot be read."""
+    """Each setting that both sides state, and not alike. Raises MalformedError for what cannot be read."""
     one, other = _stated(ours), _stated(theirs)
     return [
         "the chat template is another"

@@ -427,6 +427,28 @@ def untied(tmp_path, change=lambda head: None):
     return write(tmp_path / name, weights, {**CONFIG, "tie_word_embeddings": False})
 
 
+def apart(folder, tied, head=lambda weights: weights["model.embed_tokens.weight"][::-1].copy()):
+    """A config that ties, or not, beside an embedding and a head that differ."""
+    weights = hf_weights()
+    if (other := head(weights)) is not None:
+        weights["lm_head.weight"] = other
+    return write(folder, weights, {**CONFIG, "tie_word_embeddings": tied})
+
+
+def test_two_that_differ_are_two_whatever_the_config_says(tmp_path):
+    source = apart(tmp_path / "source", True)
+    for name, tied in (("itself", True), ("untied", False)):
+        verdict = porter.verify(source, apart(tmp_path / name, tied))
+        assert (verdict.outcome, verdict.weights.outcome) == ("equal", "equal"), verdict.says
+        assert any("stores two that differ" in note for note in verdict.notes)
+    lost = porter.verify(source, apart(tmp_path / "lost", True, lambda weights: None))
+    assert (lost.outcome, [item.name for item in lost.weights.missing]) == ("differs", ["lm_head.weight"])
+    other = porter.verify(
+        source, apart(tmp_path / "other", True, lambda weights: weights["model.embed_tokens.weight"] + 1)
+    )
+    assert other.outcome == "differs"
+
+
 def test_a_head_that_equals_the_embedding_may_be_tied_in_the_port(tmp_path, original):
     verdict = porter.verify(untied(tmp_path), original)
     assert (verdict.outcome, verdict.config.outcome) == ("equal", "equal"), verdict
