@@ -11,9 +11,11 @@ def main() -> None:
     if sys.platform == "win32":
         sys.exit(_refuse_windows())
     try:
+        from porter.cli.starved import watch_threads
         from porter.cli.streams import prepare
 
         prepare()
+        watch_threads()
         from porter.cli.app import app
 
         if (shell := os.environ.get("_PORTER_COMPLETE")) is None:

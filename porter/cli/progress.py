@@ -51,7 +51,7 @@ def progress(verb: str, plan: Plan) -> Iterator[Watch]:
     if output.settings.quiet:
         yield Watch()
     elif sys.stderr.isatty():
-        with _bars(verb) as bars:
+        with _stopped(_bars(verb)) as bars:
             yield (watch := _Bar(bars, plan))
             watch.end()
     else:
@@ -64,10 +64,22 @@ def transfer(verb: str) -> Iterator[Advance]:
     if output.settings.quiet:
         yield Advance()
     elif sys.stderr.isatty():
-        with _bars(verb) as bars:
-            yield _TransferBar(bars)
+        with _stopped(_bars(verb)) as bars:
+            yield (advance := _TransferBar(bars))
+            advance.end()
     else:
         yield _Names(verb)
+
+
+@contextmanager
+def _stopped(bars: Progress) -> Iterator[Progress]:
+    """Bars that are shown from their first news on: what fails before that leaves none behind."""
+    try:
+        yield bars
+    finally:
+        bars.stop()
+        # Threads may have news after the end.
+        bars.disable = True
 
 
 def _bars(verb: str) -> Progress:
@@ -133,18 +145,22 @@ class _Bar(Watch):
 
     def __call__(self, name: str, written: int) -> None:
         with self._lock:
+            self._bars.start()
             counted = min(self._ahead, written)
             self._ahead -= counted
             self._bars.advance(self._task, written - counted)
 
     def arriving(self, name: str, come: int) -> None:
         with self._lock:
+            self._bars.start()
             self._ahead += come * self._share
             self._bars.advance(self._task, come * self._share)
 
     def moving(self, tensor: str) -> None:
         from rich.markup import escape
 
+        with self._lock:
+            self._bars.start()
         self._bars.update(self._task, description=escape(printable(tensor)))
 
     def end(self) -> None:
@@ -176,14 +192,25 @@ class _TransferBar(Advance):
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
         self._task = bars.add_task("", total=None)
+        self._came = 0
+        self._lock = threading.Lock()
 
     def __call__(self, name: str, came: int) -> None:
         from rich.markup import escape
 
+        with self._lock:
+            self._bars.start()
+            self._came += came
         self._bars.update(self._task, advance=came, description=escape(printable(name)))
 
     def expect(self, total: int) -> None:
-        self._bars.update(self._task, total=total or None)
+        with self._lock:
+            self._bars.start()
+        # What is read twice is expected twice.
+        self._bars.update(self._task, total=self._came + total if total else None)
+
+    def end(self) -> None:
+        self._bars.update(self._task, description="")
 
 
 class _Names(Advance):

@@ -144,6 +144,10 @@ def check_files(
 
     Raises ChangedError for a file that changes meanwhile.
     """
+    with_digest = [
+        item for item in receipt.files.values() if item.sha256 is not None or item.crc32 is not None
+    ]
+    watch.expect(0 if quick else sum(item.size or 0 for item in with_digest))
     for name, recorded in receipt.files.items():
         yield _check_file(output, name, recorded, watch, quick)
     for name in sorted(output.names()):

@@ -239,3 +239,15 @@ def test_a_quoted_command_is_not_broken():
     assert lines[1] == f"      {command}"
     assert lines[-1].endswith("'a b c'")
     assert wrapped("one two", None) == ["one two"]
+
+
+def test_progress_says_how_much_of_how_much(shown, gemma, tmp_path):
+    out = tmp_path / "out"
+    shown(100, "convert", gemma, "--to", "litgpt", "-o", out)
+    for arguments in (("check", out), ("fingerprint", out), ("verify", gemma, out), ("diff", gemma, out)):
+        assert any("100%" in line for line in plain(shown(100, *arguments))), arguments
+
+
+def test_what_fails_before_a_byte_leaves_no_bar(shown, tmp_path):
+    for arguments, code in ((("check", tmp_path / "nothing"), 2), (("download", "gemmma"), 2)):
+        assert plain(shown(100, *arguments, code=code))[0].startswith("error: ")

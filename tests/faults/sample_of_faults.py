@@ -1,5 +1,6 @@
 """A sample of `make faults`: every kind of fault a few times. The whole makes docs/reliability.md's table."""
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -53,6 +54,19 @@ def test_nothing_is_lost_on_a_full_disk(bench):
     tally = Tally("full disks")
     kinds.full_disks(bench, tally, kind="tmpfs", sizes=5)
     assert tally.found["the old output"] and tally.found["the new output"]
+    assert tally.lost == [] and tally.flaws == []
+
+
+def test_a_thread_that_cannot_begin_ends_the_run(bench):
+    """CPython leaves whoever starts it waiting for ever."""
+    tally, said = Tally("no memory"), set()
+    for number, name in enumerate(kinds.calls_of(bench, force=True)):
+        if name == "mmap":
+            bench.set_up(force=True)
+            ended = traced.run(bench.convert(force=True), kinds.at(number, errno.ENOMEM, name))
+            said.add(bench.said.read_text().partition("error: ")[2].partition("\n")[0])
+            bench.judge(tally, ended, f"no memory at call {number}", force=True)
+    assert "memory ran out as a thread was to begin" in said
     assert tally.lost == [] and tally.flaws == []
 
 
