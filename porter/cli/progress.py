@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from porter.cli import output
 from porter.planning.plan import Plan
 from porter.reporting.text import printable, size
+from porter.sources.weight_files import at_top
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -168,15 +170,18 @@ class _Bar(Watch):
 
 
 class _Lines(Watch):
-    """A line a file, when it is written."""
+    """A line a file, when it is written; one for a folder, which may hold an array in each of its files."""
 
     def __init__(self, verb: str, plan: Plan) -> None:
         self._verb = verb
-        self._left = {file.name: file.size for file in plan.files}
-        self._sizes = dict(self._left)
+        self._sizes = Counter[str]()
+        for file in plan.files:
+            self._sizes[at_top(file.name)] += file.size
+        self._left = dict(self._sizes)
         self._begun = time.monotonic()
 
     def __call__(self, name: str, written: int) -> None:
+        name = at_top(name)
         if self._left.get(name, 0) <= 0:
             return
         self._left[name] -= written

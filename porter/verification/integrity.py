@@ -10,6 +10,7 @@ import hashlib
 import os
 import stat
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from porter.errors import ChangedError, PorterError
 from porter.execution.leftovers import RECEIPT
 from porter.execution.receipts import Receipt, Recorded, tensors_digest
 from porter.execution.watch import Watch
+from porter.facts import Facts
 from porter.sources import local
 from porter.sources.paths import locate
 from porter.verification.signatures import SIGNATURE
@@ -46,8 +48,8 @@ class FileState:
     detail: str | None = None
 
 
-@dataclass(frozen=True)
-class OutputCheck:
+@dataclass(frozen=True, repr=False)
+class OutputCheck(Facts):
     """What `check` found in `out`, text for a bucket. `plan` is the hash of the plan that made the output.
 
     `tensors` says why the headers do not hold the planned tensors; None where they do, and where files
@@ -86,6 +88,17 @@ class OutputCheck:
         if self.verdict == "differs":
             return 3
         return 0 if self.verdict == "verified" or self.quick else 1
+
+    def _facts(self) -> list[tuple[str, str]]:
+        states = Counter(file.state for file in self.files)
+        told = ", ".join(f"{number} {state}" for state, number in states.items())
+        return [
+            ("output", f"{self.out}, {self.source_dialect} → {self.target_dialect}"),
+            ("verdict", f"{self.verdict}; files: {told}"),
+            *((file.state, f"{file.name}: {file.detail}") for file in self.files if file.state in DIFFERENT),
+            *([("tensors", self.tensors)] if self.tensors else []),
+            *([("signature", self.signature_detail or self.signature)] if self.signature else []),
+        ]
 
 
 class Sums(NamedTuple):

@@ -275,7 +275,7 @@ def convert(
             rows = config_rows(prepared.opened.identified(), prepared.target, plan)
             output.data(render(plan, rows, width=output.width(), heading=output.heading))
             if explain:
-                output.data(["", *explanation(plan)])
+                output.data(["", *explanation(plan, output.width())])
             if predicted is not None:
                 output.data(["", *prediction_lines(predicted, every=explain)])
         if report is not None:
@@ -327,9 +327,9 @@ def convert(
         )
         return
     from porter.reporting.next_steps import LITGPT_COMMANDS, next_steps
-    from porter.sources.weight_files import some
+    from porter.sources.weight_files import at_top, some
 
-    output.report(f"wrote    {done.out}/: {some(list(done.sizes))}")
+    output.report(f"wrote    {done.out}/: {some(list(dict.fromkeys(at_top(name) for name in done.sizes)))}")
     if isinstance(done.out, str):
         return
     for number, line in enumerate(next_steps(plan, done.out)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -41,6 +42,10 @@ def doctor(
         _bucket(folder, clean, json)
         return
     found = look(path, clean=clean)
+    if not Path(path).expanduser().exists():
+        output.note(
+            f"there is no directory {path} yet; what is said of the disk is of {found.file_system.path}"
+        )
     for text in found.cleaned:
         output.note(text)
     if json:
