@@ -1,10 +1,9 @@
 # Two commands on a fresh Linux machine with Python 3.11 or newer:
 #   make demo    the real Gemma 3 270M, from GGUF to LitGPT to generated text
 #   make test    all checks
-# And: make cluster (buckets and Ray at length), make fuzz (more plans made up at random), make mutants (wrong ports),
-# make faults (one fault at a time, thousands of times),
-# make fuzz-bytes (damaged files), make hostile (files made to harm), make finetune (the real model through LitGPT's
-# finetuning), make docs (the pages as a site), make drift (the newest of each peer).
+# And: make cluster (buckets and Ray at length), make fuzz (plans made up at random, and damaged files), make mutants
+# (wrong ports), make faults (one fault at a time, thousands of times), make hostile (files made to harm), make finetune
+# (the real model through LitGPT's finetuning), make docs (the pages as a site), make drift (the newest of each peer).
 # Both share one virtual environment, .venv.
 
 PYTHON ?= python3
@@ -13,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 JOBS ?= 2
 
-.PHONY: faults cluster mutants families demo test lint check docs finetune fuzz fuzz-bytes hostile drift clean
+.PHONY: faults cluster mutants families demo test lint check docs finetune fuzz fuzz-plans fuzz-bytes hostile drift clean
 
 demo: $(VENV)/.installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh demo
@@ -39,14 +38,18 @@ docs: $(VENV)/.tested
 finetune: $(VENV)/.tested
 	$(BIN)/python -m pytest -n 0 -s tests/real/finetuned.py
 
+# Both kinds of made-up input; each can be run alone.
+fuzz: fuzz-plans fuzz-bytes
+
 # Made-up families, in tens of thousands, through every way of running a plan.
 PLANS ?= 20000
 
-fuzz: $(VENV)/.tested
+fuzz-plans: $(VENV)/.tested
 	$(BIN)/python tests/generated/fuzz.py $(PLANS)
 
 # Damaged files through every parser, held against the formats' own readers: SECONDS of each by mutation, and by
-# atheris, which follows the branches and is installed for this alone. What was found is kept in .fuzz.
+# atheris, which follows the branches and is installed for this alone. It starts from what is in tests/hostile/corpus;
+# what is found since is kept in .fuzz.
 SECONDS ?= 60
 
 fuzz-bytes: $(VENV)/.tested

@@ -16,6 +16,7 @@ from porter.execution.receipts import LARGEST, Receipt, read_receipt, receipt_by
 from porter.execution.watch import Watch
 from porter.planning.arguments import as_path
 from porter.sources.buckets.bucket_address import BucketAddress, parse_address
+from porter.sources.paths import locate
 from porter.verification.integrity import (
     DIFFERENT,
     FRESH,
@@ -75,6 +76,8 @@ def check(
             raise UsageError("only a directory on this machine can be held against a signature")
         return _check_bucket(address, record, quick, watch)
     root = Path(out).expanduser()
+    if root.is_file():
+        raise UsageError(f"{out} is a file", hint=f"name the directory that `convert` made: {root.parent}")
     if not root.is_dir():
         raise UsageError(f"there is no directory at {out}", hint="give the directory that `convert` made")
     if record:
@@ -147,10 +150,9 @@ def _checked(output: Output, out: Path | str, receipt: Receipt, quick: bool, wat
 
 
 def _receipt(root: Path) -> Receipt:
-    path = find_file(root, RECEIPT)
-    if path is None:
+    if not os.path.lexists(root / RECEIPT):
         raise _no_receipt(str(root))
-    return read_receipt(receipt_bytes(path))
+    return read_receipt(receipt_bytes(locate(root, RECEIPT)))
 
 
 def _no_receipt(where: str) -> UnsupportedError:

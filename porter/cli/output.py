@@ -103,13 +103,16 @@ def say(text: str) -> None:
 
 
 def _folded(text: str, stream: Any) -> str:
-    """A line whose first word says what it is about; on a terminal, in as many as fit, which begin under its
-    second word."""
+    """A line whose first word says what it is about, or that is indented; on a terminal, in as many as fit,
+    which begin under its second word."""
     if not stream.isatty() or "\n" in text:
         return text
-    label = re.match(r"\S+\s+", text)
+    wide = shutil.get_terminal_size().columns
+    if len(_BOLD.sub("", text)) <= wide:
+        return text
+    label = re.match(r"\s+|\S+\s+", text)
     indent = label.end() if label is not None and label.end() < 12 else 0
-    return "\n".join(wrapped(text, shutil.get_terminal_size().columns, indent)) or text
+    return "\n".join(wrapped(text, wide, indent)) or text
 
 
 def error(problem: PorterError) -> None:

@@ -11,7 +11,8 @@ import typer
 
 from porter.cli import completion, output
 from porter.cli.options import OUTPUT
-from porter.errors import PorterError, UsageError
+from porter.errors import PorterError, UsageError, blamed, meaning
+from porter.untrusted import shortened
 
 ReportOption = Annotated[
     Path | None,
@@ -44,7 +45,8 @@ def write_report(path: Path, content: str) -> None:
     except OSError as refused:
         with contextlib.suppress(OSError):
             beside.unlink()
-        raise PorterError(f"cannot write {path}", cause=refused.strerror or str(refused)) from None
+        words, hint = meaning(refused)
+        raise blamed(refused)(f"cannot write {shortened(str(path))}", cause=words, hint=hint) from None
     output.say(f"report   {path}")
 
 

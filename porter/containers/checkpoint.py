@@ -5,6 +5,7 @@ What family and dialect it is, is not decided here.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -117,7 +118,7 @@ def open_checkpoint(location: Location, wanted: Wanted | None = None, key: str |
     }
     others = [name for name, path in paths.items() if name not in files and _is_side_file(name, path)]
     for name in container.beside if container else ():
-        if (location.root / name).is_file():
+        if os.path.lexists(location.root / name):
             files[name] = locate(location.root, name)
     return Checkpoint(
         location.root,
@@ -143,9 +144,10 @@ TEMPLATES = "additional_chat_templates"
 def _readable(root: Path, name: str, path: Path) -> bool:
     """Whether a file beside the weights may be used.
 
-    A link that leads out of the checkpoint is an error, and so is what only stands in a file's place.
+    A link that leads out of the checkpoint is an error, and so is what only stands in a file's place: taken
+    for absent, a config or a tokenizer would be made up where there is one.
     """
-    if path.suffix not in SMALL or not path.is_file():
+    if path.suffix not in SMALL or (fits(name, DOCUMENTS) and not path.is_file()):
         return False
     if path.is_symlink():
         locate(root, name)
@@ -225,7 +227,7 @@ def _read(root: Path, chosen: WeightSet, key: str | None) -> tuple[tuple[Header,
     if chosen.files and not any(file in chosen.files for file in weight_map.values()):
         weight_map = _resaved(weight_map, chosen.files)
     files = sorted(set(weight_map.values()))
-    check_shards_exist(files, weight_map, lambda file: locate(root, file).is_file(), chosen.index)
+    check_shards_exist(files, weight_map, lambda file: locate(root, file).exists(), chosen.index)
     headers = _read_files(root, files, key)
     # The index lists names as they are stored, with what wrappers put into them.
     stored: dict[str, str] = {}

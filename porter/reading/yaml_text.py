@@ -96,7 +96,8 @@ def _build(yaml: Any, events: Any, resolvers: Any, name: str) -> Any:
 
 def _scalar(event: Any, resolvers: Any, name: str) -> Any:
     text: str = event.value
-    if event.tag is not None and event.tag != "!":
+    # `!` alone too, which one of PyYAML's parsers takes for a text and the other for nothing.
+    if event.tag is not None:
         _refuse(name, f"expected no tags, found {quoted(event.tag)}{_line(event)}")
     if not event.implicit[0]:
         return text

@@ -48,14 +48,26 @@ def fit(rows: Rows, width: int | None, *, right: Sequence[int] = (), drop: Seque
 
 
 def stack(
-    rows: Rows, width: int | None, *, right: Sequence[int] = (), under: Sequence[int] = ()
+    rows: Rows,
+    width: int | None,
+    *,
+    right: Sequence[int] = (),
+    under: Sequence[int] = (),
+    drop: Sequence[int] = (),
 ) -> list[str]:
-    """A table that fits, or its narrow columns with those of `under` on lines below each row."""
+    """A table that fits, or its narrow columns with those of `under` on lines below each row. Of the narrow
+    ones those of `drop` go, in that order, where there is no room even so."""
     if width is None or not rows or _natural(rows) <= width:
         return table(rows, right=right)
     beside = [at for at in range(len(rows[0])) if at not in under]
     head = [[row[at] for at in beside] for row in rows]
-    lines = fit(head, width, right=[beside.index(at) for at in right if at in beside])
+    places = {at: place for place, at in enumerate(beside)}
+    lines = fit(
+        head,
+        width,
+        right=[places[at] for at in right if at in places],
+        drop=[places[at] for at in drop if at in places],
+    )
     labels = [rows[0][at].lower() for at in under]
     wide = max(map(len, labels)) + 4
     found = [lines[0]]

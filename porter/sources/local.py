@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from porter.errors import UsageError
+from porter.reading.regular import open_regular
 from porter.sources.weight_files import INDEX, container_by_suffix
 
 # Files beside the weights that people name in place of their folder: configs, tokenizers, Orbax' metadata.
@@ -46,6 +47,10 @@ def locate(source: str | Path) -> Location:
             # which holds the config.)
             path = real
         return Location(path.parent, path.name, label)
+    if path.exists():
+        # A pipe, a socket or a device: it is refused in the words for one.
+        with open_regular(path, str(source)):
+            pass
     raise UsageError(
         f"there is no checkpoint at {source}",
         cause="no such file or directory",

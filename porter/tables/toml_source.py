@@ -164,7 +164,7 @@ def _bases(source: TableSource, roots: Sequence[Path]) -> list[Path]:
     for name in names:
         beside = name.endswith(".toml")
         places = [source.path.parent / name] if beside else _under(roots, name)
-        base = next((place for place in places if place.is_file()), None)
+        base = next((place for place in places if place.exists()), None)
         if base is None:
             raise TableError(
                 source.where("extends"),

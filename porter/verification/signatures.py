@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,18 +36,15 @@ def sign_directory(root: Path, signature: Path, private_key: Path, password: str
     none, UnsupportedError without model-signing.
     """
     check_key(private_key)
-    signing, hashing = _package("signing"), _package("hashing")
     secret = password.encode() if password is not None else None
-    try:
-        config = signing.Config().use_elliptic_key_signer(private_key=private_key, password=secret)
-    except Exception as error:
-        raise UsageError(
-            f"{private_key} is no private key that can sign",
-            cause=str(error) or type(error).__name__,
-            hint="expected an elliptic curve's in PEM; where it has a password, PORTER_KEY_PASSWORD holds it",
-        ) from None
     root, signature = _real(root, signature)
-    config.set_hashing_config(hashing.Config().set_ignored_paths(paths=[signature]))
+    config = _configured(
+        "signing",
+        lambda config: config.use_elliptic_key_signer(private_key=private_key, password=secret),
+        signature,
+        f"{private_key} is no private key that can sign",
+        "expected an elliptic curve's in PEM; where it has a password, PORTER_KEY_PASSWORD holds it",
+    )
     fresh = signature.with_name(f".{signature.name}.{os.getpid()}")
     try:
         with _silence():
@@ -71,17 +69,14 @@ def signature_problem(root: Path, signature: Path, public_key: Path) -> str | No
     content = read_regular(signature, str(signature), LIMIT.nbytes)
     if not isinstance(parse_json(content, str(signature), LIMIT), dict):
         raise MalformedError(f"{signature} is no signature", cause="expected a sigstore bundle in JSON")
-    verifying, hashing = _package("verifying"), _package("hashing")
-    try:
-        config = verifying.Config().use_elliptic_key_verifier(public_key=public_key)
-    except Exception as error:
-        raise UsageError(
-            f"{public_key} is no public key that can verify",
-            cause=str(error) or type(error).__name__,
-            hint="expected an elliptic curve's in PEM: `openssl ec -in key.pem -pubout -out key.pub`",
-        ) from None
     root, signature = _real(root, signature)
-    config.set_hashing_config(hashing.Config().set_ignored_paths(paths=[signature]))
+    config = _configured(
+        "verifying",
+        lambda config: config.use_elliptic_key_verifier(public_key=public_key),
+        signature,
+        f"{public_key} is no public key that can verify",
+        "expected an elliptic curve's in PEM: `openssl ec -in key.pem -pubout -out key.pub`",
+    )
     try:
         with _silence():
             config.verify(root, signature)
@@ -107,6 +102,17 @@ def check_key(path: Path) -> None:
     if not os.path.lexists(path):
         raise UsageError(f"there is no key at {path}", hint="docs/check.md says how to make one")
     read_regular(path, str(path), _LARGEST_KEY)
+
+
+def _configured(part: str, use_key: Callable[[Any], Any], signature: Path, problem: str, hint: str) -> Any:
+    """What signs or verifies with a key, all but what it is made of. Raises UsageError for what is no key."""
+    package, hashing = _package(part), _package("hashing")
+    try:
+        config = use_key(package.Config())
+    except Exception as error:
+        raise UsageError(problem, cause=str(error) or type(error).__name__, hint=hint) from None
+    config.set_hashing_config(hashing.Config().set_ignored_paths(paths=[signature]))
+    return config
 
 
 def _package(part: str) -> Any:

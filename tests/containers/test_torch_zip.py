@@ -331,8 +331,9 @@ def directory(path: Path, name: str) -> int:
         (24, "<I", 1 << 20, "stored bytes"),
         (34, "<H", 1, "stored bytes"),
         (28, "<H", 60_000, "found b"),
+        (38, "<I", 0x5B, "found a folder"),
     ],
-    ids=["overlap", "outside", "encrypted", "method", "sizes", "disk", "name length"],
+    ids=["overlap", "outside", "encrypted", "method", "sizes", "disk", "name length", "folder"],
 )
 def test_a_directory_that_lies(tmp_path, where, layout, value, words):
     path = repacked(saved(tmp_path / "m.pth", SMALL), tmp_path / "x.pth")

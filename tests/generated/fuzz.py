@@ -1,4 +1,5 @@
-"""`make fuzz`: as many made-up families as are asked for, through every way of running a plan.
+"""`make fuzz-plans`, a part of `make fuzz`: as many made-up families as are asked for, through every way of
+running a plan.
 
     python tests/generated/fuzz.py [how many] [first seed]
 

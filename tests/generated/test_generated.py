@@ -1,4 +1,4 @@
-"""Hundreds of made-up families through every way of running a plan, against NumPy; `make fuzz` for more."""
+"""Hundreds of made-up families through every way of running a plan, held against NumPy."""
 
 import hashlib
 import sys

@@ -409,6 +409,8 @@ def torch_file(pickled: Callable[[], bytes], folder_name: str = "m") -> Make:
         with zipfile.ZipFile(folder / "lit_model.pth", "w", zipfile.ZIP_STORED) as archive:
             archive.writestr(f"{folder_name}/data.pkl", pickled())
             archive.writestr(f"{folder_name}/byteorder", b"little")
+            # torch reads no archive without it.
+            archive.writestr(f"{folder_name}/version", b"3\n")
             archive.writestr(f"{folder_name}/data/0", bytes(24))
 
     return run

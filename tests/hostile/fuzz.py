@@ -1,4 +1,5 @@
-"""`make fuzz-bytes`: each parser on damaged bytes for a while, held against the format's own reader.
+"""`make fuzz-bytes`, a part of `make fuzz`: each parser on damaged bytes for a while, held against the
+format's own reader.
 
     python tests/hostile/fuzz.py [seconds each] [--engine mutation|atheris] [--only WORD] [--corpus DIR]
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import json
 import os
 import random
@@ -31,6 +33,10 @@ sys.path.insert(1, str(Path(__file__).parents[2]))
 import mutants
 import seeds
 
+# Inputs of earlier runs, by target, a few of each that took different ways; `make test` goes through them.
+KEPT = Path(__file__).parent / "corpus"
+
+# What runs here have found since.
 CORPUS = Path(__file__).parents[2] / ".fuzz"
 
 
@@ -54,8 +60,11 @@ def safetensors(content: bytes) -> None:
         theirs = dict(deserialize(content))
     except SafetensorError as error:
         raise Differs(f"safetensors: {error}") from None
-    ours = {t.name: (list(t.shape), content[t.offset : t.offset + t.nbytes]) for t in header.tensors}
-    if ours != {name: (entry["shape"], bytes(entry["data"])) for name, entry in theirs.items()}:
+    ours = {
+        t.name: (t.dtype.name, list(t.shape), content[t.offset : t.offset + t.nbytes]) for t in header.tensors
+    }
+    found = {name: (one["dtype"], one["shape"], bytes(one["data"])) for name, one in theirs.items()}
+    if ours != found:
         raise Differs("safetensors reads other tensors")
 
 
@@ -72,12 +81,39 @@ def torch_file(content: bytes) -> None:
         # Names that porter passes over, torch refuses; and it checks what no tensor needs.
         if "Unsupported" in str(error) or "weights_only" in str(error) or not header.tensors:
             return
-        raise Differs(f"torch: {str(error)[:300]}") from None
+        raise Differs(f"torch: {type(error).__name__}: {str(error)[:300]}") from None
     found = dict(_tensors(loaded))
     for tensor in header.tensors:
         value = found.get(tensor.name)
-        if value is not None and tuple(value.shape) != tensor.shape:
-            raise Differs(f"torch reads {tensor.name} as {tuple(value.shape)}, porter as {tensor.shape}")
+        if value is None:
+            # The names of a state dict of one model in parallel are told without what is before all of them.
+            if tensor.name in str(list(found)):
+                continue
+            raise Differs(f"torch has no {tensor.name}")
+        if tuple(value.shape) != tensor.shape or str(value.dtype) != f"torch.{tensor.dtype.torch}":
+            raise Differs(f"torch reads {tensor.name} as {value.dtype} {tuple(value.shape)}, porter {tensor}")
+        data = content[tensor.offset : tensor.offset + tensor.nbytes]
+        if value.is_contiguous() and value.reshape(-1).view(torch.uint8).numpy().tobytes() != data:
+            raise Differs(f"torch reads other bytes of {tensor.name}")
+
+
+def pickle(content: bytes) -> None:
+    """`content` as the pickle of the sound file: its checksum, which damage to a zip breaks, is right."""
+    import zipfile
+
+    whole = io.BytesIO()
+    sound = Path(os.environ["PORTER_FUZZ_PTH"]) / "lit_model.pth"
+    with zipfile.ZipFile(sound) as there, zipfile.ZipFile(whole, "w") as made:
+        for entry in there.infolist():
+            made.writestr(entry, content if entry.filename.endswith("data.pkl") else there.read(entry))
+    torch_file(whole.getvalue())
+
+
+def _pickle_of(seed: Path) -> bytes:
+    import zipfile
+
+    with zipfile.ZipFile(seed / "lit_model.pth") as archive:
+        return archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
 
 
 def _tensors(value: Any) -> Any:
@@ -108,8 +144,11 @@ def gguf(content: bytes) -> None:
         if isinstance(error, ValueError | KeyError) and "GGMLQuantizationType" in str(error):
             return
         raise Differs(f"gguf-py: {type(error).__name__} {str(error)[:300]}") from None
-    ours = {t.name: t.shape for t in header.tensors}
-    theirs = {t.name: tuple(int(dim) for dim in t.shape[::-1]) for t in reader.tensors}
+    ours = {t.name: (t.shape, t.offset, t.nbytes) for t in header.tensors}
+    theirs = {
+        t.name: (tuple(int(dim) for dim in t.shape[::-1]), int(t.data_offset), int(t.n_bytes))
+        for t in reader.tensors
+    }
     if ours != theirs:
         raise Differs(f"gguf-py reads {theirs}, porter {ours}")
 
@@ -131,12 +170,24 @@ def hdf5(content: bytes) -> None:
                     raise Differs(f"h5py reads other bytes of {tensor.name}")
 
 
-def zarray(content: bytes) -> None:
+def _orbax(file: str, content: bytes) -> None:
     import porter
 
-    folder = Path(os.environ["PORTER_FUZZ_ORBAX"])
-    (folder / "transformer/final_norm.scale/.zarray").write_bytes(content)
-    porter.inspect(folder)
+    folder = Path(os.environ["PORTER_FUZZ_FLAX"])
+    sound = (folder / file).read_bytes()
+    try:
+        (folder / file).write_bytes(content)
+        porter.inspect(folder)
+    finally:
+        (folder / file).write_bytes(sound)
+
+
+def zarray(content: bytes) -> None:
+    _orbax("transformer/final_norm.scale/.zarray", content)
+
+
+def tree(content: bytes) -> None:
+    _orbax("_METADATA", content)
 
 
 def config(content: bytes) -> None:
@@ -144,10 +195,12 @@ def config(content: bytes) -> None:
 
     folder = Path(os.environ["PORTER_FUZZ_HF"])
     (folder / "config.json").write_bytes(content)
-    found = porter.inspect(folder)
-    if found.reason is None:
-        # Whatever porter takes for a config, Python's parser does.
-        json.loads(content)
+    plan = porter.plan(folder, to="litgpt")
+    # Whatever porter takes for a config, Python's parser does, to the same sizes.
+    stated = json.loads(content)
+    for ours, theirs in {"n_layer": "num_hidden_layers", "d_model": "hidden_size"}.items():
+        if theirs in stated and plan.hyperparameters.get(ours, stated[theirs]) != stated[theirs]:
+            raise Differs(f"{theirs} is {stated[theirs]!r}, and to porter {plan.hyperparameters[ours]!r}")
 
 
 def yaml_config(content: bytes) -> None:
@@ -181,18 +234,26 @@ def sentencepiece(content: bytes) -> None:
 
 
 # Each target: what it reads, the seed and the file that it starts from, and how much of its end counts.
-TARGETS: dict[str, tuple[Callable[[bytes], None], str, str, int]] = {
+TARGETS: dict[str, tuple[Callable[[bytes], None], str, str | Callable[[Path], bytes], int]] = {
     "safetensors": (safetensors, "hf", "model.safetensors", 0),
     "torch": (torch_file, "pth", "lit_model.pth", 2_048),
+    "pickle": (pickle, "pth", _pickle_of, 0),
     "gguf": (gguf, "gguf", "model.gguf", 0),
     "hdf5": (hdf5, "keras", "model.weights.h5", 0),
     "orbax": (zarray, "flax", "transformer/final_norm.scale/.zarray", 0),
+    "tree": (tree, "flax", "_METADATA", 0),
     "config": (config, "hf", "config.json", 0),
     "yaml": (yaml_config, "litgpt", "model_config.yaml", 0),
     "table": (table, "table", "mine.toml", 0),
     "tokenizer": (tokenizer, "hf", "tokenizer.json", 0),
     "sentencepiece": (sentencepiece, "litgpt", "tokenizer.model", 0),
 }
+
+
+def start_of(name: str, seed: Path) -> bytes:
+    """What the target's damage begins with."""
+    file = TARGETS[name][2]
+    return (seed / file).read_bytes() if isinstance(file, str) else file(seed)
 
 
 def outcome(read: Callable[[bytes], None], content: bytes) -> str:
@@ -219,9 +280,11 @@ def outcome(read: Callable[[bytes], None], content: bytes) -> str:
 
 def mutate(name: str, seed: Path, seconds: float, corpus: Path) -> Counter[str]:
     """Damage the seed, and what was kept, for as long as that; what fails is kept."""
-    read, _, file, tail = TARGETS[name]
-    kept = [(seed / file).read_bytes()]
-    kept += [path.read_bytes() for path in sorted((corpus / name).glob("*")) if path.is_file()]
+    read, _, _, tail = TARGETS[name]
+    kept = [start_of(name, seed)]
+    for folder in (KEPT / name, corpus / name):
+        kept += [path.read_bytes() for path in sorted(folder.glob("*")) if path.is_file()]
+    before = len(kept)
     counts: Counter[str] = Counter()
     for content in kept:
         counts[outcome(read, content)[:150]] += 1
@@ -239,7 +302,7 @@ def mutate(name: str, seed: Path, seconds: float, corpus: Path) -> Counter[str]:
             said.add(result[:60])
             keep(corpus / name, content)
             print(f"{name}: {result[:400]}", flush=True)
-    for content in kept[1:40]:
+    for content in kept[before : before + 40]:
         keep(corpus / name, content)
     return counts
 
@@ -253,10 +316,12 @@ def follow(name: str, seed: Path, seconds: float, corpus: Path) -> None:
     """Let atheris (libFuzzer) choose the damage; never returns, for it ends the process."""
     import atheris
 
-    read, _, file, _ = TARGETS[name]
+    read = TARGETS[name][0]
+    sound = start_of(name, seed)
+    # What a reader imports only when it is used is followed too; the first time takes long for that.
     with atheris.instrument_imports(include=["porter"]):
-        import porter.containers.checkpoint
-        import porter.tables.catalogue  # noqa: F401
+        outcome(read, sound)
+    assert outcome(read, sound) == "accepted", outcome(read, sound)
 
     def once(content: bytes) -> None:
         result = outcome(read, content)
@@ -264,10 +329,12 @@ def follow(name: str, seed: Path, seconds: float, corpus: Path) -> None:
             keep(corpus / name, content)
             raise RuntimeError(f"{name}: {result[:400]}")
 
-    keep(corpus / name, (seed / file).read_bytes())
+    keep(corpus / name, sound)
     options = [f"-max_total_time={int(seconds)}", "-max_len=65536", "-timeout=10", "-rss_limit_mb=3000"]
     artifacts = f"-artifact_prefix={corpus / name}/crash-"
-    atheris.Setup([sys.argv[0], *options, artifacts, str(corpus / name)], once)
+    # The first folder is written to.
+    folders = [str(folder / name) for folder in (corpus, KEPT) if (folder / name).is_dir()]
+    atheris.Setup([sys.argv[0], *options, artifacts, *folders], once)
     atheris.Fuzz()
 
 
@@ -286,8 +353,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="porter-fuzz-") as folder:
         made = seeds.make_all(Path(folder) / "seeds")
         os.environ["PORTER_FUZZ"] = folder
-        os.environ["PORTER_FUZZ_ORBAX"] = str(made["flax"])
-        os.environ["PORTER_FUZZ_HF"] = str(made["hf"])
+        for name in ("flax", "hf", "pth"):
+            os.environ[f"PORTER_FUZZ_{name.upper()}"] = str(made[name])
         for name in (name for name in TARGETS if asked.only in name):
             seed = made[TARGETS[name][1]]
             if asked.engine == "mutation":
@@ -306,10 +373,12 @@ def _followed(name: str, seed: Path, seconds: float, corpus: Path) -> int:
     command = [sys.executable, __file__, str(seconds), "--follow", name, "--seed", seed, "--corpus", corpus]
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, errors="replace")
     lines = done.stderr.splitlines()
-    last = next((line for line in lines[::-1] if line.startswith(("#", "Done"))), "")
-    print(f"{name:14} {last[:100]} exit {done.returncode}", flush=True)
+    runs = next((line for line in lines[::-1] if line.startswith("Done")), "stopped")
+    ways = next((line for line in lines[::-1] if " cov: " in line), "")
+    print(f"{name:14} {runs[:100]}; {ways.split('exec/s')[0][:80]}; exit {done.returncode}", flush=True)
     if done.returncode:
-        print("\n".join(lines[-30:]), flush=True)
+        # What was raised is on stdout, what libFuzzer says of it on stderr.
+        print("\n".join([*done.stdout.splitlines()[-30:], *lines[-8:]]), flush=True)
     return done.returncode
 
 

@@ -1,16 +1,33 @@
-"""The peers' own readers on the same inputs: what each does with the file that it is for.
+"""The peers' own readers on the same inputs: what each does with the files that it is for.
 
-A peer is asked for what it promises: to read its own format, safely where it says so. It runs in a process of
-its own, under the same limits, without porter's audit hook (their imports open and run much); that code was
-run is told by the canary that the gadgets write.
+A peer is asked for what its documentation offers: to read its own format, or to load or convert a
+checkpoint. It runs in a process of its own, under the same limits, without porter's audit hook (their imports
+open and run much); that code was run is told by the canary that the gadgets write. What the Hub's client does
+with bad answers is in tests/faults/fault_downloads.py: it reads no format.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+# A gadget that runs must not reach anybody.
+NO_NETWORK = dict.fromkeys(("http_proxy", "https_proxy", "HTTPS_PROXY"), "http://127.0.0.1:9")
+
+os.environ |= {"KERAS_BACKEND": "torch", "CUDA_VISIBLE_DEVICES": "", **NO_NETWORK}
+
+
+@dataclass(frozen=True)
+class Peer:
+    """`inputs` are the parsers whose inputs it gets, each with the seed that they are made from."""
+
+    package: str
+    inputs: Sequence[tuple[str, str]]
+    read: Callable[[Path], None]
 
 
 def _safetensors(folder: Path) -> None:
@@ -49,10 +66,28 @@ def _h5py(folder: Path) -> None:
         opened.visititems(read)
 
 
+def _keras_hub(folder: Path) -> None:
+    from keras_hub.models import GemmaBackbone
+
+    GemmaBackbone.from_preset(str(folder))
+
+
 def _transformers_config(folder: Path) -> None:
     from transformers import AutoConfig
 
     AutoConfig.from_pretrained(str(folder))
+
+
+def _transformers(folder: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    AutoModelForCausalLM.from_pretrained(str(folder))
+
+
+def _transformers_tokenizer(folder: Path) -> None:
+    from transformers import AutoTokenizer
+
+    AutoTokenizer.from_pretrained(str(folder))
 
 
 def _litgpt_config(folder: Path) -> None:
@@ -61,29 +96,67 @@ def _litgpt_config(folder: Path) -> None:
     Config.from_file(folder / "model_config.yaml")
 
 
+def _litgpt_from_hf(folder: Path) -> None:
+    import seeds
+    from litgpt import Config
+    from litgpt.scripts import convert_hf_checkpoint as script
+
+    config = Config(
+        name="tiny-gemma",
+        hf_config={"org": "test", "name": "gemma-tiny"},
+        n_layer=seeds.LAYERS,
+        n_embd=seeds.D,
+        n_head=seeds.H,
+        n_query_groups=seeds.K,
+        head_size=seeds.HEAD,
+        intermediate_size=seeds.F,
+        padded_vocab_size=seeds.VOCAB,
+        mlp_class_name="LLaMAMLP",
+        norm_class_name="RMSNorm",
+        bias=False,
+    )
+    # It finds a model's sizes by its name alone, and knows no model of these.
+    script.Config.from_name = lambda *given, **options: config
+    script.convert_hf_checkpoint(folder, model_name="tiny-gemma")
+
+
+def _litgpt_to_hf(folder: Path) -> None:
+    from litgpt.scripts.convert_lit_checkpoint import convert_lit_checkpoint
+
+    convert_lit_checkpoint(folder, folder / "made")
+
+
 def _sentencepiece(folder: Path) -> None:
     import sentencepiece
 
     sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
 
 
-# Each peer: its package, the parser whose inputs it gets, the seed that they are made from, and what it does.
-PEERS: dict[str, tuple[str, str, str, Callable[[Path], None]]] = {
-    "safetensors `safe_open`": ("safetensors", "safetensors", "hf", _safetensors),
-    "`torch.load(weights_only=True)`": ("torch", "torch zip and pickle", "pth", _torch),
-    "gguf-py `GGUFReader`": ("gguf", "GGUF", "gguf", _gguf),
-    "h5py": ("h5py", "Keras HDF5", "keras", _h5py),
-    "transformers `AutoConfig`": ("transformers", "config (JSON)", "hf", _transformers_config),
-    "LitGPT `Config.from_file`": ("litgpt", "config (YAML)", "litgpt", _litgpt_config),
-    "sentencepiece": ("sentencepiece", "SentencePiece", "litgpt", _sentencepiece),
+PEERS: dict[str, Peer] = {
+    "safetensors {}, `safe_open`": Peer("safetensors", [("safetensors", "hf")], _safetensors),
+    "torch {}, `load(weights_only=True)`": Peer("torch", [("torch zip and pickle", "pth")], _torch),
+    "gguf-py {}, `GGUFReader`": Peer("gguf", [("GGUF", "gguf")], _gguf),
+    "h5py {}": Peer("h5py", [("Keras HDF5", "keras")], _h5py),
+    "KerasHub {}, `from_preset`": Peer("keras-hub", [("Keras HDF5", "keras")], _keras_hub),
+    "transformers {}, `AutoConfig`": Peer("transformers", [("config (JSON)", "hf")], _transformers_config),
+    "transformers {}, `AutoModelForCausalLM`": Peer(
+        "transformers",
+        [("safetensors", "hf"), ("shard index", "sharded"), ("torch zip and pickle", "bin")],
+        _transformers,
+    ),
+    "transformers {}, `AutoTokenizer`": Peer(
+        "transformers", [("tokenizer (JSON)", "hf")], _transformers_tokenizer
+    ),
+    "LitGPT {}, `Config.from_file`": Peer("litgpt", [("config (YAML)", "litgpt")], _litgpt_config),
+    "LitGPT {}, `convert_hf_checkpoint`": Peer(
+        "litgpt",
+        [("safetensors", "hf"), ("shard index", "sharded"), ("torch zip and pickle", "bin")],
+        _litgpt_from_hf,
+    ),
+    "LitGPT {}, `convert_lit_checkpoint`": Peer("litgpt", [("torch zip and pickle", "pth")], _litgpt_to_hf),
+    "sentencepiece {}": Peer("sentencepiece", [("SentencePiece", "litgpt")], _sentencepiece),
 }
 
 
-def warm(made: dict[str, Path]) -> None:
-    """Import the peers, and let each read what is sound: it must."""
-    for _, _, seed, read in PEERS.values():
-        read(made[seed])
-
-
 def title(name: str) -> str:
-    return f"{name} {version(PEERS[name][0])}"
+    return name.format(version(PEERS[name].package))

@@ -25,14 +25,16 @@ where nothing looks. *At fault* is what took more than 1 s of processor time or 
 process's memory) to be refused, ended in a traceback or by a signal, fell into the last net, did what the
 hook forbids, or printed what acts on a terminal."""
 
-_PEERS = """The same inputs through the peers' own readers, each for its own format, under the same
-limits (20 s of processor time, 6 GB). They promise other things than porter does: most read all values,
-and none says how long it may take. *Slow* took more than 1 s, *large* 200 MB beyond what a sound file
-takes; a *crash* is a signal. A pipe in the place of a file, which most wait for, counts as *stopped*."""
+_PEERS = """The same inputs through the peers' own readers, loaders and converters, each for its own
+formats, under the same limits (20 s of processor time, 60 s in all, 6 GB). They promise other things than
+porter does: most read all values, none says how long it may take or how much memory, and the loader of
+Lightning that LitGPT's converters use unpickles what it is given. *Slow* took more than 1 s, *large* 200 MB
+beyond what the sound file takes; *stopped* ran into a limit (a pipe in the place of a file, which most wait
+for); a *crash* is a signal; *code run* is what the gadgets left behind."""
 
 _REPEAT = """Repeat it with `make hostile` (Linux; some 20 minutes on two cores); `make test` runs a
 sample. The inputs are in `tests/hostile`: `crafted.py` by hand, `mutants.py` at
-random from fixed seeds. Byte fuzzers, against the peers' readers, are `make fuzz-bytes`. The limits by
+random from fixed seeds. Byte fuzzers, against the formats' own readers, are in `make fuzz`. The limits by
 number are in `SECURITY.md`."""
 
 

@@ -141,15 +141,19 @@ def run_command(arguments: Sequence[str], allowed: Sequence[Path], cwd: Path) ->
 
 
 def in_child(
-    act: Callable[[dict[str, Any]], None], allowed: Sequence[Path], cwd: Path, hooked: bool = True
+    act: Callable[[dict[str, Any]], None],
+    allowed: Sequence[Path],
+    cwd: Path,
+    hooked: bool = True,
+    wall: int = _MOST_WALL,
 ) -> Outcome:
-    """What `act` does in a process of its own."""
+    """What `act` does in a process of its own, for as many seconds as `wall` says."""
     reader, writer = os.pipe()
     began = time.monotonic()
     child = os.fork()
     if child == 0:
         os.close(reader)
-        _child(act, writer, [os.path.realpath(place) for place in allowed], cwd, hooked)
+        _child(act, writer, [os.path.realpath(place) for place in allowed], cwd, hooked, wall)
     os.close(writer)
     with os.fdopen(reader, "rb") as stream:
         told = stream.read()
@@ -173,7 +177,7 @@ def _waited(child: int) -> tuple[int, resource.struct_rusage]:
     return status, usage
 
 
-def _child(act: Any, writer: int, allowed: list[str], cwd: Path, hooked: bool) -> None:
+def _child(act: Any, writer: int, allowed: list[str], cwd: Path, hooked: bool, wall: int) -> None:
     """Never returns."""
     outcome: dict[str, Any] = {"code": 0}
     out, err = io.StringIO(), io.StringIO()
@@ -181,7 +185,7 @@ def _child(act: Any, writer: int, allowed: list[str], cwd: Path, hooked: bool) -
         resource.setrlimit(resource.RLIMIT_CPU, (_MOST_SECONDS, _MOST_SECONDS + 1))
         resource.setrlimit(resource.RLIMIT_AS, (_MOST_BYTES, _MOST_BYTES))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        signal.alarm(_MOST_WALL)
+        signal.alarm(wall)
         os.chdir(cwd)
         nowhere = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2):

@@ -34,7 +34,7 @@ CONFIG = {
     "torch_dtype": "float32",
 }
 
-TOKENS = ["<pad>", "<eos>", "<bos>", "<unk>", *(f"t{at}" for at in range(VOCAB - 4))]
+TOKENS = ["<pad>", "<eos>", "<bos>", "<unk>", "t", "1", *(f"t{at}" for at in range(VOCAB - 6))]
 
 TOKENIZER = {
     "version": "1.0",
@@ -42,6 +42,8 @@ TOKENIZER = {
     "post_processor": {
         "type": "TemplateProcessing",
         "single": [{"SpecialToken": {"id": "<bos>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<bos>": {"id": "<bos>", "ids": [2], "tokens": ["<bos>"]}},
     },
     "model": {"type": "BPE", "vocab": {token: at for at, token in enumerate(TOKENS)}, "merges": [["t", "1"]]},
 }

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from porter.errors import MalformedError, UnforeseenError
-from porter.reading.json_text import CONFIG, TOKENIZER, Limit, parse_json
+from porter.reading.json_text import CONFIG, MAX_TEXT, TOKENIZER, Limit, parse_json
 from porter.reading.unforeseen import reading
 from porter.reading.yaml_text import MAX_BYTES, parse_yaml
 
@@ -47,6 +47,17 @@ def test_json_at_its_limit_is_read():
     assert parse_json(b'{"a": NaN, "a": Infinity}', "c", SMALL) == {"a": math.inf}
     # Long numbers in a text are no numbers.
     assert parse_json(b'["' + b"9" * 65 + b'", 3]', "c", SMALL) == ["9" * 65, 3]
+
+
+def test_a_text_of_megabytes_is_refused_unparsed():
+    long = b'{"a": ["b", "' + b"x" * (MAX_TEXT - 20) + b'"]}'
+    assert len(parse_json(long, "tokenizer.json", TOKENIZER)["a"][1]) == MAX_TEXT - 20
+    for longer in (b'{"a": ["b", "' + b"x" * 30_000_000 + b'"]}', b'"b", ' + b" " * 30_000_000 + b"{}"):
+        began = time.process_time()
+        with pytest.raises(MalformedError, match="cannot be parsed") as refused:
+            parse_json(longer, "tokenizer.json", TOKENIZER)
+        assert "no text of more than 5,242,880 bytes" in refused.value.cause
+        assert time.process_time() - began < 0.5
 
 
 def test_what_a_caller_forbids():
@@ -89,6 +100,8 @@ BEYOND_JSON = {
     + b"".join(b"%c: &%c [*%c,*%c]\n" % (b, b, a, a) for a, b in pairwise(b"abcdefghi")),
     "a tag": b"a: !!python/object/apply:os.system [x]\n",
     "a tag on a text": b"a: !!str 1\n",
+    "a tag without a name": b"a: !\n",
+    "a tag without a name on a number": b"a: ! 3\n",
     "base 60": b"a: 1:30\n",
     "a long number of base 60": b"a: " + b"1:" * 100_000 + b"1\n",
     "an octal number": b"a: 010\n",
@@ -106,6 +119,8 @@ BEYOND_JSON = {
     "too many values": b"a: [" + b"1," * 30_000 + b"1]\n",
     "too many bytes": b"a: " + b"x" * MAX_BYTES + b"\n",
     "a long number": b"a: " + b"9" * 5_000 + b"\n",
+    # Such are read in Python alone, which takes its time.
+    "tabs in a long text": b"a:\t1\n" + b"b: 1\n" * 7_000,
     "a mapping as a key": b"? {a: 1}\n: 2\n",
     "no YAML": b"a: [\n",
     "no UTF-8": b"a: \xff\n",
@@ -149,6 +164,27 @@ nested:
 def test_plain_yaml_is_read_as_pyyaml_reads_it():
     assert parse_yaml(PLAIN, "c") == yaml.safe_load(PLAIN)
     assert parse_yaml(b"", "c") is None
+
+
+# Of tabs PyYAML's two parsers do not take the same ones.
+TABS = (
+    *(b"a:\t1\n", b"a: 1\t\n", b"\ta: 1\n", b"a:\n\tb: 1\n", b"a: [1,\t2]\n", b"a:\n  b: 1\n\tc: 2\n"),
+    *(b'a: "x\ty"\n', b"a: x\ty\n", b"# x\ty\na: 1\n", b"a: 'x\t'\n", b"a: |\n  x\ty\n", b"a: 1 #\tx\n"),
+)
+
+
+def test_tabs_are_read_as_pyyaml_reads_them_or_refused():
+    read = 0
+    for text in TABS:
+        try:
+            wanted = yaml.safe_load(text)
+        except yaml.YAMLError:
+            with pytest.raises(MalformedError):
+                parse_yaml(text, "c")
+            continue
+        read += 1
+        assert parse_yaml(text, "c") == wanted
+    assert 2 <= read < len(TABS)
 
 
 @given(st.dictionaries(st.from_regex(r"[a-z_]{1,8}", fullmatch=True), json_values, max_size=5))

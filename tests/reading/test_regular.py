@@ -120,6 +120,45 @@ def test_a_table_or_a_config_that_was_named(tmp_path, kind):
         porter.inspect(tmp_path, config=tmp_path / "own.json")
 
 
+# What is used where it is there, and done without where it is not.
+BESIDE = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer.model")
+
+
+@pytest.mark.parametrize("kind", (*KINDS, "link to nothing"))
+@pytest.mark.parametrize("file", BESIDE)
+def test_what_stands_in_the_place_of_a_small_file_is_not_taken_for_none(tmp_path, file, kind):
+    sharded(tmp_path)
+    assert porter.inspect(tmp_path).tensors
+    if kind == "link to nothing":
+        (tmp_path / file).symlink_to("nowhere")
+    else:
+        in_place_of(tmp_path / file, kind)
+    with pytest.raises(MalformedError) as refused:
+        porter.inspect(tmp_path)
+    assert file in refused.value.message or "/dev/zero" in refused.value.cause
+    # What nobody reads may be anything.
+    (tmp_path / file).rmdir() if kind == "directory" else (tmp_path / file).unlink()
+    in_place_of(tmp_path / "README.txt", "pipe")
+    assert porter.inspect(tmp_path).tensors
+
+
+@pytest.mark.parametrize("kind", ("pipe", "device"))
+def test_what_was_named_and_is_no_file_is_said_to_be_none(tmp_path, kind):
+    sharded(tmp_path)
+    in_place_of(tmp_path / "odd.safetensors", kind)
+    in_place_of(tmp_path / "odd.json", kind)
+    (tmp_path / "out").mkdir()
+    in_place_of(tmp_path / "out/porter-receipt.json", kind)
+    # In a folder, a link out of it is refused as one.
+    word = "no regular file" if kind == "pipe" else "regular file|leads out"
+    with pytest.raises(MalformedError, match="no regular file"):
+        porter.inspect(tmp_path / "odd.safetensors")
+    with pytest.raises(MalformedError, match=word):
+        porter.inspect(tmp_path, config=tmp_path / "odd.json")
+    with pytest.raises(MalformedError, match=word):
+        porter.check(tmp_path / "out")
+
+
 def test_a_name_that_is_too_long_for_the_system_is_malformed(tmp_path):
     content = {"weight_map": {"a": "x" * 300 + ".safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(content), "utf-8")

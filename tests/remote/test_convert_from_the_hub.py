@@ -272,13 +272,8 @@ def test_a_stale_tied_head_is_noticed_on_the_way(hub, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("dtype", ["keep", "float32"])
-def test_a_killed_run_goes_on(hub, tmp_path: Path, dtype: str) -> None:
-    """SIGKILL in the middle; the same command then fetches only what is missing, and gets the same bytes.
-
-    With another dtype the tensors wait until they are whole, and what waits is gone on with too.
-    """
-    folder = checkpoint(tmp_path / "source", tensors(big=True))
+def killed_in_the_middle(hub, folder: Path, out: Path, dtype: str) -> tuple[list[str], int]:
+    """SIGKILL of a conversion from the Hub; what goes on with it, and how many pieces were noted as done."""
     serve(hub, folder)
     script = (
         "import sys\n"
@@ -292,30 +287,59 @@ def test_a_killed_run_goes_on(hub, tmp_path: Path, dtype: str) -> None:
         "import porter\n"
         "porter.convert('gemma-2b', sys.argv[1], to='litgpt', dtype=sys.argv[3])\n"
     )
-    out = tmp_path / "out"
     first = subprocess.Popen([sys.executable, "-c", script, str(out), "slow", dtype], env=dict(hub.env))
     deadline = time.monotonic() + 60
     journal = None
     while time.monotonic() < deadline and (journal is None or len(journal.read_text().splitlines()) < 18):
         time.sleep(0.02)
-        journal = next((path for path in tmp_path.glob(".out.porter-*/*journal*")), None)
+        journal = next((path for path in out.parent.glob(".out.porter-*/*journal*")), None)
         assert first.poll() is None, "it ended before it could be killed"
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
     assert not out.exists()
     lines = [json.loads(line.partition(" ")[2]) for line in journal.read_text().splitlines()[1:]]
     # What is tied comes once and stands twice.
-    noted = sum(line["end"] - line["start"] for line in lines) >> 19
+    return [sys.executable, "-c", script, str(out), "fast", dtype], sum(
+        line["end"] - line["start"] for line in lines
+    ) >> 19
+
+
+@pytest.mark.parametrize("dtype", ["keep", "float32"])
+def test_a_killed_run_goes_on(hub, tmp_path: Path, dtype: str) -> None:
+    """SIGKILL in the middle; the same command then fetches only what is missing, and gets the same bytes.
+
+    With another dtype the tensors wait until they are whole, and what waits is gone on with too.
+    """
+    folder, out = checkpoint(tmp_path / "source", tensors(big=True)), tmp_path / "out"
+    command, noted = killed_in_the_middle(hub, folder, out, dtype)
     assert noted >= 8
     hub.server.forget()
-    again = subprocess.run(
-        [sys.executable, "-c", script, str(out), "fast", dtype], env=dict(hub.env), timeout=120
-    )
+    again = subprocess.run(command, env=dict(hub.env), timeout=120)
     assert again.returncode == 0
     stored = sum(path.stat().st_size for path in folder.iterdir())
     assert hub.server.file_bytes < stored - (noted - 4) * (1 << 18) + 100_000
     assert porter.convert(folder, tmp_path / "near", to="litgpt", dtype=dtype).out.is_dir()
     assert weights_digest(out) == weights_digest(tmp_path / "near")
+
+
+def test_what_changed_of_a_killed_run_is_fetched_again_wherever_it_stands(hub, tmp_path: Path) -> None:
+    """A bit in each 50,000 bytes of what is staged: of both places of what is tied, and of the padding."""
+    folder, out = checkpoint(tmp_path / "source", tensors(big=True)), tmp_path / "out"
+    command, noted = killed_in_the_middle(hub, folder, out, "keep")
+    staged = next(tmp_path.glob(".out.porter-*/lit_model.safetensors"))
+    damaged = bytearray(staged.read_bytes())
+    before = bytes(damaged)
+    for at in range(7, len(damaged), 50_000):
+        damaged[at] ^= 4
+    # What lies between the header's end and its place, too: the length of the header counts blanks.
+    length = int.from_bytes(before[:8], "little")
+    if before[8 : 8 + length].endswith(b" "):
+        damaged[8 + length - 1] = ord("\t")
+    staged.write_bytes(damaged)
+    assert subprocess.run(command, env=dict(hub.env), timeout=120).returncode == 0
+    assert porter.convert(folder, tmp_path / "near", to="litgpt").out.is_dir()
+    assert weights_digest(out) == weights_digest(tmp_path / "near")
+    assert noted >= 8
 
 
 # The network breaks after as many requests as the second argument says.

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 import porter
 from porter.errors import PorterError
+from porter.execution.watch import Watch
 from porter.tables import load_families
 
 pytestmark = pytest.mark.peer
@@ -122,6 +123,27 @@ def test_what_the_page_says_gives_the_same(tiny_gemma: Path, ways: Callable[...,
     assert found.fingerprint == whole(expected)
     half = ways(to="hf", dtype="bfloat16")
     assert porter.fingerprint(half).fingerprint == independent(half) != found.fingerprint
+
+
+def test_a_receipt_without_one_is_said_to_be_so_and_the_output_is_whole(
+    tiny_gemma: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*given: Any) -> None:
+        raise PorterError("the disk has failed")
+
+    said: list[str] = []
+    watch = Watch(notice=said.append)
+    with monkeypatch.context() as context:
+        context.setattr("porter.verification.fingerprints.fingerprint_of", fails)
+        porter.convert(tiny_gemma, tmp_path / "out", to="litgpt", watch=watch)
+    assert said == ["the receipt states no fingerprint: the disk has failed"]
+    assert json.loads((tmp_path / "out/porter-receipt.json").read_text())["fingerprint"] is None
+    assert porter.check(tmp_path / "out").verdict == "verified"
+    assert porter.fingerprint(tmp_path / "out").fingerprint == independent(tiny_gemma)
+    # Undisturbed it is there, and nothing is said.
+    porter.convert(tiny_gemma, tmp_path / "other", to="litgpt", watch=watch)
+    stated = json.loads((tmp_path / "other/porter-receipt.json").read_text())["fingerprint"]
+    assert stated == independent(tiny_gemma) and len(said) == 1
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: "-".join(map(str, form.values())))

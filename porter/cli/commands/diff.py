@@ -106,7 +106,7 @@ def diff(
     if json:
         output.as_json(found, same=found.same)
     else:
-        output.findings(render(found))
+        output.findings(render(found, width=output.width(), heading=output.heading))
     if report is not None:
         from porter.reporting.html_diff import diff_report
 

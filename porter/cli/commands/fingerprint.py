@@ -27,7 +27,8 @@ def fingerprint(
         ),
     ] = None,
     tensors: Annotated[
-        bool, typer.Option("--tensors", help="A line for each canonical tensor: digest, dtype, axes.")
+        bool,
+        typer.Option("--tensors", help="A line for each canonical tensor: digest, dtype, axes."),
     ] = False,
     dtype_agnostic: Annotated[
         bool,
@@ -80,7 +81,7 @@ def fingerprint(
         output.as_json(found)
         return
     if tensors:
-        for tensor in found.tensors:
-            axes = " ".join(f"{axis}={size}" for axis, size in tensor.axes.items())
-            output.data(f"{tensor.digest}  {tensor.name}  {tensor.dtype}  {axes}")
+        from porter.reporting.weight_digests import render
+
+        output.data(render(found, width=output.width(), heading=output.heading))
     output.data(found.fingerprint)

@@ -111,7 +111,11 @@ def inspect(
     for text in found.notes:
         output.note(text)
     if found.reason is not None:
-        output.note(found.reason + (f"; {found.hint}" if found.hint else ""))
+        # A table to begin with has lines of its own.
+        hint, *lines = (found.hint or "").split("\n")
+        output.note(found.reason + (f"; {hint}" if hint else ""))
+        for line in lines:
+            output.say(line)
 
 
 def _as(

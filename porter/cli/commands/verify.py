@@ -116,11 +116,11 @@ def verify(
     if json:
         output.as_json(verdict, right=verdict.right)
     else:
-        output.findings(render(verdict))
+        output.findings(render(verdict, width=output.width(), heading=output.heading))
         if verdict.logits is not None:
             from porter.reporting.logits_table import render as render_logits
 
-            output.data(["", *render_logits(verdict.logits)])
+            output.findings(["", *render_logits(verdict.logits)])
     if report is not None:
         from porter.reporting.html_verdict import verdict_report
 

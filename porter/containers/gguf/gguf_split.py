@@ -44,7 +44,7 @@ def read_file(root: Path, file: str) -> tuple[Header, ...]:
             hint="name the parts so, in one directory, or join them: llama-gguf-split --merge (llama.cpp)",
         )
     names = [f"{named['stem']}-{number:05d}-of-{total:05d}.gguf" for number in range(1, total + 1)]
-    if missing := [name for name in names if not (root / name).is_file()]:
+    if missing := [name for name in names if not (root / name).exists()]:
         raise MalformedError(
             f"{len(missing)} of the {total} parts of {named['stem']} are missing",
             cause=f"expected {', '.join(missing[:_SHOWN])} beside {file}",

@@ -91,7 +91,7 @@ def _read_shards(root: Path) -> list[Header]:
     weight_map = _weight_map(_json(_small(root, INDEX, INDEX_LIMIT), INDEX, INDEX_LIMIT))
     files = sorted({file for homes in weight_map.values() for file in homes})
     for file in files:
-        if not locate(root, file).is_file():
+        if not locate(root, file).exists():
             groups = [group for group, homes in weight_map.items() if file in homes]
             raise MalformedError(
                 f"shard {file} is missing",

@@ -33,7 +33,9 @@ ZIP64_EXTRA = 0x0001
 # Bytes. A directory of 100,000 tensors takes about 7 MB.
 MAX_DIRECTORY = 64 << 20
 
-_ENCRYPTED = 0x0001 | 0x0040 | 0x2000
+# Encrypted, and what only makes sense with another archive.
+_ENCRYPTED = 0x0001 | 0x0020 | 0x0040 | 0x2000
+_FOLDER = 0x10
 _SIZES_FOLLOW = 0x0008
 _UTF8 = 0x0800
 
@@ -141,7 +143,7 @@ def _parse_listed(directory: bytes, position: int, file: str) -> tuple[_Listed, 
     if position + CENTRAL.size > len(directory):
         refuse(file, "expected another entry in the directory, found its end")
     # fmt: off
-    (magic, _, _, flags, method, _, _, crc, packed, size, n_name, n_extra, n_comment, disk, _, _,
+    (magic, _, _, flags, method, _, _, crc, packed, size, n_name, n_extra, n_comment, disk, _, attributes,
      header) = CENTRAL.unpack_from(directory, position)
     # fmt: on
     begin = position + CENTRAL.size
@@ -154,6 +156,9 @@ def _parse_listed(directory: bytes, position: int, file: str) -> tuple[_Listed, 
     size, packed, header = _widened([size, packed, header], extra, name, file)
     if flags & _ENCRYPTED:
         raise UnsupportedError(f"{file}: entry {name!r} is encrypted")
+    # torch reads nothing of what is called a folder, and leaves whatever is in the memory for it.
+    if size and (attributes & _FOLDER or name.endswith("/")):
+        refuse(file, f"expected a file at {name!r}, found a folder of {size} bytes")
     if disk or (packed != size and not method):
         refuse(file, f"expected {size} stored bytes for {name!r}, found {packed}")
     return _Listed(Entry(name, 0, packed, crc, method), raw, header, flags), end
