@@ -253,6 +253,8 @@ def convert(
     plan = prepared.plan
     if source is None:
         output.note(f"no source named: took {prepared.opened.checkpoint.label}, at {prepared.opened.source}")
+    if not dry_run:
+        api.check_before(prepared, out, force=force, options=options)
     for text in plan.notes:
         output.note(text)
     if target_model is not None:
@@ -288,7 +290,6 @@ def convert(
             label = prepared.opened.checkpoint.label
             write_report(report, plan_report(plan, label, (identity.raw, words), written))
         return
-    api.check_before(prepared, out, force=force, options=options)
     output.say(f"plan     {summary(plan)}")
     from porter.cli.progress import progress
     from porter.execution.watch import Watch
