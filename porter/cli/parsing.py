@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from porter.cli import output
-from porter.cli.help import help_text, usage
+from porter.cli.help import described, help_text, usage
 from porter.errors import PorterError, UsageError
 
 
@@ -132,6 +132,11 @@ def _not_understood(problem: Any, command: str) -> PorterError:
             "--to names a dialect, and none follows it",
             hint="for example --to litgpt; without --to porter says where this source can go",
         )
+    if context is not None and (text.startswith("Missing option") or "requires an argument" in text):
+        name = text.partition("'--")[2].partition("'")[0]
+        shown = (line for line in described(context.command)[1] if f"--{name} " in line)
+        example = next(shown, "").partition("  #")[0].rstrip()
+        return UsageError(text[:1].lower() + text[1:], hint=f"for example {example}" if example else more)
     if text.startswith("No such command"):
         # "No such command 'konvert'. Did you mean 'convert'?"
         said, _, near = text.partition(". Did you mean ")

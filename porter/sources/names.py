@@ -86,6 +86,12 @@ def find_source(source: str | Path) -> Path | HubReference:
 
     Raises UsageError if it is neither a path that exists nor the name of anything on the Hub.
     """
+    if source == "":
+        raise UsageError(
+            "an empty text names no checkpoint",
+            cause="a variable may be unset",
+            hint="name a directory, a file or a model; `.` is the directory here",
+        )
     path = Path(source).expanduser()
     if isinstance(source, Path) or path.exists():
         return path

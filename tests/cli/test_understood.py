@@ -389,3 +389,15 @@ def test_a_value_of_another_kind_is_said(call, typed_words, said):
     done = call(*typed_words)
     assert done.returncode == 2
     assert said in done.stderr
+
+
+def test_an_empty_name_is_not_the_directory_here(run, gemma):
+    for words in (("inspect", ""), ("convert", "", "--to", "litgpt", "-o", "x"), ("fingerprint", "")):
+        done = run(*words, cwd=gemma)
+        assert done.returncode == 2, words
+        assert "an empty text names no checkpoint" in done.stderr
+    assert run("inspect", ".", cwd=gemma).returncode == 0
+
+
+def test_an_option_that_is_missing_is_shown_by_example(call):
+    assert "for example porter mappings new llama --name mine" in call("mappings", "new", "llama").stderr
