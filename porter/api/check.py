@@ -114,7 +114,9 @@ def _check_bucket(address: BucketAddress, record: bool, quick: bool, watch: Watc
     found = _checked(output, address.url, receipt, quick, watch)
     if not record or found.verdict == "differs":
         return found
-    sums = {file.name: output.sums(file.name, watch) for file in found.files if file.state == "unverified"}
+    late = [file for file in found.files if file.state == "unverified"]
+    watch.expect(sum(file.size or 0 for file in late))
+    sums = {file.name: output.sums(file.name, watch) for file in late}
     files = tuple(
         replace(file, state="recorded", sha256=sums[file.name].sha256, detail=None)
         if file.name in sums
@@ -164,6 +166,7 @@ def _record(found: OutputCheck, receipt: Receipt, watch: Watch) -> OutputCheck:
     """The same with what the receipt lacked, once that is written."""
     files: list[FileState] = []
     root = Path(found.out)
+    watch.expect(sum(file.size or 0 for file in found.files if file.state == "unverified"))
     for file in found.files:
         path = find_file(root, file.name)
         if path is None:

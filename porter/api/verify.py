@@ -115,7 +115,7 @@ def verify(
         differing: Mapping[str, Differing] = {}
         lost: Mapping[str, Differing] = {}
         if not quick:
-            differing, lost = compare_weights(planned, original, found, theirs, watch.progress)
+            differing, lost = compare_weights(planned, original, found, theirs, watch)
         wrong = bool(differing or planned.missing or planned.misfits)
         if wrong and not near:
             extra = (*extra, FAR)

@@ -10,6 +10,7 @@ import hashlib
 import os
 import stat
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from porter.containers.checkpoint import open_checkpoint
 from porter.errors import ChangedError, PorterError
 from porter.execution.receipts import Receipt, Recorded, names_in, tensors_digest, unlisted
 from porter.execution.watch import Watch
+from porter.facts import Facts
 from porter.sources import local
 from porter.sources.paths import locate
 
@@ -41,8 +43,8 @@ class FileState:
     detail: str | None = None
 
 
-@dataclass(frozen=True)
-class OutputCheck:
+@dataclass(frozen=True, repr=False)
+class OutputCheck(Facts):
     """What `check` found in `out`, text for a bucket. `plan` is the hash of the plan that made the output.
 
     `tensors` says why the headers do not hold the planned tensors; None where they do, and where files
@@ -81,6 +83,17 @@ class OutputCheck:
         if self.verdict == "differs":
             return 3
         return 0 if self.verdict == "verified" or self.quick else 1
+
+    def _facts(self) -> list[tuple[str, str]]:
+        states = Counter(file.state for file in self.files)
+        told = ", ".join(f"{number} {state}" for state, number in states.items())
+        return [
+            ("output", f"{self.out}, {self.source_dialect} → {self.target_dialect}"),
+            ("verdict", f"{self.verdict}; files: {told}"),
+            *((file.state, f"{file.name}: {file.detail}") for file in self.files if file.state in DIFFERENT),
+            *([("tensors", self.tensors)] if self.tensors else []),
+            *([("signature", self.signature_detail or self.signature)] if self.signature else []),
+        ]
 
 
 class Sums(NamedTuple):
@@ -139,6 +152,10 @@ def check_files(
 
     Raises ChangedError for a file that changes meanwhile.
     """
+    with_digest = [
+        item for item in receipt.files.values() if item.sha256 is not None or item.crc32 is not None
+    ]
+    watch.expect(0 if quick else sum(item.size or 0 for item in with_digest))
     for name, recorded in receipt.files.items():
         yield _check_file(output, name, recorded, watch, quick)
     for name in unlisted(receipt, output.names()):

@@ -43,7 +43,7 @@ def test_inspect_full_has_a_row_per_tensor(call, gemma, tensors):
 def test_inspect_filter_counts_only_what_fits(call, gemma):
     done = call("inspect", gemma, "--full", "--filter", "*.1.mlp.*")
     assert sum(line.startswith("model.") for line in done.stdout.splitlines()) == 3
-    assert "3 tensors" in done.stdout.splitlines()[0]
+    assert "3 of 29 tensors" in done.stdout.splitlines()[0]
 
 
 def test_inspect_json(call, gemma, tensors):
