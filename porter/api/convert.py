@@ -21,7 +21,7 @@ from porter.execution.watch import Watch
 from porter.facts import Facts
 from porter.planning.arguments import unused_patterns
 from porter.planning.build import build_plan
-from porter.planning.fidelity import grade, sentence
+from porter.planning.fidelity import fidelity
 from porter.planning.plan import COMPUTE, Plan
 from porter.planning.plan_options import PlanOptions
 from porter.reading.unforeseen import reading
@@ -359,10 +359,11 @@ def receipt(prepared: Prepared, result: Result, *, hashed: bool = False, watch: 
     made, source = prepared.plan, prepared.opened.checkpoint.source
     published = source.files() if source is not None else {}
     known = {name: published[name].digest for name in result.verified}
+    values = fidelity(made)
     content: dict[str, Any] = {
         "plan": made.hash,
-        "grade": grade(made),
-        "cause": sentence(made),
+        "grade": values.grade,
+        "cause": values.sentence,
         "family": made.family,
         "from": made.source_dialect,
         "to": made.target_dialect,

@@ -289,6 +289,26 @@ def test_zeros_are_called_zeros(original, port):
     assert "is all zeros" in porter.verify(original, port(zero)).says
 
 
+def test_a_sum_of_two_layers_is_told_from_what_was_trained_further(original, port):
+    names = ("attn.proj.weight", "norm_1.weight")
+
+    def merge(weights):
+        for name in names:
+            one, other = weights[LAYER + name], weights["transformer.h.2." + name]
+            weights[LAYER + name] = 0.75 * one + 0.25 * other
+
+    said = porter.verify(original, port(merge)).says
+    assert "layer 1: `norm_1` and `attn.proj`: is 0.75 of its own and 0.25 of layer 2's" in said
+
+    def train(weights):
+        for name in names:
+            one, other = weights[LAYER + name], weights["transformer.h.2." + name]
+            noise = np.random.default_rng(1).standard_normal(one.shape, np.float32)
+            weights[LAYER + name] = 0.75 * one + 0.25 * other + 0.05 * noise
+
+    assert "of its own" not in porter.verify(original, port(train)).says
+
+
 def test_strided_views_of_a_torch_file_are_read_as_torch_reads_them(tmp_path, original, port):
     weights = {name: torch.from_numpy(value) for name, value in litgpt_weights(hf_weights()).items()}
     name = LAYER + "mlp.fc_1.weight"

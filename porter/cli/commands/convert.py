@@ -16,11 +16,13 @@ from porter.cli.options import (
     FamilyOption,
     JsonOption,
     KeyOption,
+    LeaveOutOption,
     MapOption,
     MappingsOption,
     RevisionOption,
     SourceArgument,
     SourceDialectOption,
+    TextOnlyOption,
 )
 from porter.cli.report_file import ReportOption, check_report, write_report
 from porter.errors import UsageError
@@ -95,23 +97,8 @@ def convert(
             rich_help_panel=WHAT,
         ),
     ] = None,
-    text_only: Annotated[
-        bool,
-        typer.Option(
-            "--text-only",
-            help="Take the language model out of a multimodal checkpoint.",
-            rich_help_panel=WHAT,
-        ),
-    ] = False,
-    allow_unmapped: Annotated[
-        list[str],
-        typer.Option(
-            "--allow-unmapped",
-            metavar="GLOB",
-            help="Drop these tensors; may be repeated.",
-            rich_help_panel=WHAT,
-        ),
-    ] = [],  # noqa: B006
+    text_only: TextOnlyOption = False,
+    allow_unmapped: LeaveOutOption = [],  # noqa: B006
     source_dialect: SourceDialectOption = None,
     revision: RevisionOption = None,
     family: FamilyOption = None,
@@ -340,9 +327,10 @@ def convert(
 
 
 def _graded(plan: Plan) -> dict[str, str]:
-    from porter.planning.fidelity import grade, sentence
+    from porter.planning.fidelity import fidelity
 
-    return {"grade": grade(plan), "cause": sentence(plan)}
+    found = fidelity(plan)
+    return {"grade": found.grade, "cause": found.sentence}
 
 
 def _keep(source: str | None, dry_run: bool) -> None:
