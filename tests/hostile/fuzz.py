@@ -330,7 +330,8 @@ def follow(name: str, seed: Path, seconds: float, corpus: Path) -> None:
             raise RuntimeError(f"{name}: {result[:400]}")
 
     keep(corpus / name, sound)
-    options = [f"-max_total_time={int(seconds)}", "-max_len=65536", "-timeout=10", "-rss_limit_mb=3000"]
+    longest = max(1 << 16, 2 * len(sound))
+    options = [f"-max_total_time={int(seconds)}", f"-max_len={longest}", "-timeout=10", "-rss_limit_mb=3000"]
     artifacts = f"-artifact_prefix={corpus / name}/crash-"
     # The first folder is written to.
     folders = [str(folder / name) for folder in (corpus, KEPT) if (folder / name).is_dir()]
