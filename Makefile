@@ -32,7 +32,7 @@ check: $(VENV)/.tested
 docs: $(VENV)/.tested
 	$(PIP) install -q -c constraints.txt --group docs
 	$(BIN)/python docs/commands.py
-	$(BIN)/mkdocs build --strict -q
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
 
 # The real 270M through LitGPT's own finetuning, and back: about five minutes.
 finetune: $(VENV)/.tested

@@ -76,6 +76,8 @@ def check(
             raise UsageError("only a directory on this machine can be held against a signature")
         return _check_bucket(address, record, quick, watch)
     root = Path(out).expanduser()
+    if root.is_file():
+        raise UsageError(f"{out} is a file", hint=f"name the directory that `convert` made: {root.parent}")
     if not root.is_dir():
         raise UsageError(f"there is no directory at {out}", hint="give the directory that `convert` made")
     if record:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from porter.api.opening import Opened, open_source
+from porter.api.targets import no_target
 from porter.containers.array_names import ARRAY
 from porter.errors import DifferenceError, PorterError, UnsupportedError, UsageError
 from porter.execution.leftovers import RECEIPT
@@ -425,24 +426,4 @@ def _target(options: PlanOptions, opened: Opened, identity: Identity) -> Dialect
     tables = [path for path in options.maps if not path.is_dir()]
     if tables:
         return identity.family.dialect(load_user_table(tables[-1]).name)
-    raise UsageError(
-        "no target was named",
-        cause=f"{opened.checkpoint.label} is {identity.family.name}, in the dialect {identity.dialect.name}",
-        hint="say what to make:\n" + "\n".join(_ways(options, opened, identity)),
-    )
-
-
-def _ways(options: PlanOptions, opened: Opened, identity: Identity) -> list[str]:
-    """`--to litgpt  LitGPT` for each dialect that this source can be planned into."""
-    lines = []
-    quantised = any(tensor.dtype.quantised for tensor in opened.checkpoint.tensors.values())
-    dtype = "bfloat16" if quantised and options.dtype == "keep" else options.dtype
-    for name in identity.family.written:
-        target = identity.family.dialects[name]
-        try:
-            build_plan(opened.checkpoint, identity, target, replace(options, to=name, dtype=dtype))
-        except PorterError:
-            continue
-        own = ", to cast or shard it" if name == identity.dialect.name else ""
-        lines.append(f"{option('to', name):<19} {target.title}{own}")
-    return lines or [f"nothing that porter writes can express it: {', '.join(identity.family.written)}"]
+    raise no_target(options, opened, identity)

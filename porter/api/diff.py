@@ -22,6 +22,7 @@ from porter.verification.compare_models import (
     shape_differences,
 )
 from porter.verification.compare_tokenizers import compare_tokenizers
+from porter.verification.config_ids import with_ids
 from porter.verification.model_diff import FieldDifference, ModelDiff
 from porter.verification.same_value import same_value
 from porter.wording import renamed
@@ -88,7 +89,7 @@ def diff(
         values=values,
         config=config,
         tokenizer=None if weights_only else compare_tokenizers(one.checkpoint, two.checkpoint),
-        notes=(*pair.notes, *notes),
+        notes=tuple(dict.fromkeys((*pair.notes, *one.checkpoint.remarks, *two.checkpoint.remarks, *notes))),
         fields=fields,
     )
 
@@ -115,7 +116,8 @@ def _configs(
     if a.identity is not None and b.identity is not None:
         table = {**b.identity.family.canonical.hyperparameters, **a.identity.family.canonical.hyperparameters}
         dialects = [side.identity.words or side.identity.dialect for side in (a, b) if side.identity]
-        values = a.identity.hyperparameters, b.identity.hyperparameters
+        one_side, other = ((each.hyperparameters, each.raw) for each in (a.identity, b.identity))
+        values = with_ids(one_side, other)
         pairs = hyperparameter_pairs(table, dialects, *values)
     else:
         one, two = _raw(a), _raw(b)

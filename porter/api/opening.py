@@ -24,7 +24,7 @@ from porter.sources.kaggle import kaggle_models as kaggle
 from porter.sources.local import Location, locate, near_names
 from porter.sources.names import HubReference, find_source
 from porter.sources.weight_files import ADAPTERS, fits, weight_sets
-from porter.tables.catalogue import Family, load_families
+from porter.tables.catalogue import Families, Family, load_families
 from porter.tables.dialect_names import dialect_named, unknown_dialect
 from porter.wording import command, option
 
@@ -35,7 +35,7 @@ class Opened:
 
     source: str
     checkpoint: Checkpoint
-    families: Mapping[str, Family]
+    families: Families
     identity: Identity | None
     reason: PorterError | None
 

@@ -19,12 +19,13 @@ from porter.execution.watch import Watch
 from porter.planning.arguments import as_list, as_paths, unused_patterns
 from porter.planning.port_plan import PortPlan, plan_port
 from porter.planning.summary import operation_notes
-from porter.recognition.port_dialect import recognise_port
+from porter.recognition.identify import Identity
+from porter.recognition.port_dialect import recognise_out, recognise_port
 from porter.sources.base import Source
 from porter.verification.compare_configs import compare_configs, name_config_mistakes
 from porter.verification.compare_tokenizers import compare_tokenizers
 from porter.verification.compare_weights import compare_weights, weights_verdict
-from porter.verification.conclude import conclude, with_logits
+from porter.verification.conclude import another_architecture, conclude, with_logits
 from porter.verification.diagnose import Diagnosis, diagnose, open_sides, sampled_differences
 from porter.verification.known_mistakes import known_mistakes
 from porter.verification.stored_ties import as_tied, holds_ties, may_be_tied
@@ -79,7 +80,9 @@ def verify(
     identity = opened.identified()
     with renamed({"from": "as", "key": "out-key"}):
         name, found = open_weights(out, opened.families, dialect=out_dialect, remote="bytes", key=out_key)
-        port = recognise_port(found, identity, out_dialect)
+        port = recognise_out(found, identity, opened.families, out_dialect)
+    if isinstance(port, Identity):
+        return another_architecture(opened.source, name, identity, port, logits is not None)
     patterns = as_list(allow_unmapped, "allow_unmapped")
     planned = plan_port(opened.checkpoint, identity, found, port, patterns)
     original, there = opened.checkpoint.source, found.source
@@ -92,7 +95,7 @@ def verify(
         )
     folders = tuple(path for path in as_paths(maps, "maps") if path.is_dir())
     known = known_mistakes(folders)
-    diagnosis = Diagnosis((), {}, 0)
+    diagnosis = Diagnosis((), {}, {}, 0)
     extra: tuple[str, ...] = ()
     with ExitStack() as stack:
         original = stack.enter_context(overlaid(original, planned.covered.tensors.values()))
@@ -136,7 +139,14 @@ def verify(
         config=configs,
         tokenizer=compare_tokenizers(opened.checkpoint, found),
         mistakes=(*diagnosis.mistakes, *config_mistakes),
-        notes=(*planned.notes, *operation_notes(planned.plan.copies), *notes, *extra),
+        notes=(
+            *identity.notes,
+            *planned.notes,
+            *found.remarks,
+            *operation_notes(planned.plan.copies),
+            *notes,
+            *extra,
+        ),
         quick=quick,
     )
     if logits is None:

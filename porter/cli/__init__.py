@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
@@ -17,7 +18,12 @@ def main() -> None:
         watch_threads()
         from porter.cli.app import app
 
-        app()
+        if (shell := os.environ.get("_PORTER_COMPLETE")) is None:
+            app()
+        else:
+            from porter.cli.shells import answer
+
+            answer(shell, app)
     except KeyboardInterrupt:
         # Before a command has begun, or after its end.
         raise SystemExit(130) from None

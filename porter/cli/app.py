@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from porter.cli.commands.check import check
+from porter.cli.commands.completion import completion
 from porter.cli.commands.convert import convert
 from porter.cli.commands.diff import diff
 from porter.cli.commands.doctor import doctor
@@ -61,7 +62,7 @@ KNOW = "Find out more"
 _HEADINGS: tuple[tuple[str, tuple[Callable[..., None], ...]], ...] = (
     (PORT, (download, inspect, convert)),
     (PROVE, (verify, diff, check, sign, fingerprint)),
-    (KNOW, (models, doctor)),
+    (KNOW, (models, doctor, completion)),
 )
 for heading, functions in _HEADINGS:
     for function in functions:

@@ -57,6 +57,7 @@ ConfigOption = Annotated[
         metavar="FILE",
         help="A config to use in place of the checkpoint's own.",
         rich_help_panel=SOURCE,
+        autocompletion=completion.files(".json", ".yaml"),
     ),
 ]
 KeyOption = Annotated[
@@ -75,6 +76,7 @@ MapOption = Annotated[
         metavar="FILE.toml",
         help="A mapping table of your own; may be repeated.",
         rich_help_panel=SOURCE,
+        autocompletion=completion.files(".toml"),
     ),
 ]
 MappingsOption = Annotated[
@@ -84,6 +86,7 @@ MappingsOption = Annotated[
         metavar="DIR",
         help="A folder with families of your own; may be repeated.",
         rich_help_panel=SOURCE,
+        autocompletion=completion.folders,
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=OUTPUT)]

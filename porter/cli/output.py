@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import sys
-import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 from porter.cli import streams
 from porter.errors import PorterError
-from porter.reporting.fitting import fit, headed, stack
+from porter.reporting.fitting import fit, headed, stack, wrapped
 from porter.untrusted import escape, printable, printable_lines
 
 # Version of the JSON that `--json` prints; it changes when a field changes its meaning or goes.
@@ -104,35 +103,33 @@ def say(text: str) -> None:
 
 
 def _folded(text: str, stream: Any) -> str:
-    """A line whose first word says what it is about; on a terminal, in as many as fit, which begin under its
-    second word."""
+    """A line whose first word says what it is about, or that is indented; on a terminal, in as many as fit,
+    which begin under its second word."""
     if not stream.isatty() or "\n" in text:
         return text
     wide = shutil.get_terminal_size().columns
-    if len(text) <= wide:
+    if len(_BOLD.sub("", text)) <= wide:
         return text
-    label = re.match(r"\S+\s+", text)
-    indent = " " * (label.end() if label is not None and label.end() < 12 else 0)
-    lines = textwrap.wrap(
-        text,
-        wide,
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-        drop_whitespace=True,
-    )
-    return "\n".join(lines) or text
+    label = re.match(r"\s+|\S+\s+", text)
+    indent = label.end() if label is not None and label.end() < 12 else 0
+    return "\n".join(wrapped(text, wide, indent)) or text
 
 
 def error(problem: PorterError) -> None:
-    """Print an error as `error:`, `cause:` and `hint:` lines."""
-    lines = [f"{paint('error:', '1;31', sys.stderr)} {printable(problem.message)}"]
-    for word, text in (("cause:", problem.cause), ("hint:", problem.hint)):
-        if text:
+    """Print an error as `error:`, `cause:` and `hint:` lines, which a terminal breaks between words."""
+    lines = []
+    wide = shutil.get_terminal_size().columns if sys.stderr.isatty() else None
+    said = (
+        ("error:", "1;31", problem.message),
+        ("cause:", "1;36", problem.cause),
+        ("hint:", "1;36", problem.hint),
+    )
+    for word, color, text in said:
+        for at, line in enumerate(text.split("\n") if text else ()):
             # Errors quote names from files, and these are untrusted.
-            first, *rest = (printable(line) for line in text.split("\n"))
-            lines.append(f"{paint(word, '1;36', sys.stderr)} {first}")
-            lines.extend(f"       {line}" for line in rest)
+            lead = f"{word} " if at == 0 else " " * 7
+            first, *rest = wrapped(lead + printable(line), wide, 7)
+            lines += [first.replace(word, paint(word, color, sys.stderr), 1) if at == 0 else first, *rest]
     sys.stderr.write("\n".join(lines) + "\n")
 
 

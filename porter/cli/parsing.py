@@ -57,6 +57,8 @@ class App(typer.Typer):
             cls=Group,
             invoke_without_command=True,
             pretty_exceptions_enable=False,
+            # Porter's own: `porter.cli.shells`.
+            add_completion=False,
             context_settings={"help_option_names": ["-h", "--help"]},
             **given,
         )
@@ -95,9 +97,31 @@ def _not_understood(problem: Any, command: str) -> PorterError:
         # "No such command 'konvert'. Did you mean 'convert'?"
         said, _, near = text.partition(". Did you mean ")
         name = said.partition("'")[2].rstrip("'")
-        return UsageError(f"porter has no command {name}", hint=f"did you mean {near}" if near else more)
+        meant = _COMMANDS.get((path, name.lower())) or near.rstrip("?").strip("'")
+        return UsageError(
+            f"{path} has no command {name}", hint=f"did you mean `{path} {meant}`?" if meant else more
+        )
     return UsageError(text[:1].lower() + text[1:], hint=more)
 
+
+# Words for commands that other tools have.
+_COMMANDS = {
+    **{("porter", word): "convert" for word in ("port", "export", "migrate", "transform")},
+    **{("porter", word): "inspect" for word in ("show", "info", "describe", "print", "ls")},
+    **{("porter", word): "download" for word in ("pull", "fetch", "get")},
+    **{("porter", word): "verify" for word in ("validate", "test")},
+    ("porter", "compare"): "diff",
+    ("porter", "hash"): "fingerprint",
+    ("porter", "list"): "models",
+    ("porter", "clean"): "doctor --clean",
+    ("porter", "env"): "doctor",
+    ("porter", "help"): "--help",
+    ("porter", "version"): "--version",
+    **{("porter mappings", word): "ls" for word in ("list", "all")},
+    **{("porter mappings", word): "new" for word in ("begin", "create", "init", "start", "add")},
+    **{("porter mappings", word): "show" for word in ("print", "cat", "view", "get", "inspect")},
+    **{("porter mappings", word): "check" for word in ("validate", "test", "verify", "lint")},
+}
 
 # Options that other commands or other tools have, and what is meant here.
 _ELSEWHERE = {
@@ -111,6 +135,8 @@ _ELSEWHERE = {
     "--verbose": "--debug shows tracebacks, --explain how a plan is run",
     "--overwrite": "--force",
     "--list": "porter models lists the families, porter download --list the short names",
+    "--install-completion": "porter completion --install",
+    "--show-completion": "porter completion",
     "-v": "--version shows the version, --debug tracebacks",
     "-V": "--version",
     "--yes": "porter asks nothing; --force replaces a directory that porter wrote",

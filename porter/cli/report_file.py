@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from porter.cli import output
+from porter.cli import completion, output
 from porter.cli.options import OUTPUT
 from porter.errors import PorterError, UsageError, blamed, meaning
 from porter.untrusted import shortened
@@ -21,6 +21,7 @@ ReportOption = Annotated[
         metavar="FILE.html",
         help="Write all of it as one HTML page, to keep or send.",
         rich_help_panel=OUTPUT,
+        autocompletion=completion.files(".html"),
     ),
 ]
 

@@ -6,6 +6,7 @@ The port's own config decides nothing: a wrong one would make the port unreadabl
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,10 @@ from porter.config.raw import raw_config
 from porter.config.read import ConfigReader, Shapes
 from porter.containers.checkpoint import Checkpoint
 from porter.errors import PorterError, UnsupportedError
-from porter.recognition.identify import Identity, matches
+from porter.recognition.identify import Identity, identify, matches
 from porter.recognition.stored_names import first_names, known_names
 from porter.tables.bind import bind_rules
+from porter.tables.catalogue import Families
 from porter.tables.model import Dialect
 from porter.wording import option
 
@@ -62,6 +64,31 @@ def recognise_port(checkpoint: Checkpoint, original: Identity, dialect: str | No
             f"A table of your own can say what it is: {option('map', 'FILE.toml')}",
         )
     return best[1]
+
+
+def recognise_out(
+    checkpoint: Checkpoint, original: Identity, families: Families, dialect: str | None = None
+) -> Port | Identity:
+    """The port as `recognise_port` finds it; what it is, where it is of another architecture.
+
+    GPT-2's `transformer.wte.weight` is a name of LitGPT's too: what knows more of its names, decides. Where
+    another family knows no more of them than the original's does, it is a port with a wrong config.
+    """
+    port, refusal = None, None
+    try:
+        port = recognise_port(checkpoint, original, dialect)
+    except UnsupportedError as error:
+        refusal = error
+    known = 0 if port is None else len(port.names)
+    if dialect is None and known < len(checkpoint.tensors):
+        with suppress(PorterError):
+            own = identify(checkpoint, families)
+            if own.family.name != original.family.name and len(own.names) > known:
+                return own
+    if port is None:
+        assert refusal is not None
+        raise refusal
+    return port
 
 
 def _likeness(port: Port, original: Identity, shapes: Shapes, label: str, named: bool) -> tuple[int, ...]:

@@ -8,32 +8,36 @@ from typing import Any
 from porter.containers.base import StoredTensor
 from porter.dtypes import dtype_named
 from porter.reporting.collapse import Row, collapse
-from porter.reporting.text import plural, printable, table
-from porter.verification.model_diff import ModelDiff, ValueDifference
+from porter.reporting.fitting import Heading, fit, headed, shorten
+from porter.reporting.text import plural, printable
+from porter.verification.model_diff import ModelDiff, ShapeDifference, ValueDifference
 
 # Rows of a kind below which the rest is counted.
 _SHOWN = 20
+
+# What goes where there is no room, in this order: the mean, both values, where, and how alike the two are.
+_RIGHT, _DROP = (1, 2, 3, 4, 5, 7, 8), (3, 8, 7, 6, 4)
 
 # Characters of a hyperparameter's value.
 _LONG = 60
 
 
-def render(found: ModelDiff) -> list[str]:
+def render(found: ModelDiff, *, width: int | None = None, heading: Heading = str) -> list[str]:
+    """The lines. Those of tables are no wider than `width`, the terminal's."""
     lines = [verdict_line(found)]
     for item in found.config or ():
         lines.append(f"config     {printable(f'{item.name}: {_shown(item.a)} | {_shown(item.b)}')}")
     if found.tokenizer is not None:
         lines.append(f"tokenizer  {printable(found.tokenizer.says)}")
     for word, tensors in (("only in A", found.only_in_a), ("only in B", found.only_in_b)):
-        lines += _folded(word, ((t.name, t.shape, "") for t in tensors), lambda row: str(_shape(row)))
-    for shape in found.shapes:
-        same = f"; {shape.compared:,} elements compared" if shape.compared else ""
-        lines.append(f"shape      {printable(shape.name)}: {list(shape.a)} | {list(shape.b)}{same}")
+        lines += _folded(word, ((t.name, t.shape, "") for t in tensors), lambda row: str(_shape(row)), width)
+    shapes = ((t.name, t.a, _shapes(t)) for t in found.shapes)
+    lines += _folded("shape", shapes, lambda row: row.tensors[0].file, width)
     kinds = ((t.name, (), f"{t.a} | {t.b}") for t in found.dtypes)
-    lines += _folded("dtype", kinds, lambda row: row.tensors[0].file)
+    lines += _folded("dtype", kinds, lambda row: row.tensors[0].file, width)
     lines += _ranks(found.values)
     if found.values:
-        lines += ["", *_values(found.values)]
+        lines += ["", *_values(found.values, width, heading)]
     return lines
 
 
@@ -58,15 +62,30 @@ def verdict_line(found: ModelDiff) -> str:
 
 
 def _folded(
-    word: str, tensors: Iterable[tuple[str, tuple[int, ...], str]], says: Callable[[Row], str]
+    word: str,
+    tensors: Iterable[tuple[str, tuple[int, ...], str]],
+    says: Callable[[Row], str],
+    width: int | None,
 ) -> Iterator[str]:
+    """A line for the layers of a tensor of which the same is to be said."""
     dtype = dtype_named("F32")
-    rows = collapse(StoredTensor(name, dtype, shape, text, 0) for name, shape, text in tensors)
+    kinds: dict[str, list[StoredTensor]] = {}
+    for name, shape, text in tensors:
+        kinds.setdefault(text, []).append(StoredTensor(name, dtype, shape, text, 0))
+    rows = [row for alike in kinds.values() for row in collapse(alike)]
     for row in rows[:_SHOWN]:
         many = f" ({plural(len(row.tensors), 'tensor')})" if len(row.tensors) > 1 else ""
-        yield f"{word:<10} {printable(row.name)}  {says(row)}{many}"
+        name, rest = printable(row.name), f"{says(row)}{many}"
+        if width is not None:
+            name = shorten(name, max(width - 13 - len(rest), 16))
+        yield f"{word:<10} {name}  {rest}"
     if len(rows) > _SHOWN:
         yield f"{word:<10} … and {len(rows) - _SHOWN} more"
+
+
+def _shapes(found: ShapeDifference) -> str:
+    same = f"; {found.compared:,} elements compared" if found.compared else ""
+    return f"{list(found.a)} | {list(found.b)}{same}"
 
 
 def _shape(row: Row) -> list[int]:
@@ -90,7 +109,7 @@ def _ranks(values: Sequence[ValueDifference]) -> Iterator[str]:
         )
 
 
-def _values(values: Sequence[ValueDifference]) -> list[str]:
+def _values(values: Sequence[ValueDifference], width: int | None, heading: Heading) -> list[str]:
     by_name = {value.name: value for value in values}
     dtype = dtype_named("F32")
     folded = collapse(StoredTensor(v.name, dtype, v.shape, "", 0) for v in values)
@@ -112,7 +131,7 @@ def _values(values: Sequence[ValueDifference]) -> list[str]:
                 _number(worst.b),
             ]
         )
-    lines = table(rows, right=(1, 2, 3, 4, 5, 7, 8))
+    lines = headed(fit(rows, width, right=_RIGHT, drop=_DROP), heading)
     if len(folded) > _SHOWN:
         lines.append(f"… and {len(folded) - _SHOWN} more rows; --json lists every tensor")
     return lines

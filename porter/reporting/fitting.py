@@ -3,6 +3,7 @@ wide even so is stacked under its row. Without a width every table keeps its own
 
 from __future__ import annotations
 
+import re
 import textwrap
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -47,14 +48,26 @@ def fit(rows: Rows, width: int | None, *, right: Sequence[int] = (), drop: Seque
 
 
 def stack(
-    rows: Rows, width: int | None, *, right: Sequence[int] = (), under: Sequence[int] = ()
+    rows: Rows,
+    width: int | None,
+    *,
+    right: Sequence[int] = (),
+    under: Sequence[int] = (),
+    drop: Sequence[int] = (),
 ) -> list[str]:
-    """A table that fits, or its narrow columns with those of `under` on lines below each row."""
+    """A table that fits, or its narrow columns with those of `under` on lines below each row. Of the narrow
+    ones those of `drop` go, in that order, where there is no room even so."""
     if width is None or not rows or _natural(rows) <= width:
         return table(rows, right=right)
     beside = [at for at in range(len(rows[0])) if at not in under]
     head = [[row[at] for at in beside] for row in rows]
-    lines = fit(head, width, right=[beside.index(at) for at in right if at in beside])
+    places = {at: place for place, at in enumerate(beside)}
+    lines = fit(
+        head,
+        width,
+        right=[places[at] for at in right if at in places],
+        drop=[places[at] for at in drop if at in places],
+    )
     labels = [rows[0][at].lower() for at in under]
     wide = max(map(len, labels)) + 4
     found = [lines[0]]
@@ -95,9 +108,22 @@ def folded(parts: Sequence[str], width: int | None, *, joint: str = " · ", inde
     return lines
 
 
-def wrapped(text: str, width: int | None) -> list[str]:
-    """A sentence in lines of at most `width`."""
-    return [text] if width is None else textwrap.wrap(text, width, break_long_words=False)
+# What is typed or pasted as one: `a command`, 'a name'.
+_WHOLE = re.compile(r"`[^`]*`|(?<!\w)'[^']*'(?!\w)")
+# No text has it, control characters being spelled out before a text is shown.
+_BLANK = "\0"
+
+
+def wrapped(text: str, width: int | None, indent: int = 0) -> list[str]:
+    """A sentence in lines of at most `width`, those after the first indented. No path, no quoted command and
+    no other word is broken, though the line be too long."""
+    if width is None or _columns(text) <= width:
+        return [text]
+    whole = _WHOLE.sub(lambda found: found[0].replace(" ", _BLANK), text)
+    lines = textwrap.wrap(
+        whole, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    )
+    return [line.replace(_BLANK, " ") for line in lines]
 
 
 def _indented(label: str, text: str, wide: int, width: int) -> list[str]:

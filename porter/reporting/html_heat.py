@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from porter.reporting.html_page import text
 
 _LAYER = re.compile(r"(?<![^./_])[0-9]+(?![^./])")
+
+# Layers beside each other, which a printed page has room for.
+_BESIDE = 13
 
 # Shades that the page's style sheet has, the darkest last.
 SHADES = 5
@@ -36,16 +39,27 @@ def short(number: float) -> str:
 
 
 def heat_map(tensors: Iterable[Heat], corner: str) -> str:
-    """`corner` says what the cells are."""
+    """`corner` says what the cells are. Where there are many layers, some stand below the others."""
     cells: dict[tuple[str, str], Heat] = {}
     for tensor in tensors:
         found = _LAYER.search(tensor.name)
         cells[found[0] if found else "", _LAYER.sub("*", tensor.name, count=1)] = tensor
     layers = sorted({layer for layer, _ in cells}, key=lambda layer: int(layer or -1))
     names = list(dict.fromkeys(name for _, name in cells))
+    blocks = max(1, math.ceil(len(layers) / _BESIDE))
+    size = math.ceil(len(layers) / blocks)
+    parts = [layers[at : at + size] for at in range(0, len(layers), size)]
+    return "".join(_block(cells, part, names, corner) for part in parts)
+
+
+def _block(
+    cells: Mapping[tuple[str, str], Heat], layers: Sequence[str], names: Sequence[str], corner: str
+) -> str:
     head = "".join(f'<th scope="col">{text(layer or "no layer")}</th>' for layer in layers)
     body = []
     for name in names:
+        if not any((layer, name) in cells for layer in layers):
+            continue
         row = "".join(_cell(cells.get((layer, name))) for layer in layers)
         body.append(f'<tr><th scope="row"><code>{text(name)}</code></th>{row}</tr>')
     return (

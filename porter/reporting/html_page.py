@@ -26,7 +26,8 @@ p { margin: .3rem 0; } .dim { color: var(--dim); } .good { color: var(--good); }
 code, td.name, .flow span { font: 13px/1.5 ui-monospace, monospace; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; padding: .2rem .7rem .2rem 0; border-bottom: 1px solid var(--line);
-  vertical-align: top; } th { color: var(--dim); font-weight: 600; } .right { text-align: right;
+  vertical-align: top; } th { color: var(--dim); font-weight: 600; overflow-wrap: normal; }
+td.name { min-width: 9rem; } .right { text-align: right;
   font-variant-numeric: tabular-nums; white-space: nowrap; }
 details > summary { cursor: pointer; padding: .2rem 0; border-bottom: 1px solid var(--line); }
 :focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }
@@ -38,6 +39,8 @@ input { font: inherit; width: 100%; max-width: 26rem; padding: .3rem .5rem; marg
 .heat td { padding: .1rem .35rem; border: 1px solid var(--line); text-align: right; font-size: 12px;
   white-space: nowrap;
   font-variant-numeric: tabular-nums; } .heat th { padding: .1rem .35rem; font-size: 12px; }
+.heat { margin-bottom: 1rem; width: auto; } .heat th:first-child { width: 22rem; min-width: 13rem;
+  overflow-wrap: anywhere; }
 .h1 { background: rgba(var(--hot), .10); } .h2 { background: rgba(var(--hot), .22); }
 .h3 { background: rgba(var(--hot), .38); } .h4 { background: rgba(var(--hot), .55); }
 .h5 { background: rgba(var(--hot), .75); } .differs { outline: 2px solid var(--bad); outline-offset: -2px; }
@@ -45,7 +48,11 @@ input { font: inherit; width: 100%; max-width: 26rem; padding: .3rem .5rem; marg
 svg { width: 100%; height: auto; } svg text { fill: var(--dim); font: 11px system-ui, sans-serif; }
 svg .mark { fill: var(--link); } svg .over { fill: var(--bad); } svg .bound { stroke: var(--dim); }
 @media print { nav, input { display: none; } body { max-width: none; padding: 0; font-size: 11px; }
-  details > summary { list-style: none; } .wide { overflow: visible; } tr { break-inside: avoid; } }
+  details > summary { list-style: none; } .wide { overflow: visible; } tr { break-inside: avoid; }
+  h2, summary { break-after: avoid; } .heat { break-inside: avoid; }
+  table, code, td.name, .flow span { font-size: 10px; }
+  th, td { padding-right: .4rem; } td.name { min-width: 7rem; } .heat td, .heat th { font-size: 9px;
+  padding: .1rem .2rem; print-color-adjust: exact; } .heat th:first-child { width: 11rem; min-width: 9rem; } }
 """
 
 # The search fields are useless without it, and are shown by it.

@@ -19,12 +19,10 @@ from porter.layout import Expression
 from porter.recognition.identify import Identity, config_section, matches
 from porter.recognition.port_dialect import Port
 from porter.tables.model import Constant, Dialect, Hyperparameter
+from porter.verification.config_ids import IDS, lost_ids, not_compared, other_dtype, with_ids
 from porter.verification.known_mistakes import ConfigMistake
 from porter.verification.same_value import same_value
 from porter.verification.verdict import ConfigDifference, ConfigVerdict, Mistake
-
-# Advisory hyperparameters that are compared where both sides state them: another id ends a text elsewhere.
-_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 # Written constants that change nothing.
 _HARMLESS = ("trainable",)
@@ -68,7 +66,8 @@ def compare_configs(
     found += [ConfigDifference(name, None, None, said) for name, said in errors.items()]
     table = original.family.canonical.hyperparameters
     dialects = (original.words or original.dialect, words)
-    every = hyperparameter_pairs(table, dialects, original.hyperparameters, values)
+    ours, theirs = with_ids((original.hyperparameters, original.raw), (values, raw))
+    every = hyperparameter_pairs(table, dialects, ours, theirs)
     pairs = [pair for pair in every if pair[0] not in errors]
     for name, expected, value in pairs:
         stands = name == "tie_embeddings" and expected and not value and head_stands
@@ -81,7 +80,11 @@ def compare_configs(
         tuple(found),
         len(pairs),
         {name: (expected, value) for name, expected, value in pairs},
-    ), ()
+    ), (
+        *not_compared(reader.unknown_fields(), raw, original, words, file),
+        *lost_ids(original, theirs, words, out.label),
+        *other_dtype(out, words, raw, file),
+    )
 
 
 def name_config_mistakes(
@@ -152,7 +155,7 @@ def hyperparameter_pairs(
         assumed = any(
             name in dialect.config.fields and dialect.config.fields[name].has_assumed for dialect in dialects
         )
-        if assumed or (item.advisory and (name not in _IDS or None in pair)):
+        if assumed or (item.advisory and (name not in IDS or None in pair)):
             continue
         found.append((name, *pair))
     return found

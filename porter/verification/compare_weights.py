@@ -90,6 +90,7 @@ def weights_verdict(
                 of=tensors[name].elements,
                 first=index_of(differing[name].first, tensors[name].shape),
                 says=diagnosis.says.get(name),
+                brief=diagnosis.briefs.get(name),
                 largest=differing[name].largest,
                 relative=differing[name].largest / differing[name].scale if differing[name].scale else None,
             )

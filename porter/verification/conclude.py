@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from porter.dtypes import dtype_named, dtype_word
+from porter.recognition.identify import Identity
 from porter.verification.verdict import (
     ConfigVerdict,
     Mistake,
@@ -58,6 +59,29 @@ def conclude(
         mistakes=tuple(mistakes),
         notes=tuple(dict.fromkeys(notes)),
         quick=quick,
+    )
+
+
+def another_architecture(
+    source: str, out: str, original: Identity, other: Identity, logits: bool = False
+) -> Verdict:
+    """The verdict on a model of another architecture, which is no port. Nothing of it is compared."""
+    what = f"{other.family.name} ({other.dialect.name})"
+    mistake = Mistake(f"it is {what}, another architecture than {original.family.name}", ())
+    notes = [*other.notes]
+    if logits:
+        notes.append("what the two compute is not compared: they are of different architectures")
+    return conclude(
+        source=source,
+        out=out,
+        family=original.family.name,
+        source_dialect=original.dialect.name,
+        out_dialect=other.dialect.name,
+        weights=WeightsVerdict("not compared", 0, 0),
+        config=ConfigVerdict("not compared", other.dialect.config.file),
+        tokenizer=TokenizerVerdict("not compared", "not compared"),
+        mistakes=(mistake,),
+        notes=notes,
     )
 
 

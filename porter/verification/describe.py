@@ -86,7 +86,7 @@ def describe(sides: Sides, weight: Weight, unlike: Unlike, number: int | None = 
     much = f"up to {unlike.largest:.3g} apart" if math.isfinite(unlike.largest) else "some not finite"
     said = f"{unlike.elements:,} of {unlike.of:,} values differ, {much}"
     if corner is None:
-        return Description(None, said)
+        return Description(None, said, "other values")
     rank, ratio, correlation = corner
     if ratio >= _SMALL and len(others := lines_of_others(sides, weight)) > 1:
         names = " and ".join(name.rpartition(".")[2] for name in sorted(others))
@@ -102,7 +102,7 @@ def describe(sides: Sides, weight: Weight, unlike: Unlike, number: int | None = 
     if abs(correlation) < _ALIKE:
         short = "nothing of the original is in it: another model's?"
         return Description("unrelated", f"{said}; correlation {correlation:.2f}: {short}", short)
-    return Description(None, f"{said}; correlation {correlation:.2f}")
+    return Description(None, f"{said}; correlation {correlation:.2f}", "other values")
 
 
 def _finer(sides: Sides, weight: Weight) -> str | None:

@@ -29,10 +29,12 @@ QUICK = 1024
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """`says` describes the difference of tensors, by the table's names. `bytes_read` is what it cost."""
+    """`says` describes the difference of tensors, by the table's names, `briefs` what of it several may have
+    in common. `bytes_read` is what it cost."""
 
     mistakes: tuple[Mistake, ...]
     says: Mapping[str, str]
+    briefs: Mapping[str, str]
     bytes_read: int
 
 
@@ -88,14 +90,15 @@ def diagnose(
         with np.errstate(all="ignore"):
             explained = explain(sides, differing, known.mistakes, quick=quick)
         mistakes += name_mistakes(sides, explained, known.mistakes)
-    says = _descriptions(sides, explained)
+    says, briefs = _descriptions(sides, explained)
     if lost:
         mistakes += out_of_range(planned, lost)
         for name, found in lost.items():
             count = "1 value is" if found.elements == 1 else f"{found.elements:,} values are"
             too = f"{count} out of {dtype_word(planned.there[name].dtype)}'s range"
             says[name] = f"{says[name]}; {too}" if name in says else too
-    return Diagnosis(tuple(mistakes), says, sides.read)
+            briefs[name] = says[name]
+    return Diagnosis(tuple(mistakes), says, briefs, sides.read)
 
 
 def out_of_range(planned: PortPlan, lost: Mapping[str, Differing]) -> list[Mistake]:
@@ -114,8 +117,9 @@ def out_of_range(planned: PortPlan, lost: Mapping[str, Differing]) -> list[Mista
     return found
 
 
-def _descriptions(sides: Sides, explained: Sequence[Explained]) -> dict[str, str]:
+def _descriptions(sides: Sides, explained: Sequence[Explained]) -> tuple[dict[str, str], dict[str, str]]:
     found: dict[str, list[str]] = defaultdict(list)
+    briefs: dict[str, list[str]] = defaultdict(list)
     for one in explained:
         name = sides.port[one.weight].name
         if one.candidate is not None:
@@ -123,13 +127,18 @@ def _descriptions(sides: Sides, explained: Sequence[Explained]) -> dict[str, str
             if one.candidate.elsewhere:
                 held = sides.original[one.candidate.origin.weight].tensor.name
                 said = f"holds {held}" + (f"; {said}" if said else "")
+            brief = said
             if one.beside is not None:
                 said += f"; {one.beside.elements:,} values differ from that, up to {one.beside.largest:.3g}"
         elif one.description is not None:
-            said = one.description.says
+            said, brief = one.description.says, one.description.brief
         else:
             continue
         several = len(sides.port[one.weight].rule.blocks) > 1
         part = one.weight.canonical.rpartition(".")[2]
         found[name].append(f"{part}: {said}" if several else said)
-    return {name: "; ".join(dict.fromkeys(texts)) for name, texts in found.items()}
+        briefs[name].append(f"{part}: {brief}" if several else brief)
+    whole, short = (
+        {name: "; ".join(dict.fromkeys(texts)) for name, texts in each.items()} for each in (found, briefs)
+    )
+    return whole, short

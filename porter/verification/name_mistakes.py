@@ -177,6 +177,7 @@ def _described(sides: Sides, explained: Sequence[Explained]) -> list[_Group]:
         kind, says = one.description.kind, one.description.brief
         if sides.alias.get(one.weight.canonical, one.weight.canonical) != one.weight.canonical:
             tied = sides.alias[one.weight.canonical]
+            says = says if kind is not None else one.description.says
             kind, says = "stale head", f"is not the {tied} that it is tied to: {says}"
         if kind is not None:
             groups[kind, says].append(one)

@@ -82,10 +82,12 @@ class Search:
             (2, straight, double),
             (3, turned, double),
         )
+        # Several changes one after the other make zeros of many a weight: they explain none.
+        zeros = not self.sides.found(weight, right(place), coordinates).any()
         hits: list[Candidate] = []
         best: int | None = None
         for least, ways, changes in stages:
-            if best is not None and least > best:
+            if (best is not None and least > best) or (zeros and least > 1):
                 break
             hits += [
                 candidate
@@ -93,7 +95,10 @@ class Search:
                 for candidate in self._hits(weight, place, reading, mistakes, changes, coordinates)
             ]
             best = min((candidate.cost for candidate in hits), default=None)
-        if not hits:
+        if zeros:
+            hits = [candidate for candidate in hits if candidate.cost < 2]
+            best = min((candidate.cost for candidate in hits), default=None)
+        elif not hits:
             twice = self._twice(weight, place)
             hits = [
                 hit for way, made in twice for hit in self._hits(weight, place, way, made, plain, coordinates)

@@ -36,7 +36,8 @@ class DifferingTensor:
     """A tensor of the port that does not hold what it should.
 
     `elements` of its `of` elements differ, the first at `first`, an index into its shape. With sampled
-    comparisons both count samples. `says` describes the difference. `largest` is the largest |difference| of
+    comparisons both count samples. `says` describes the difference, `brief` what of that may be the same for
+    several tensors. `largest` is the largest |difference| of
     finite values, `relative` that over the largest value that should be there, both of what was compared.
     """
 
@@ -49,6 +50,7 @@ class DifferingTensor:
     says: str | None = None
     largest: float = 0.0
     relative: float | None = None
+    brief: str | None = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from porter.cli.app import app
+from porter.reporting.html_heat import Heat, heat_map
 from porter.reporting.html_page import page, table
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -259,3 +260,18 @@ def test_the_keyboard_reaches_all_that_can_be_used(llama, tmp_path):
     able, reached, found, shown, odd, first = json.loads(title(dom(tmp_path / "probe.html")))
     assert able == reached > 10 and odd == 0 and first == ["A", "A"]
     assert found and shown == 1
+
+
+def test_a_map_of_many_layers_is_as_wide_as_a_printed_page():
+    """Paper does not scroll: layers stand in several parts, each with the names of its tensors."""
+    deep = [Heat(f"h.{layer}.{name}", 1, "1e-4") for layer in range(42) for name in ("q", "norm")]
+    made = heat_map([Heat("embed", 2, "1e-3"), *deep], "corner")
+    parts = [re.findall(r'<th scope="col">(.*?)</th>', part) for part in made.split("<table")[1:]]
+    assert max(map(len, parts)) <= 14 and all(part[0] == "corner" for part in parts)
+    layers = [column for part in parts for column in part[1:]]
+    assert layers == ["no layer", *map(str, range(42))]
+    for part in made.split("<table")[1:]:
+        rows = re.findall(r"<code>(.*?)</code>", part)
+        assert [row for row in rows if row != "embed"] == ["h.*.q", "h.*.norm"]
+    assert made.count("embed") == 1 and made.count("1e-4") == 84
+    assert heat_map(deep[:26], "corner").count("<table") == 1

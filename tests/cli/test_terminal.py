@@ -6,6 +6,7 @@ import fcntl
 import os
 import pty
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -16,10 +17,12 @@ from typing import Any
 
 import pytest
 
+import porter
 from porter.containers.base import StoredTensor
 from porter.dtypes import DTYPES
 from porter.reporting.collapse import collapse, collapsed_name
-from porter.reporting.fitting import fit, folded, shorten, stack
+from porter.reporting.fitting import fit, folded, shorten, stack, wrapped
+from porter.reporting.verdicts import render as render_verdict
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 Shown = Callable[..., list[str]]
@@ -29,7 +32,7 @@ Shown = Callable[..., list[str]]
 def shown(tmp_path: Path) -> Shown:
     """The lines that a command writes to a terminal of so many columns, with what colours them."""
 
-    def run(columns: int, *arguments: str | Path) -> list[str]:
+    def run(columns: int, *arguments: str | Path, code: int = 0) -> list[str]:
         master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         env = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "COLUMNS")}
@@ -53,7 +56,7 @@ def shown(tmp_path: Path) -> Shown:
                 break
             data += piece
         os.close(master)
-        assert process.wait(60) == 0, data.decode()
+        assert process.wait(60) == code, data.decode()
         return data.decode().replace("\r\n", "\n").rstrip("\n").split("\n")
 
     return run
@@ -80,6 +83,49 @@ def test_no_line_is_wider_than_the_terminal(shown, gemma, columns, arguments):
     lines = shown(columns, *(word.format(gemma=gemma) for word in arguments))
     assert max(map(len, plain(lines))) <= columns
     assert any(line.startswith("\x1b[1m") for line in lines), "headers are bold"
+
+
+@pytest.fixture
+def wrong(gemma: Path, tmp_path: Path) -> Path:
+    """The model with most of its tensors changed, one of them by as little as a value, and one left out."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    out = Path(shutil.copytree(gemma, tmp_path / "wrong"))
+    (file,) = out.glob("*.safetensors")
+    weights = load_file(file)
+    draw = torch.Generator().manual_seed(3)
+    for at, (name, value) in enumerate(weights.items()):
+        if "layers.1.mlp.up" in name:
+            value[3, 2] += 1
+        else:
+            weights[name] = value + torch.randn(value.shape, generator=draw).to(value.dtype) * (at % 3)
+    del weights["model.layers.0.post_attention_layernorm.weight"]
+    save_file(weights, file, metadata={"format": "pt"})
+    return out
+
+
+@pytest.mark.parametrize("arguments", [("verify",), ("diff",), ("fingerprint", "--tensors")])
+def test_and_none_that_says_what_differs(shown, gemma, wrong, arguments):
+    alone = arguments[0] == "fingerprint"
+    models = (gemma,) if alone else (gemma, wrong)
+    body = shown(80, *arguments, "--quiet", *models, code=0 if alone else 3)
+    # The fingerprint itself has 72 characters, and is never cut.
+    assert max(len(line) for line in plain(body) if not line.startswith("porter1:")) <= 80
+    assert any(line.startswith("\x1b[1m") for line in body), "headers are bold"
+
+
+def test_layers_are_folded_where_the_same_differs(gemma, wrong):
+    verdict = porter.verify(gemma, wrong)
+    wide = render_verdict(verdict)
+    assert max(map(len, wide)) > 120, "in a pipe"
+    lines = render_verdict(verdict, width=80)
+    (table,) = (at for at, line in enumerate(lines) if line.startswith("Tensor "))
+    rows = [line for line in lines[table + 1 :] if not line.startswith(" ")]
+    assert len(rows) == len({row.split()[0] for row in rows})
+    below = lines[table + 1 :]
+    (one,) = (at for at, line in enumerate(below) if line.startswith("model.layers.1.mlp.up_proj.weight"))
+    assert "1 value is another" in below[one + 1]
 
 
 def test_progress_is_one_line_that_fits(shown, gemma, tmp_path):
@@ -216,3 +262,26 @@ def test_findings_are_broken_between_words(shown, call, gemma, tmp_path, command
     wide = plain(shown(400, command, *sides, "--quiet"))
     assert max(map(len, narrow)) <= 40 < max(map(len, wide))
     assert " ".join(" ".join(narrow).split()) == " ".join(" ".join(wide).split())
+
+
+def test_an_error_is_broken_between_words(shown, run, tmp_path):
+    there = tmp_path / ("a-directory-with-a-name-that-fills-the-line-by-itself" * 2)
+    arguments = ("mappings", "new", "nobody", "--name", "x")
+    lines = plain(shown(80, *arguments, code=2))
+    assert [line[:7] for line in lines] == ["error: ", "hint: o"] + ["       "] * (len(lines) - 2)
+    assert len(lines) > 3
+    assert max(map(len, lines)) <= 80
+    piped = run(*arguments).stderr.splitlines()
+    assert " ".join(line.strip() for line in lines[1:]) == piped[1]
+    # A path is never broken, though it be too long.
+    (there / "model.safetensors").parent.mkdir()
+    said = plain(shown(80, "inspect", there, code=6))
+    assert any(str(there) in line for line in said)
+
+
+def test_a_quoted_command_is_not_broken():
+    command = "`porter convert gemma-2b --to litgpt --container pth -o out`"
+    lines = wrapped(f"hint: it is written by {command} and nothing else, source's name 'a b c'", 40, 6)
+    assert lines[1] == f"      {command}"
+    assert lines[-1].endswith("'a b c'")
+    assert wrapped("one two", None) == ["one two"]

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -288,43 +285,6 @@ def test_the_options_of_convert_stand_in_groups(call):
     assert order == sorted(order)
 
 
-Complete = Callable[[str], list[str]]
-
-
-@pytest.fixture
-def complete(gemma: Path) -> Complete:
-    """What TAB offers a bash user behind a command line."""
-
-    def offered(line: str) -> list[str]:
-        done = subprocess.run(
-            [sys.executable, "-c", "from porter.cli import main; main()"],
-            env={
-                "_PORTER_COMPLETE": "complete_bash",
-                "COMP_WORDS": line,
-                "COMP_CWORD": str(len(line.split(" ")) - 1),
-                "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
-            },
-            cwd=gemma.parent,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        return done.stdout.split()
-
-    return offered
-
-
-def test_tab_completes(complete):
-    assert complete("porter convert x --to lit") == ["litgpt", "litgpt-legacy"]
-    assert "gguf" not in complete("porter convert x --to ")
-    assert complete("porter convert x --dtype b") == ["bfloat16"]
-    assert complete("porter convert x --container p") == ["pth"]
-    assert "gemma3_text" in complete("porter inspect x --family gem")
-    assert complete("porter inspect gemma-3-270") == ["gemma-3-270m", "gemma-3-270m-it"]
-    assert complete("porter inspect tiny") == ["tiny-gemma/"]
-    assert complete("porter inspect tiny-gemma/") == ["tiny-gemma/model.safetensors"]
-
-
 def test_models_are_listed_in_users_words(call):
     shown = {line.split()[0]: line for line in call("models").stdout.splitlines()}
     assert "⇄" in shown["Gemma"]
@@ -343,3 +303,24 @@ def test_python_names_the_same_things(gemma):
     assert porter.plan(gemma, to="LitGPT").target_dialect == "litgpt"
     with pytest.raises(PorterError, match="no target was named"):
         porter.plan(gemma)
+
+
+@pytest.mark.parametrize(
+    ("typed_words", "meant"),
+    [
+        (("konvert",), "porter convert"),
+        (("list",), "porter models"),
+        (("port", "x"), "porter convert"),
+        (("mappings", "shwo", "gemma"), "porter mappings show"),
+        (("mappings", "begin"), "porter mappings new"),
+        (("mappings", "list"), "porter mappings ls"),
+    ],
+)
+def test_a_command_that_there_is_not_is_answered_with_one_that_there_is(call, typed_words, meant):
+    done = call(*typed_words)
+    assert done.returncode == 2
+    assert f"did you mean `{meant}`?" in done.stderr
+
+
+def test_the_help_of_a_group_has_examples(call):
+    assert "porter mappings show gemma --to keras" in call("mappings", "--help").stdout

@@ -28,8 +28,9 @@ _TRACEME, _PEEK, _POKE, _GETREGS, _SETREGS, _SYSCALL, _SETOPTIONS = 0, 2, 5, 12,
 _OPTIONS = 0x01 | 0x02 | 0x04 | 0x08 | 0x100000
 _WALL = 0x40000000
 
-# Seconds, after which a child is killed by SIGALRM: a run under ptrace takes one.
-_LIMIT = 30
+# Seconds, after which a child is killed by SIGALRM. A run under ptrace takes one; where others write
+# gigabytes to the same disk, a single fsync has taken half a minute.
+_LIMIT = 110
 
 # From <asm/unistd_64.h>: what touches files, memory, threads or the network. Calls of other kinds are counted
 # with the rest.
@@ -132,7 +133,7 @@ class Work(Protocol):
     def __call__(self) -> int: ...
 
 
-def run(work: Work, before: Callable[[Call], Action] | None = None, limit: float = 25.0) -> Ended:
+def run(work: Work, before: Callable[[Call], Action] | None = None, limit: float = 100.0) -> Ended:
     """Runs `work` in a fork of this process, and `before` here ahead of each of its system calls.
 
     The process is killed after `limit` seconds, with code 124.

@@ -114,6 +114,8 @@ def test_the_commands_of_a_page_run_as_they_stand(page: Path, around: Path, hub:
     (bin_ / "porter").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m porter "$@"\n')
     (bin_ / "porter").chmod(0o755)
     env = {**hub.env, "PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    # `porter completion --install` writes into the settings of a shell.
+    env |= {"HOME": str(around), "SHELL": "/bin/bash", "XDG_DATA_HOME": "", "XDG_CONFIG_HOME": ""}
     for command in (*BEFORE.get(page.name, ()), *commands_of(page)):
         if command.startswith(tuple(NOT_RUN)) or any(part in command for part in NOT_RUN_WITH):
             continue

@@ -33,7 +33,13 @@ FAMILY = "gemma3_text"
 # Mistakes that need a shape which this model has not: its q is 1024 × 640.
 SQUARE = ("square q transposed", "square o transposed", "litgpt proj transposed")
 # And those of several kv heads: it has one.
-ONE_HEAD = ("q heads regrouped", "q heads regrouped and rope", "kv head repeated", "litgpt qkv interleaved")
+ONE_HEAD = (
+    "q heads regrouped",
+    "q heads regrouped and rope",
+    "kv head repeated",
+    "kv heads in the opposite order",
+    "litgpt qkv interleaved",
+)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from handmade import CONFIG, LITGPT, hf_weights, litgpt_weights, write
+from safetensors.torch import save_file
 
 import porter
 from porter.errors import PorterError, UnsupportedError
@@ -163,6 +164,129 @@ def test_another_model_is_no_port(tmp_path, original):
     )
     with pytest.raises(UnsupportedError, match="not those of gemma"):
         porter.verify(original, other)
+
+
+def gpt2(folder):
+    """Two of its names, the embedding's and the last norm's, are LitGPT's too."""
+    wide, heads = 42, 6
+    weights = {
+        "transformer.wte.weight": np.ones((29, wide), np.float32),
+        "transformer.wpe.weight": np.ones((16, wide), np.float32),
+        "transformer.ln_f.weight": np.ones(wide, np.float32),
+        "transformer.ln_f.bias": np.ones(wide, np.float32),
+    }
+    for layer in range(2):
+        stem = f"transformer.h.{layer}."
+        for name, rows, columns in (
+            ("attn.c_attn", wide, 3 * wide),
+            ("attn.c_proj", wide, wide),
+            ("mlp.c_fc", wide, 17),
+            ("mlp.c_proj", 17, wide),
+        ):
+            weights[f"{stem}{name}.weight"] = np.ones((rows, columns), np.float32)
+            weights[f"{stem}{name}.bias"] = np.ones(columns, np.float32)
+        for name in ("ln_1", "ln_2"):
+            weights |= {f"{stem}{name}.{part}": np.ones(wide, np.float32) for part in ("weight", "bias")}
+    config = {"model_type": "gpt2", "vocab_size": 29, "n_embd": wide, "n_head": heads, "n_layer": 2}
+    return write(folder, weights, {**config, "n_inner": 17, "n_positions": 16})
+
+
+def test_another_architecture_is_called_by_its_name(tmp_path, original, port):
+    other = gpt2(tmp_path / "gpt2")
+    verdict = porter.verify(original, other)
+    assert verdict.says == "differs: it is gpt2 (hf), another architecture than gemma"
+    assert (verdict.out_dialect, verdict.weights.missing, verdict.weights.extra) == ("hf", (), ())
+    assert porter.verify(other, original).says.endswith("it is gemma (hf), another architecture than gpt2")
+    assert porter.verify(other, port()).says.endswith("it is gemma (litgpt), another architecture than gpt2")
+    assert command(original, other).returncode == 3
+
+
+def test_a_wrong_model_type_is_a_wrong_config_and_no_other_architecture(tmp_path, original):
+    """Llama's names are Gemma's."""
+    other = write(tmp_path / "other", hf_weights(), {**CONFIG, "model_type": "llama"})
+    verdict = porter.verify(original, other)
+    assert (verdict.outcome, verdict.weights.outcome) == ("differs", "equal")
+    assert "model_type" in {difference.name for difference in verdict.config.differences}
+
+
+def test_one_shard_of_several_is_called_that(tmp_path, original):
+    weights = list(hf_weights().items())
+    folder = write(tmp_path / "shards", dict(weights), CONFIG)
+    (folder / "model.safetensors").unlink()
+    for at, part in enumerate((weights[:9], weights[9:]), 1):
+        tensors = {name: torch.from_numpy(value) for name, value in part}
+        save_file(tensors, folder / f"model-0000{at}-of-00002.safetensors")
+    assert porter.verify(original, folder).right
+    shard = folder / "model-00001-of-00002.safetensors"
+    told = "model-00001-of-00002.safetensors is one shard of 2; for the whole model name its directory"
+    assert told in porter.verify(original, shard).notes
+    assert told in porter.diff(original, shard).notes
+    for refused in (lambda: porter.verify(shard, original), lambda: porter.fingerprint(shard)):
+        with pytest.raises(PorterError) as caught:
+            refused()
+        assert told in (caught.value.hint or "")
+    with pytest.raises(PorterError, match="is a file"):
+        porter.check(shard)
+
+
+def with_generation(folder, **ids):
+    (folder / "generation_config.json").write_text(json.dumps(ids), encoding="utf-8")
+    return folder
+
+
+def test_the_ids_are_those_that_generation_goes_by(tmp_path, original):
+    """A chat model's config may name one id that ends a text, and its generation_config.json two."""
+    source = write(tmp_path / "chat", hf_weights(), {**CONFIG, "eos_token_id": 1, "bos_token_id": 2})
+    with_generation(source, eos_token_id=[1, 5], bos_token_id=2)
+    out = tmp_path / "out"
+    porter.convert(source, out, to="litgpt")
+    assert porter.verify(source, out).right
+    back = tmp_path / "back"
+    porter.convert(out, back, to="hf")
+    assert porter.verify(source, back).right
+    assert porter.diff(source, back).same
+    with_generation(out, eos_token_id=[1, 7], bos_token_id=2)
+    assert porter.verify(source, out).says.endswith("(eos_token_id is [1, 7], not [1, 5])")
+    assert [field.name for field in porter.diff(source, out).config or ()] == ["eos_token_id"]
+    # What generation goes by is right, and the config is not.
+    config = json.loads((back / "config.json").read_text())
+    (back / "config.json").write_text(json.dumps({**config, "eos_token_id": 8}), encoding="utf-8")
+    assert porter.verify(source, back).says.endswith("(eos_token_id is 8, not 1)")
+    (out / "generation_config.json").unlink()
+    verdict = porter.verify(source, out)
+    assert verdict.right
+    assert any("which id ends a text" in note for note in verdict.notes)
+
+
+def test_what_no_table_knows_is_said_not_to_be_compared(tmp_path, original, port):
+    assert porter.verify(original, port()).notes == ()
+    out = port(other_key=3)
+    assert any("not compared: other_key" in note for note in porter.verify(original, out).notes)
+    same = write(tmp_path / "same", hf_weights(), {**CONFIG, "other_key": 3})
+    assert not any("other_key" in note for note in porter.verify(same, same).notes)
+
+
+def test_a_config_that_says_another_dtype_is_said(tmp_path, original):
+    """transformers casts to it."""
+    out = write(tmp_path / "other", hf_weights(), {**CONFIG, "dtype": "float16"})
+    (note,) = porter.verify(original, out).notes
+    assert note.startswith("config.json: dtype is float16, and the weights are stored in float32")
+
+
+def test_local_rope_layers_without_a_base_are_what_litgpt_cannot_run(original, port):
+    verdict = porter.verify(original, port(rope_indices=[1, 0, 1]))
+    assert (verdict.outcome, verdict.weights.outcome) == ("differs", "equal")
+    assert "rope_indices" in verdict.says
+    assert porter.verify(original, port(rope_indices=[0, 0, 0], rope_local_base_freq=10000.0)).right
+
+
+def test_zeros_are_called_zeros(original, port):
+    """Of bytes in the other order float16 makes zeros, too."""
+
+    def zero(weights):
+        weights[LAYER + "attn.proj.weight"] *= 0
+
+    assert "is all zeros" in porter.verify(original, port(zero)).says
 
 
 def test_strided_views_of_a_torch_file_are_read_as_torch_reads_them(tmp_path, original, port):

@@ -7,12 +7,17 @@ from typing import Annotated
 
 import typer
 
-from porter.cli import output, streams
+from porter.cli import completion, output, streams
 
 
 def check(
     out: Annotated[
-        str, typer.Argument(metavar="OUT", help="A directory, or a folder at s3://, that `convert` made.")
+        str,
+        typer.Argument(
+            metavar="OUT",
+            help="A directory, or a folder at s3://, that `convert` made.",
+            autocompletion=completion.folders,
+        ),
     ],
     record: Annotated[
         bool,
@@ -30,11 +35,17 @@ def check(
             "--public-key",
             metavar="KEY",
             help="The signature must hold too, and be made with the private key of this public one (PEM).",
+            autocompletion=completion.everything,
         ),
     ] = None,
     signature: Annotated[
         Path | None,
-        typer.Option("--signature", metavar="FILE", help="Where the signature is. Default: OUT/model.sig."),
+        typer.Option(
+            "--signature",
+            metavar="FILE",
+            help="Where the signature is. Default: OUT/model.sig.",
+            autocompletion=completion.everything,
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

@@ -53,6 +53,7 @@ def convert(
             metavar="DIR",
             help="The directory to make, or s3://bucket/folder. Default: MODEL-DIALECT, here.",
             rich_help_panel=WHAT,
+            autocompletion=completion.folders,
         ),
     ] = None,
     dtype: Annotated[
@@ -186,6 +187,7 @@ def convert(
             metavar="CLUSTER",
             help="Run it on a cluster: ray, or ray=ADDRESS for one that runs.",
             rich_help_panel=HOW,
+            autocompletion=completion.words("ray"),
         ),
     ] = None,
     assume: Annotated[

@@ -6,15 +6,25 @@ from typing import Annotated
 
 import typer
 
-from porter.cli import output, streams
+from porter.cli import completion, output, streams
 from porter.cli.options import FamilyOption, MapOption, MappingsOption
 from porter.cli.report_file import ReportOption, check_report, write_report
 from porter.errors import DifferenceError
 
 
 def diff(
-    a: Annotated[str, typer.Argument(metavar="A", help="A checkpoint, as for convert.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="The other one, in any dialect and container.")],
+    a: Annotated[
+        str,
+        typer.Argument(metavar="A", help="A checkpoint, as for convert.", autocompletion=completion.sources),
+    ],
+    b: Annotated[
+        str,
+        typer.Argument(
+            metavar="B",
+            help="The other one, in any dialect and container.",
+            autocompletion=completion.sources,
+        ),
+    ],
     atol: Annotated[
         float, typer.Option("--atol", help="How far apart values may be and still count as equal.")
     ] = 0.0,
@@ -35,10 +45,16 @@ def diff(
         typer.Option("--allow-unmapped", metavar="GLOB", help="Pass over these tensors; may be repeated."),
     ] = [],  # noqa: B006
     a_dialect: Annotated[
-        str | None, typer.Option("--a-dialect", metavar="DIALECT", help="What A is in.")
+        str | None,
+        typer.Option(
+            "--a-dialect", metavar="DIALECT", help="What A is in.", autocompletion=completion.dialects
+        ),
     ] = None,
     b_dialect: Annotated[
-        str | None, typer.Option("--b-dialect", metavar="DIALECT", help="What B is in.")
+        str | None,
+        typer.Option(
+            "--b-dialect", metavar="DIALECT", help="What B is in.", autocompletion=completion.dialects
+        ),
     ] = None,
     a_key: Annotated[
         str | None, typer.Option("--a-key", metavar="NAME", help="Which state dict of A's torch file.")
@@ -90,7 +106,7 @@ def diff(
     if json:
         output.as_json(found, same=found.same)
     else:
-        output.findings(render(found))
+        output.findings(render(found, width=output.width(), heading=output.heading))
     if report is not None:
         from porter.reporting.html_diff import diff_report
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from porter.cli import output
+from porter.cli import completion, output
 from porter.cli.options import JsonOption
 
 if TYPE_CHECKING:
@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 def doctor(
     path: Annotated[
-        str, typer.Argument(help="Where outputs would be written: a directory, or a folder at s3://.")
+        str,
+        typer.Argument(
+            help="Where outputs would be written: a directory, or a folder at s3://.",
+            autocompletion=completion.folders,
+        ),
     ] = ".",
     clean: Annotated[
         bool, typer.Option("--clean", help="Remove what killed runs have left beside outputs there.")

@@ -20,7 +20,7 @@ def download(
             metavar="MODEL",
             help="A short name such as gemma-2b, org/name[@rev], the address of its page, or "
             "kaggle://owner/model/framework/variation.",
-            autocompletion=completion.sources,
+            autocompletion=completion.models,
         ),
     ] = None,
     source_dialect: Annotated[
@@ -43,7 +43,13 @@ def download(
     ] = [],  # noqa: B006
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="DIR", help="Where to. Default: the Hub's own cache."),
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="DIR",
+            help="Where to. Default: the Hub's own cache.",
+            autocompletion=completion.folders,
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show files and sizes; fetch nothing.")] = False,
     json: JsonOption = False,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from porter.cli import output
+from porter.cli import completion, output
 from porter.cli.options import (
     ConfigOption,
     FamilyOption,
@@ -21,11 +21,14 @@ def fingerprint(
     source: Annotated[
         str | None,
         typer.Argument(
-            metavar="SRC", help="A checkpoint, as for convert. Default: here, or the last model downloaded."
+            metavar="SRC",
+            help="A checkpoint, as for convert. Default: here, or the last model downloaded.",
+            autocompletion=completion.sources,
         ),
     ] = None,
     tensors: Annotated[
-        bool, typer.Option("--tensors", help="A line for each canonical tensor: digest, dtype, axes.")
+        bool,
+        typer.Option("--tensors", help="A line for each canonical tensor: digest, dtype, axes."),
     ] = False,
     dtype_agnostic: Annotated[
         bool,
@@ -78,7 +81,7 @@ def fingerprint(
         output.as_json(found)
         return
     if tensors:
-        for tensor in found.tensors:
-            axes = " ".join(f"{axis}={size}" for axis, size in tensor.axes.items())
-            output.data(f"{tensor.digest}  {tensor.name}  {tensor.dtype}  {axes}")
+        from porter.reporting.weight_digests import render
+
+        output.data(render(found, width=output.width(), heading=output.heading))
     output.data(found.fingerprint)

@@ -12,7 +12,16 @@ from porter.cli.common import command
 from porter.cli.options import JsonOption, MapOption, MappingsOption
 from porter.cli.parsing import App, show_help
 
-mappings = App(name="mappings", help="The mapping tables: ls, show, check, new.")
+_HELP = """The mapping tables: what there is, one read aloud, a family of your own begun, tables checked.
+
+    Examples:
+      porter mappings ls
+      porter mappings show gemma --to keras
+      porter mappings new llama --name mine             # a family of your own, like Llama
+      porter mappings check mappings/mine/hf.toml
+    """
+
+mappings = App(name="mappings", help=_HELP)
 mappings.callback()(show_help)
 
 
@@ -43,10 +52,19 @@ def ls(
 
 
 def new(
-    base: Annotated[str, typer.Argument(help="The family that it is most like.")],
+    base: Annotated[
+        str, typer.Argument(help="The family that it is most like.", autocompletion=completion.families)
+    ],
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="Its own name.")],
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="DIR", help="The folder of your families.")
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="DIR",
+            help="The folder of your families.",
+            autocompletion=completion.folders,
+        ),
     ] = Path("mappings"),
 ) -> None:
     """Write the skeleton of a family of your own, to be used with --mappings DIR.
@@ -71,15 +89,24 @@ def show(
     ],
     source: Annotated[
         str,
-        typer.Option("--from", metavar="DIALECT", help="The left side.", autocompletion=completion.dialects),
+        typer.Option(
+            "--from", metavar="DIALECT", help="The left side.", autocompletion=completion.dialects_of
+        ),
     ] = "hf",
     target: Annotated[
         str,
-        typer.Option("--to", metavar="DIALECT", help="The right side.", autocompletion=completion.dialects),
+        typer.Option(
+            "--to", metavar="DIALECT", help="The right side.", autocompletion=completion.dialects_of
+        ),
     ] = "litgpt",
     config: Annotated[
         Path | None,
-        typer.Option("--config", metavar="FILE", help="A config of the left side's dialect, for sizes."),
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="A config of the left side's dialect, for sizes.",
+            autocompletion=completion.files(".json", ".yaml"),
+        ),
     ] = None,
     map: MapOption = [],  # noqa: B006
     mappings: MappingsOption = [],  # noqa: B006
@@ -116,10 +143,21 @@ def show(
 
 def check(
     tables: Annotated[
-        list[Path] | None, typer.Argument(metavar="FILE.toml", help="Tables of your own to validate.")
+        list[Path] | None,
+        typer.Argument(
+            metavar="FILE.toml",
+            help="Tables of your own to validate.",
+            autocompletion=completion.files(".toml"),
+        ),
     ] = None,
     against: Annotated[
-        list[str], typer.Option("--against", metavar="PEER", help="litgpt or transformers; may be repeated.")
+        list[str],
+        typer.Option(
+            "--against",
+            metavar="PEER",
+            help="litgpt or transformers; may be repeated.",
+            autocompletion=completion.words("litgpt", "transformers"),
+        ),
     ] = [],  # noqa: B006
     every: Annotated[
         bool,

@@ -7,12 +7,17 @@ from typing import Annotated
 
 import typer
 
-from porter.cli import output
+from porter.cli import completion, output
 from porter.cli.options import JsonOption
 
 
 def sign(
-    out: Annotated[str, typer.Argument(metavar="OUT", help="A directory that `convert` made.")],
+    out: Annotated[
+        str,
+        typer.Argument(
+            metavar="OUT", help="A directory that `convert` made.", autocompletion=completion.folders
+        ),
+    ],
     private_key: Annotated[
         Path,
         typer.Option(
@@ -20,11 +25,17 @@ def sign(
             metavar="KEY",
             help="A private key of an elliptic curve, in PEM. Where it has a password, PORTER_KEY_PASSWORD "
             "in the environment holds it.",
+            autocompletion=completion.everything,
         ),
     ],
     signature: Annotated[
         Path | None,
-        typer.Option("--signature", metavar="FILE", help="Where the signature goes. Default: OUT/model.sig."),
+        typer.Option(
+            "--signature",
+            metavar="FILE",
+            help="Where the signature goes. Default: OUT/model.sig.",
+            autocompletion=completion.everything,
+        ),
     ] = None,
     json: JsonOption = False,
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from porter.cli import output, streams
+from porter.cli import completion, output, streams
 from porter.cli.options import (
     ConfigOption,
     FamilyOption,
@@ -22,14 +22,28 @@ from porter.errors import DifferenceError, UsageError
 def verify(
     source: Annotated[
         str,
-        typer.Argument(metavar="SRC", help="The original: a directory, a file, or a model's name."),
+        typer.Argument(
+            metavar="SRC",
+            help="The original: a directory, a file, or a model's name.",
+            autocompletion=completion.sources,
+        ),
     ],
     out: Annotated[
-        str, typer.Argument(metavar="OUT", help="Its port, whoever made it, in any dialect and container.")
+        str,
+        typer.Argument(
+            metavar="OUT",
+            help="Its port, whoever made it, in any dialect and container.",
+            autocompletion=completion.sources,
+        ),
     ],
     out_dialect: Annotated[
         str | None,
-        typer.Option("--as", metavar="DIALECT", help="OUT's dialect, where its names could be of two."),
+        typer.Option(
+            "--as",
+            metavar="DIALECT",
+            help="OUT's dialect, where its names could be of two.",
+            autocompletion=completion.dialects,
+        ),
     ] = None,
     source_dialect: SourceDialectOption = None,
     map: MapOption = [],  # noqa: B006
@@ -56,7 +70,13 @@ def verify(
         ),
     ] = False,
     logits_dtype: Annotated[
-        str, typer.Option("--logits-dtype", metavar="DTYPE", help="With --logits: float32 or bfloat16.")
+        str,
+        typer.Option(
+            "--logits-dtype",
+            metavar="DTYPE",
+            help="With --logits: float32 or bfloat16.",
+            autocompletion=completion.words("float32", "bfloat16"),
+        ),
     ] = "float32",
     report: ReportOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -96,11 +116,11 @@ def verify(
     if json:
         output.as_json(verdict, right=verdict.right)
     else:
-        output.findings(render(verdict))
+        output.findings(render(verdict, width=output.width(), heading=output.heading))
         if verdict.logits is not None:
             from porter.reporting.logits_table import render as render_logits
 
-            output.data(["", *render_logits(verdict.logits)])
+            output.findings(["", *render_logits(verdict.logits)])
     if report is not None:
         from porter.reporting.html_verdict import verdict_report
 
