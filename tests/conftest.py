@@ -20,6 +20,11 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from hypothesis import HealthCheck, settings
+
+# Nothing is asserted of time: a busy machine makes a correct test slow.
+settings.register_profile("porter", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("porter")
 
 
 def _load(path: Path) -> ModuleType:

@@ -145,7 +145,7 @@ def test_the_example_is_written_and_read_back(configs, family, dialect):
 
 
 @pytest.mark.parametrize(("family", "dialect"), WRITABLE)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.data())
 def test_any_model_is_refused_or_written_and_read_back(configs, family, dialect, data):
     wanted = data.draw(hyperparameters(configs, family))

@@ -199,7 +199,7 @@ def damaged(draw):
     return bytes(raw)
 
 
-@settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=1500, suppress_health_check=list(HealthCheck))
 @given(damaged())
 @example(build(b'{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}'))
 def test_damage_is_refused_or_the_reference_parser_accepts_it_too(raw):
@@ -216,7 +216,7 @@ def header_text(raw):
     return raw[8 : 8 + length]
 
 
-@settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=1500, suppress_health_check=list(HealthCheck))
 @given(damaged())
 @example(build(b'{"a":{"dtype":"U8","shape":["[1]"],"data_offsets":[0,1]}}'))
 @example(build(b'{"__metadata__":{"k":"1","k":"2"}}'))
@@ -424,7 +424,7 @@ def written(file, contents) -> bytes:
     return bytes(raw)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.dictionaries(
         st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=6).filter(

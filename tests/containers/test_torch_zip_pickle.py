@@ -354,7 +354,7 @@ changes = st.lists(
 )
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes, st.booleans())
 def test_a_changed_file_gives_a_header_or_a_porter_error(tmp_path, small, edits, in_pickle):
     raw = bytearray(small)
@@ -377,7 +377,7 @@ def test_a_changed_file_gives_a_header_or_a_porter_error(tmp_path, small, edits,
     assert all(t.offset >= 0 and t.offset + t.nbytes <= header.size for t in header.tensors)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.binary(max_size=60))
 def test_any_bytes_give_a_value_or_a_porter_error(body):
     try:

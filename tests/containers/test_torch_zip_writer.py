@@ -167,7 +167,7 @@ def test_our_reader_gives_back_what_was_placed(tmp_path):
     assert {tensor.name: tensor for tensor in header.tensors} == {t.name: t for t in file.tensors}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.dictionaries(
         st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12),

@@ -23,7 +23,7 @@ from porter.planning.plan import EXTENT, RUNS, TILE, Copy
 DTYPE = {1: "U8", 2: "BF16", 4: "F32", 8: "I64"}
 RAW = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
-lenient = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+lenient = settings(max_examples=150, suppress_health_check=list(HealthCheck))
 
 
 def strides(shape):

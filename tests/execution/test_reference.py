@@ -100,7 +100,7 @@ def add(bench, number, item, shape, random, parts):
 numbers = itertools.count()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(
     wanted=st.lists(tensors, min_size=1, max_size=6),
     small=st.booleans(),

@@ -112,7 +112,7 @@ def test_tiles_and_shared_extents_meet_in_one_file(sharing):
     assert result.shared["model.safetensors"] == 39 * BLOCK
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(
     sizes=st.lists(
         st.integers(0, 12 * BLOCK) | st.integers(1, 12).map(lambda n: n * BLOCK), min_size=1, max_size=6

@@ -122,7 +122,7 @@ def canonical_arrays(dims, sizes, draw):
     return leaves
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(products(), sizes_of_axes, st.data())
 def test_every_element_lies_at_its_address(read_back, dims, sizes, data):
     leaves = canonical_arrays(dims, sizes, data.draw)
@@ -137,7 +137,7 @@ def test_every_element_lies_at_its_address(read_back, dims, sizes, data):
         assert np.array_equal(read_back(address, names, sizes, stored), array)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(products(), sizes_of_axes, st.data())
 def test_two_dialects_meet_in_one_copy_and_its_inverse(run_copy, dims, sizes, data):
     """From a random layout to another one over the same canonical tensors, and back, byte for byte."""
@@ -214,7 +214,7 @@ def test_a_copy_of_nothing_has_no_runs():
     "text", ["(a b | c b) d", "(a (b | 1 | 1) c) d", "a (d | 1) 1 (b c)", "1 d", "a b c d"]
 )
 @given(data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_view_is_walked_by_its_strides(text, data):
     """Against NumPy: the storage's own numbers, seen through the view, at each row-major place."""
     sizes = {axis: data.draw(st.integers(1, 4)) for axis in "abcd"}

@@ -38,14 +38,14 @@ def nests(draw):
     return draw(st.permutations(loops))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(nests())
 def test_coalescing_changes_no_move(loops):
     assert moves(coalesce(loops)) == moves(loops)
     assert elements(coalesce(loops)) == math.prod(loop.size for loop in loops)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(nests())
 def test_coalescing_leaves_nothing_to_join(loops):
     result = coalesce(loops)
@@ -64,7 +64,7 @@ def test_coalescing_leaves_nothing_to_join(loops):
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(nests(), st.integers(0, 9), st.integers(0, 9))
 def test_runs_are_the_moves_joined_up(loops, source, target):
     found = [

@@ -241,7 +241,7 @@ pieces = st.sampled_from(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     st.lists(pieces, max_size=12).map("".join) | st.text(string.printable, max_size=30) | st.text(max_size=20)
 )
