@@ -17,9 +17,11 @@ from porter.untrusted import quoted
 # Bytes and values. LitGPT's model_config.yaml has about 60 lines; one with lists by layer some hundred more.
 MAX_BYTES = 256 << 10
 _MOST_VALUES = 20_000
-_MAX_TABBED = 32 << 10
+_MAX_UNLIKE = 32 << 10
 _DEEPEST = 32
 
+# What PyYAML's two scanners do not read alike, or may begin it.
+_UNLIKE = re.compile(rb"[\t|>]")
 _NULL = re.compile(r"~|null|Null|NULL|")
 _BOOL = re.compile(r"(true|True|TRUE)|false|False|FALSE")
 _WHOLE = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
@@ -33,10 +35,12 @@ def parse_yaml(text: bytes, name: str) -> Any:
     if len(text) > MAX_BYTES:
         _refuse(name, f"expected at most {MAX_BYTES:,} bytes, found {len(text):,}")
     try:
-        # The loader in C where PyYAML was built with it; of tabs it takes more than `safe_load` does.
-        loader = yaml.SafeLoader if b"\t" in text else getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        if b"\t" in text and len(text) > _MAX_TABBED:
-            _refuse(name, f"expected no tabs in more than {_MAX_TABBED:,} bytes, found some")
+        # The loader in C where PyYAML was built with it; of tabs and blocks it takes more than `safe_load`.
+        unlike = _UNLIKE.search(text)
+        loader = yaml.SafeLoader if unlike else getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        if unlike and len(text) > _MAX_UNLIKE:
+            found = "tabs" if unlike[0] == b"\t" else f"`{unlike[0].decode()}`"
+            _refuse(name, f"expected no {found} in more than {_MAX_UNLIKE:,} bytes, found some")
         events = yaml.parse(text.decode(), Loader=loader)
         return _build(yaml, events, yaml.SafeLoader.yaml_implicit_resolvers, name)
     except yaml.YAMLError as error:

@@ -56,7 +56,7 @@ def infer(dialect: Dialect, canonical: Canonical, shapes: Shapes) -> Inferred:
 def missing_rules(dialect: Dialect, canonical: Canonical, shapes: Shapes) -> int:
     """How many of the rules that hold for every model of the family no stored tensor fits."""
     by_template: dict[str, list[str]] = {}
-    names = list(shapes)
+    names = tuple(shapes)
     for name, template in zip(names, templates(names), strict=True):
         by_template.setdefault(template, []).append(name)
     there = {

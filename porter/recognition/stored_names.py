@@ -44,7 +44,7 @@ class NameMatcher:
     def all_spelled(self, names: Sequence[str]) -> Iterator[tuple[str, str]]:
         """Those names that a rule fits, each with how the table spells it."""
         keys: Sequence[str] = _templates(tuple(names)) or [""] * len(names)
-        around = templates([self.wrapper])[0]
+        around = templates((self.wrapper,))[0]
         inner = {key: key.removeprefix(around) for key in set(keys)}
         unknown = {key for key, template in inner.items() if key and not self._may_fit(template)}
         free = {key for key, template in inner.items() if template in self._free}

@@ -9,9 +9,9 @@ two patterns overlap exactly when their templates and literal digits do.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from porter.errors import PorterError
 
@@ -23,6 +23,7 @@ _APART = re.compile(r"([0-9]+)")
 # Names are a stranger's text: nothing is numbered this high, and Python refuses to read very long numbers.
 _LONGEST = 18
 _SLOT = "\0"
+_MARKED = str.maketrans(dict.fromkeys("0123456789", _SLOT))
 # A leading zero, a number that is too long, or a mark within a name.
 _UNUSUAL = re.compile(r"(?<![0-9])0[0-9]|[0-9]{19}|\0")
 
@@ -147,9 +148,17 @@ def taken_apart(name: str) -> tuple[str, list[str]]:
     return _SLOT.join(parts[::2]), parts[1::2]
 
 
-def templates(names: Sequence[str]) -> list[str]:
-    """The key of each name, as `taken_apart` gives it; all at once, which takes a fifth of the time."""
-    return _DIGITS.sub(_SLOT, "\n".join(names)).split("\n") if names else []
+# Of one checkpoint every table asks, and of what stands before its names.
+@lru_cache(maxsize=2)
+def templates(names: tuple[str, ...]) -> list[str]:
+    """The key of each name, as `taken_apart` gives it; all at once, which takes a fifth of the time.
+
+    Without a match for each number: a name may be made of a thousand.
+    """
+    text = "\n".join(names).translate(_MARKED)
+    while _SLOT * 2 in text:
+        text = text.replace(_SLOT * 8, _SLOT).replace(_SLOT * 3, _SLOT).replace(_SLOT * 2, _SLOT)
+    return text.split("\n") if names else []
 
 
 def plainly_numbered(names: Iterable[str]) -> bool:

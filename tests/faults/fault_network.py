@@ -44,7 +44,8 @@ def reach(home: Path) -> Any:
         "HF_HUB_DOWNLOAD_TIMEOUT": "1",
         "NO_PROXY": "127.0.0.1",
     }
-    os.environ.pop("HF_TOKEN", None)
+    for name in ("HF_TOKEN", "HF_HUB_OFFLINE"):
+        os.environ.pop(name, None)
     return server
 
 

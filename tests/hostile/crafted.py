@@ -150,6 +150,8 @@ SAFETENSORS: dict[str, Callable[[], bytes]] = {
     "numbers of 5,000 digits in names": lambda: _safetensors(
         _entries(9, lambda n: f"model.layers.{'9' * 5_000}{n}.norm.weight")
     ),
+    "3,000 names of 400 layers": lambda: _safetensors(_entries(3_000, lambda n: "layers.1." * 400 + str(n))),
+    "3,000 names of 2,000 dots": lambda: _safetensors(_entries(3_000, lambda n: "a." * 1_990 + str(n))),
     "layers up to 10^17": lambda: _safetensors(
         _entries(200, lambda n: f"model.layers.{n * 10**15}.input_layernorm.weight")
     ),
@@ -267,6 +269,10 @@ YAML: dict[str, Callable[[], bytes]] = {
     "20,000 comments": lambda: b"# x\n" * 20_000 + b"a: 1\n",
     "a long plain text": lambda: b"name: " + b"a " * 100_000 + b"\n",
     "a long quoted text": lambda: b'name: "' + b"\\x41" * 50_000 + b'"\n',
+    "a tag without a name": lambda: b"name: !\n",
+    "15,000 anchors": lambda: b"".join(b"k%d: &a%d 1\n" % (n, n) for n in range(15_000)),
+    "60,000 lines of a block": lambda: b"a: |\n" + b"  x\n" * 60_000,
+    "100,000 folded lines": lambda: b'a: "' + b"\\\n" * 100_000 + b'"\n',
     "directives": lambda: b"%YAML 9.9\n%TAG ! tag:x,2000:\n---\na: !x 1\n",
 }
 
@@ -371,6 +377,11 @@ PICKLES: dict[str, Callable[[], bytes]] = {
     "3,900,000 dicts": lambda: _state(b"(" + b"}" * 3_900_000 + b"t"),
     "3,900,000 tuples": lambda: _state(b"(" + b")" * 3_900_000 + b"t"),
     "3,900,000 sets": lambda: _state(b"(" + b"\x8f" * 3_900_000 + b"t"),
+    "2,000,000 frozen sets": lambda: _state(b"(" + b"(\x91" * 2_000_000 + b"t"),
+    "150,000 ordered dicts": lambda: _state(b"ccollections\nOrderedDict\n)R" * 150_000 + b"0" * 149_999),
+    "a list in itself 1,200,000 times": lambda: _state(b"]q\x00" + b"(h\x00h\x00h\x00h\x00e" * 300_000),
+    "a tuple of three 1,200,000 deep": lambda: _state(b"N" + b"NN\x87" * 1_200_000),
+    "a dict 500,000 deep": lambda: _state((b"}" + _text("a")) * 500_000 + b"N" + b"s" * 500_000),
     "20,000,000 numbers": lambda: _state(b"(" + b"K\x01" * 20_000_000 + b"t"),
     "1,000,000 names": lambda: _state(b"(" + b"cos\nx\n" * 1_000_000 + b"t"),
     "a tuple 3,000,000 deep": lambda: _deep(3_000_000),
@@ -446,6 +457,7 @@ ZIPS: dict[str, Make] = {
     "nothing": _zip_of(lambda a: None),
     "a name of 60,000 characters": _zip_of(lambda a: a.writestr("m/" + "x" * 60_000, b"")),
     "a comment": lambda folder: _commented(folder / "lit_model.pth"),
+    "an entry that is called a folder": lambda folder: _called_a_folder(folder / "lit_model.pth"),
     "another zip behind": lambda folder: (folder / "lit_model.pth").write_bytes(
         (folder / "lit_model.pth").read_bytes() * 2
     ),
@@ -463,6 +475,15 @@ ZIPS: dict[str, Make] = {
 def _commented(path: Path) -> None:
     with zipfile.ZipFile(path, "a") as archive:
         archive.comment = b"PK\x05\x06" + bytes(18)
+
+
+def _called_a_folder(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    # In the directory, the attributes of the last entry of a tensor, eight bytes before its name.
+    at = content.rindex(b"/data/1")
+    start = content.rindex(b"PK\x01\x02", 0, at)
+    content[start + 38] |= 0x10
+    path.write_bytes(content)
 
 
 # --- GGUF -------------------------------------------------------------------------------------------------

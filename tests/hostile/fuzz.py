@@ -250,14 +250,21 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], str, str | Callable[[Path], by
 }
 
 
+def place(folder: Path, made: dict[str, Path]) -> None:
+    """Say where inputs are written, and where the checkpoints are that some belong to."""
+    os.environ["PORTER_FUZZ"] = str(folder)
+    for name in ("flax", "hf", "pth"):
+        os.environ[f"PORTER_FUZZ_{name.upper()}"] = str(made[name])
+
+
 def start_of(name: str, seed: Path) -> bytes:
     """What the target's damage begins with."""
     file = TARGETS[name][2]
     return (seed / file).read_bytes() if isinstance(file, str) else file(seed)
 
 
-def outcome(read: Callable[[bytes], None], content: bytes) -> str:
-    """What came of it: accepted, refused, or a failure by its words."""
+def outcome(read: Callable[[bytes], None], content: bytes, most: float = 2) -> str:
+    """What came of it: accepted, refused, or a failure by its words. `most` are seconds of processor time."""
     from porter.errors import PorterError, UnforeseenError
 
     began = time.process_time()
@@ -273,7 +280,7 @@ def outcome(read: Callable[[bytes], None], content: bytes) -> str:
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         result = f"failed: {type(error).__name__}: {error} at {Path(place.filename).name}:{place.lineno}"
-    if time.process_time() - began > 2:
+    if time.process_time() - began > most:
         result = f"failed: {result} after {time.process_time() - began:.1f} s"
     return result
 
@@ -330,7 +337,8 @@ def follow(name: str, seed: Path, seconds: float, corpus: Path) -> None:
             raise RuntimeError(f"{name}: {result[:400]}")
 
     keep(corpus / name, sound)
-    options = [f"-max_total_time={int(seconds)}", "-max_len=65536", "-timeout=10", "-rss_limit_mb=3000"]
+    longest = max(1 << 16, 2 * len(sound))
+    options = [f"-max_total_time={int(seconds)}", f"-max_len={longest}", "-timeout=10", "-rss_limit_mb=3000"]
     artifacts = f"-artifact_prefix={corpus / name}/crash-"
     # The first folder is written to.
     folders = [str(folder / name) for folder in (corpus, KEPT) if (folder / name).is_dir()]
@@ -352,9 +360,7 @@ def main() -> int:
     failed = 0
     with tempfile.TemporaryDirectory(prefix="porter-fuzz-") as folder:
         made = seeds.make_all(Path(folder) / "seeds")
-        os.environ["PORTER_FUZZ"] = folder
-        for name in ("flax", "hf", "pth"):
-            os.environ[f"PORTER_FUZZ_{name.upper()}"] = str(made[name])
+        place(Path(folder), made)
         for name in (name for name in TARGETS if asked.only in name):
             seed = made[TARGETS[name][1]]
             if asked.engine == "mutation":

@@ -26,11 +26,13 @@ process's memory) to be refused, ended in a traceback or by a signal, fell into 
 hook forbids, or printed what acts on a terminal."""
 
 _PEERS = """The same inputs through the peers' own readers, loaders and converters, each for its own
-formats, under the same limits (20 s of processor time, 60 s in all, 6 GB). They promise other things than
-porter does: most read all values, none says how long it may take or how much memory, and the loader of
-Lightning that LitGPT's converters use unpickles what it is given. *Slow* took more than 1 s, *large* 200 MB
-beyond what the sound file takes; *stopped* ran into a limit (a pipe in the place of a file, which most wait
-for); a *crash* is a signal; *code run* is what the gadgets left behind."""
+formats, under the same limits (20 s of processor time, 60 s in all, 6 GB), on a busy machine. They promise
+other things than porter does: most read all values, none says how long it may take or how much memory, and
+the loader of Lightning that LitGPT's converters use unpickles what it is given. *Refused* is any error.
+*Slow* took more than 1 s of processor time, *large* 200 MB beyond what the sound file takes; *stopped* ran
+into a limit (a pipe in the place of a file, which most wait for) or was replaced by another program; a
+*crash* is a signal; *code run* counts the gadgets that left a file behind. The Hub's client reads no
+format; what bad answers do to it stands above."""
 
 _REPEAT = """Repeat it with `make hostile` (Linux; some 20 minutes on two cores); `make test` runs a
 sample. The inputs are in `tests/hostile`: `crafted.py` by hand, `mutants.py` at

@@ -80,10 +80,11 @@ class Result:
     one: inputs.Input
     outcomes: dict[str, runner.Outcome]
 
-    def faults(self) -> list[str]:
+    def faults(self, seconds: float = 1.0, peak: int = 200_000_000) -> list[str]:
         # What has no digest cannot be verified, which is exit code 1 of `check` and `verify` alone.
+        unverified, refused = (1, 2, 3, 5, 6), (2, 3, 5, 6)
         found = {
-            name: each.faults(right=(1, 2, 3, 5, 6) if name in ("check", "verify") else (2, 3, 5, 6))
+            name: each.faults(seconds, peak, unverified if name in ("check", "verify") else refused)
             for name, each in self.outcomes.items()
         }
         return [f"{name}: {fault}" for name, faults in found.items() for fault in faults]

@@ -121,6 +121,7 @@ BEYOND_JSON = {
     "a long number": b"a: " + b"9" * 5_000 + b"\n",
     # Such are read in Python alone, which takes its time.
     "tabs in a long text": b"a:\t1\n" + b"b: 1\n" * 7_000,
+    "a long block": b"a: |\n" + b"  b\n" * 10_000,
     "a mapping as a key": b"? {a: 1}\n: 2\n",
     "no YAML": b"a: [\n",
     "no UTF-8": b"a: \xff\n",
@@ -166,16 +167,17 @@ def test_plain_yaml_is_read_as_pyyaml_reads_it():
     assert parse_yaml(b"", "c") is None
 
 
-# Of tabs PyYAML's two parsers do not take the same ones.
-TABS = (
+# Of tabs and of blocks PyYAML's two parsers do not take the same ones.
+UNLIKE = (
+    *(b">#", b"a: >#\n  b\n", b"a: |#x\n  b\n", b"a: > # x\n  b\n", b"a: |2-\n    b\n"),
     *(b"a:\t1\n", b"a: 1\t\n", b"\ta: 1\n", b"a:\n\tb: 1\n", b"a: [1,\t2]\n", b"a:\n  b: 1\n\tc: 2\n"),
     *(b'a: "x\ty"\n', b"a: x\ty\n", b"# x\ty\na: 1\n", b"a: 'x\t'\n", b"a: |\n  x\ty\n", b"a: 1 #\tx\n"),
 )
 
 
-def test_tabs_are_read_as_pyyaml_reads_them_or_refused():
+def test_tabs_and_blocks_are_read_as_pyyaml_reads_them_or_refused():
     read = 0
-    for text in TABS:
+    for text in UNLIKE:
         try:
             wanted = yaml.safe_load(text)
         except yaml.YAMLError:
@@ -184,7 +186,7 @@ def test_tabs_are_read_as_pyyaml_reads_them_or_refused():
             continue
         read += 1
         assert parse_yaml(text, "c") == wanted
-    assert 2 <= read < len(TABS)
+    assert 2 <= read < len(UNLIKE)
 
 
 @given(st.dictionaries(st.from_regex(r"[a-z_]{1,8}", fullmatch=True), json_values, max_size=5))

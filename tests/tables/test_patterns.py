@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from porter.tables.patterns import Pattern, PatternError, parse_pattern
+from porter.tables.patterns import Pattern, PatternError, parse_pattern, taken_apart, templates
 
 NAME = "model.layers.{layer}.experts.{expert}.up"
 
@@ -97,3 +97,10 @@ def test_a_numbered_suffix_is_absent_for_zero():
         assert pattern.match(name) is None
     assert pattern.overlaps(Pattern("block/kernel"))
     assert not pattern.overlaps(Pattern("block_0x/kernel"))
+
+
+@given(st.lists(st.text(alphabet="ab.19٣0", max_size=40), max_size=6))
+def test_the_templates_of_many_names_are_those_of_each(names):
+    assert templates(tuple(names)) == [taken_apart(name)[0] for name in names]
+    long = ["layers.12." * 400 + "9" * n for n in range(30)]
+    assert templates(tuple(long)) == [taken_apart(name)[0] for name in long]

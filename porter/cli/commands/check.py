@@ -74,7 +74,7 @@ def check(
             quick=quick,
             public_key=public_key,
             signature=signature,
-            watch=Watch(progress=advance),
+            watch=Watch(progress=advance, expect=advance.expect),
         )
     if json:
         output.as_json(found, verdict=found.verdict)

@@ -103,7 +103,7 @@ def diff(
             a_key=a_key,
             b_key=b_key,
             family=family,
-            watch=Watch(progress=lambda name, count: advance(a, count)),
+            watch=Watch(progress=lambda name, count: advance(a, count), expect=advance.expect),
         )
     if json:
         output.as_json(found, same=found.same)

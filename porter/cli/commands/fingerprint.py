@@ -73,7 +73,7 @@ def fingerprint(
             source_dialect=source_dialect,
             family=family,
             key=key,
-            watch=Watch(progress=advance),
+            watch=Watch(progress=advance, expect=advance.expect),
         )
     if json:
         output.as_json(found)

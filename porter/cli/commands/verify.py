@@ -108,7 +108,7 @@ def verify(
             allow_unmapped=allow_unmapped,
             quick=quick,
             logits=logits_dtype if logits else None,  # type: ignore[arg-type]  # checked above
-            watch=Watch(lambda name, count: advance(out, count)),
+            watch=Watch(lambda name, count: advance(out, count), expect=advance.expect),
         )
     if json:
         output.as_json(verdict, right=verdict.right)
