@@ -18,7 +18,8 @@ ROOT = Path(porter.__file__).parent
 
 # Each imports only from those before it.
 ORDER = [
-    *("wording", "untrusted", "errors", "reading", "system", "dtypes", "layout", "values", "sources"),
+    *("wording", "untrusted", "facts", "errors", "reading", "system", "dtypes", "layout", "values"),
+    *("sources",),
     *("containers", "tables", "config", "tokenizers", "recognition", "planning", "execution", "models"),
     *("verification", "reporting", "api", "cli"),
 ]

@@ -125,3 +125,27 @@ def test_the_examples() -> None:
 def test_errors_of_the_functions(options: dict[str, object], kind: type[PorterError], said: str) -> None:
     with pytest.raises(kind, match=re.escape(said)):
         porter.PlanOptions(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("at_command_line", "hint"),
+    [(True, "--allow-unmapped rest"), (False, 'allow_unmapped="rest"')],
+)
+def test_what_a_worker_refuses_is_worded_for_whoever_has_begun_the_run(
+    at_command_line: bool, hint: str
+) -> None:
+    """A worker is a process of its own, which nobody has told of a command line."""
+    from porter.containers.base import StoredTensor
+    from porter.dtypes import DTYPES
+    from porter.execution.cluster.tasks import Job, run_check
+    from porter.layout.copies import Loop
+    from porter.planning.plan import ZeroCheck
+    from porter.sources.in_memory import MemorySource
+
+    source = MemorySource({"file": bytes([0, 0, 7])})
+    rest = StoredTensor("rest", DTYPES["U8"], (3,), "file", 0)
+    job = Job("a run", porter.__version__, source, {"file": 3}, typed=at_command_line)
+    with pytest.raises(PorterError) as refused:
+        run_check(job, ZeroCheck("rest", "its elements", 0, (Loop(3, 1, 1),)), {"rest": rest})
+    assert hint in str(refused.value)
+    assert not wording.at_command_line()

@@ -11,7 +11,7 @@ from typing import Any
 
 from porter import system
 from porter.errors import PorterError, UnsupportedError, UsageError
-from porter.execution.leftovers import RECEIPT, lock_output, unlock_output
+from porter.execution.leftovers import FRESH, RECEIPT, SIGNATURE, lock_output, unlock_output
 from porter.execution.receipts import LARGEST, Receipt, read_receipt, receipt_bytes, seal
 from porter.execution.watch import Watch
 from porter.planning.arguments import as_path
@@ -19,7 +19,6 @@ from porter.sources.buckets.bucket_address import BucketAddress, parse_address
 from porter.sources.paths import locate
 from porter.verification.integrity import (
     DIFFERENT,
-    FRESH,
     Directory,
     FileState,
     Output,
@@ -30,7 +29,7 @@ from porter.verification.integrity import (
     tensors_in,
     tensors_problem,
 )
-from porter.verification.signatures import SIGNATURE, check_key, signature_problem
+from porter.verification.signatures import check_key, signature_problem
 from porter.wording import command, flag, option
 
 
@@ -115,7 +114,9 @@ def _check_bucket(address: BucketAddress, record: bool, quick: bool, watch: Watc
     found = _checked(output, address.url, receipt, quick, watch)
     if not record or found.verdict == "differs":
         return found
-    sums = {file.name: output.sums(file.name, watch) for file in found.files if file.state == "unverified"}
+    late = [file for file in found.files if file.state == "unverified"]
+    watch.expect(sum(file.size or 0 for file in late))
+    sums = {file.name: output.sums(file.name, watch) for file in late}
     files = tuple(
         replace(file, state="recorded", sha256=sums[file.name].sha256, detail=None)
         if file.name in sums
@@ -165,6 +166,7 @@ def _record(found: OutputCheck, receipt: Receipt, watch: Watch) -> OutputCheck:
     """The same with what the receipt lacked, once that is written."""
     files: list[FileState] = []
     root = Path(found.out)
+    watch.expect(sum(file.size or 0 for file in found.files if file.state == "unverified"))
     for file in found.files:
         path = find_file(root, file.name)
         if path is None:

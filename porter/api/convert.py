@@ -18,16 +18,17 @@ from porter.execution.leftovers import RECEIPT
 from porter.execution.receipts import seal, tensors_digest
 from porter.execution.run_options import ALWAYS, RunOptions
 from porter.execution.watch import Watch
+from porter.facts import Facts
 from porter.planning.arguments import unused_patterns
 from porter.planning.build import build_plan
-from porter.planning.fidelity import grade, sentence
+from porter.planning.fidelity import fidelity
 from porter.planning.plan import COMPUTE, Plan
 from porter.planning.plan_options import PlanOptions
 from porter.reading.unforeseen import reading
 from porter.recognition.identify import Identity
 from porter.sources.base import Source
 from porter.sources.buckets.bucket_address import BucketAddress, parse_address
-from porter.sources.weight_files import DOCUMENTS, fits, some
+from porter.sources.weight_files import DOCUMENTS, at_top, fits, some
 from porter.tables.catalogue import load_user_table
 from porter.tables.model import Dialect
 from porter.wording import flag, option
@@ -45,8 +46,8 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 CHEAP = 256 << 20
 
 
-@dataclass(frozen=True)
-class Conversion:
+@dataclass(frozen=True, repr=False)
+class Conversion(Facts):
     """A finished conversion: its plan, the published directory, each file's bytes and sha256 (or None).
 
     `out` is text for a folder in a bucket. `crcs` are CRC-32 of files that were sent in parts. `shared` is
@@ -60,6 +61,15 @@ class Conversion:
     digests: Mapping[str, str | None]
     shared: Mapping[str, int] = field(default_factory=dict)
     crcs: Mapping[str, int] = field(default_factory=dict)
+
+    def _facts(self) -> list[tuple[str, str]]:
+        nbytes = sum(self.sizes.values())
+        return [
+            ("converted", f"{self.source} → {self.out}"),
+            ("plan", repr(self.plan)),
+            ("files", f"{some(list(dict.fromkeys(map(at_top, self.sizes))))}: {nbytes:,} bytes"),
+            *([("shared", f"{shared:,} bytes, as blocks")] if (shared := sum(self.shared.values())) else []),
+        ]
 
 
 @dataclass(frozen=True)
@@ -349,10 +359,11 @@ def receipt(prepared: Prepared, result: Result, *, hashed: bool = False, watch: 
     made, source = prepared.plan, prepared.opened.checkpoint.source
     published = source.files() if source is not None else {}
     known = {name: published[name].digest for name in result.verified}
+    values = fidelity(made)
     content: dict[str, Any] = {
         "plan": made.hash,
-        "grade": grade(made),
-        "cause": sentence(made),
+        "grade": values.grade,
+        "cause": values.sentence,
         "family": made.family,
         "from": made.source_dialect,
         "to": made.target_dialect,

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from porter.api.check import check
 from porter.errors import DifferenceError, UsageError
+from porter.execution.leftovers import SIGNATURE
 from porter.execution.watch import Watch
 from porter.planning.arguments import as_path
 from porter.sources.buckets.bucket_address import parse_address
 from porter.verification.integrity import DIFFERENT, OutputCheck
-from porter.verification.signatures import SIGNATURE, check_key, sign_directory
+from porter.verification.signatures import check_key, sign_directory
 
 # Where the password of a private key that has one is looked for: what is typed, others can read.
 PASSWORD = "PORTER_KEY_PASSWORD"

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from porter.api.convert import prepare
 from porter.api.opening import open_source
 from porter.containers.array_files import overlaid
+from porter.errors import UsageError
 from porter.planning.plan import Plan
 from porter.planning.plan_options import PlanOptions
 from porter.sources.base import Source
+from porter.wording import option
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +53,7 @@ def load_state_dict(
         to = to or as_
     # What callers may pass is wider than what the options then hold.
     given: dict[str, Any] = {"dtype": dtype, "maps": maps, "config": config}
+    device = _device(device)
     wanted = PlanOptions(**given, source_dialect=source_dialect, weights_only=True, key=key)
     identity = open_source(
         source, maps=wanted.maps, config=wanted.config, dialect=source_dialect, key=key
@@ -71,3 +74,19 @@ def open_state_dict(plan: Plan, source: Source | None, device: str | torch.devic
     stack = ExitStack()
     source = stack.enter_context(overlaid(source, plan.sources))
     return StateDict(plan, source, device, stack)
+
+
+def _device(device: str | torch.device) -> torch.device:
+    """A device that tensors can be put on. Raises UsageError, before anything is read."""
+    import torch
+
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        raise UsageError(
+            f"{option('device')} must be a device that torch has here, not {device!r:.80}",
+            cause=str(error).split("\n", 1)[0][:200],
+            hint='"cpu" is always there; `torch.cuda.is_available()` says whether a GPU is',
+        ) from error
+    return found

@@ -28,11 +28,12 @@ from porter.verification.compare_weights import compare_weights, weights_verdict
 from porter.verification.conclude import another_architecture, conclude, with_logits
 from porter.verification.diagnose import Diagnosis, diagnose, open_sides, sampled_differences
 from porter.verification.known_mistakes import known_mistakes
-from porter.verification.stored_ties import as_tied, holds_ties, may_be_tied
+from porter.verification.stored_ties import TIED, as_tied, holds_ties, may_be_tied
 from porter.verification.verdict import Verdict
 from porter.wording import flag, option, renamed
 
 # Notes: why an untied original was taken for a tied one, and what is not done from afar.
+OWN_HEAD = "the original's config ties the head to the embedding, and it stores two that differ; both count"
 EQUAL_HEAD = "the original's config does not tie the head to the embedding, and both hold the same values"
 FAR = "what was done wrong is looked for in files on this machine alone: porter download the two first"
 
@@ -97,22 +98,24 @@ def verify(
     known = known_mistakes(folders)
     diagnosis = Diagnosis((), {}, {}, 0)
     extra: tuple[str, ...] = ()
+    stated = identity
     with ExitStack() as stack:
         original = stack.enter_context(overlaid(original, planned.covered.tensors.values()))
         there = stack.enter_context(overlaid(there, found.tensors.values()))
         ours = stack.enter_context(OpenFiles(original, opened.checkpoint.sizes))
         theirs = stack.enter_context(OpenFiles(there, found.sizes))
-        if may_be_tied(identity, planned):
-            tied = as_tied(identity)
-            tied_port = recognise_port(found, tied, out_dialect)
-            again = plan_port(opened.checkpoint, tied, found, tied_port, patterns)
-            if holds_ties(tied, again, ours):
-                identity, port, planned = tied, tied_port, again
-                extra = (EQUAL_HEAD,)
+        apart = identity.hyperparameters.get(TIED) and holds_ties(identity, planned, ours) is False
+        if apart or may_be_tied(identity, planned):
+            other = as_tied(identity, not apart)
+            other_port = recognise_port(found, other, out_dialect)
+            again = plan_port(opened.checkpoint, other, found, other_port, patterns)
+            if apart or holds_ties(other, again, ours):
+                identity, port, planned = other, other_port, again
+                extra = (OWN_HEAD if apart else EQUAL_HEAD,)
         differing: Mapping[str, Differing] = {}
         lost: Mapping[str, Differing] = {}
         if not quick:
-            differing, lost = compare_weights(planned, original, found, theirs, watch.progress)
+            differing, lost = compare_weights(planned, original, found, theirs, watch)
         wrong = bool(differing or planned.missing or planned.misfits)
         if wrong and not near:
             extra = (*extra, FAR)
@@ -125,6 +128,10 @@ def verify(
         for side, files in ((original, opened.checkpoint.sizes), (there, found.sizes)):
             side.check(file for file in files if not file.startswith(ARRAY))
     configs, notes = compare_configs(identity, found, port, _head_stands(planned, differing))
+    if apart and configs.outcome == "differs":
+        # The port's config may say of the two what the original's does.
+        again_said = compare_configs(stated, found, port, _head_stands(planned, differing))
+        configs, notes = again_said if again_said[0].outcome == "equal" else (configs, notes)
     configs, config_mistakes = name_config_mistakes(configs, known.configs)
     unused = unused_patterns(patterns, opened.checkpoint.tensors)
     if unused:

@@ -89,4 +89,17 @@ MappingsOption = Annotated[
         autocompletion=completion.folders,
     ),
 ]
+TextOnlyOption = Annotated[
+    bool,
+    typer.Option("--text-only", help="The language model of a multimodal checkpoint.", rich_help_panel=WHAT),
+]
+LeaveOutOption = Annotated[
+    list[str],
+    typer.Option(
+        "--allow-unmapped",
+        metavar="GLOB",
+        help="Leave these tensors out; may be repeated.",
+        rich_help_panel=WHAT,
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=OUTPUT)]

@@ -8,18 +8,54 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, get_args, get_origin
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from porter.cli import output
-from porter.cli.help import help_text, usage
+from porter.cli.help import described, help_text, usage
 from porter.errors import PorterError, UsageError
+
+
+def _plainly_cast(items: list[Any]) -> list[Any]:
+    """Parameters that take text, paths and words of a set as they are.
+
+    Typer would build a validator for each, with a library whose import takes a third of the time of an
+    `inspect`. Whatever else is typed, and what is wrong, still goes its way.
+    """
+    for item in items:
+        kind = getattr(item, "type_descriptor", None)
+        if kind is not None and "process_value" not in vars(item):
+            item.process_value = partial(_cast, item, kind.annotation, item.process_value)
+    return items
+
+
+def _cast(item: Any, kind: Any, other: Callable[[Any, Any], Any], context: Any, value: Any) -> Any:
+    several = get_origin(kind) is list
+    one = get_args(kind)[0] if several else kind
+    if value is None and not item.required:
+        nothing = () if several else None
+        return nothing if item.callback is None else item.callback(context, item, nothing)
+    if item.callback is not None or value is None or value == ():
+        return other(context, value)
+    if type(value) is kind:
+        return value
+    if not (isinstance(one, type) and issubclass(one, str | Path)):
+        return other(context, value)
+    try:
+        return [one(part) for part in value] if several else one(value)
+    except ValueError:
+        return other(context, value)
 
 
 class Command(TyperCommand):
     """A command with porter's help."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _plainly_cast(super().get_params(ctx))
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         formatter.write(help_text(self, ctx))
@@ -27,6 +63,9 @@ class Command(TyperCommand):
 
 class Group(TyperGroup):
     """A group with porter's help, which says what cannot be understood as every other error is said."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _plainly_cast(super().get_params(ctx))
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         formatter.write(help_text(self, ctx))
@@ -80,7 +119,7 @@ def _not_understood(problem: Any, command: str) -> PorterError:
     more = f"`{path} --help` lists what there is"
     if hasattr(problem, "possibilities"):
         return _no_option(problem, path, more)
-    text = problem.format_message().rstrip(".")
+    text = problem.format_message().rstrip(".").replace("Value error, ", "")
     if "extra argument" in text and context is not None:
         extra = text.rpartition(" (")[2].rstrip(")").split()
         return UsageError(
@@ -93,6 +132,11 @@ def _not_understood(problem: Any, command: str) -> PorterError:
             "--to names a dialect, and none follows it",
             hint="for example --to litgpt; without --to porter says where this source can go",
         )
+    if context is not None and (text.startswith("Missing option") or "requires an argument" in text):
+        name = text.partition("'--")[2].partition("'")[0]
+        shown = (line for line in described(context.command)[1] if f"--{name} " in line)
+        example = next(shown, "").partition("  #")[0].rstrip()
+        return UsageError(text[:1].lower() + text[1:], hint=f"for example {example}" if example else more)
     if text.startswith("No such command"):
         # "No such command 'konvert'. Did you mean 'convert'?"
         said, _, near = text.partition(". Did you mean ")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from porter.cli import output
 from porter.planning.plan import Plan
 from porter.reporting.text import printable, size
+from porter.sources.weight_files import at_top
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -51,7 +53,7 @@ def progress(verb: str, plan: Plan) -> Iterator[Watch]:
     if output.settings.quiet:
         yield Watch()
     elif sys.stderr.isatty():
-        with _bars(verb) as bars:
+        with _stopped(_bars(verb)) as bars:
             yield (watch := _Bar(bars, plan))
             watch.end()
     else:
@@ -64,10 +66,22 @@ def transfer(verb: str) -> Iterator[Advance]:
     if output.settings.quiet:
         yield Advance()
     elif sys.stderr.isatty():
-        with _bars(verb) as bars:
-            yield _TransferBar(bars)
+        with _stopped(_bars(verb)) as bars:
+            yield (advance := _TransferBar(bars))
+            advance.end()
     else:
         yield _Names(verb)
+
+
+@contextmanager
+def _stopped(bars: Progress) -> Iterator[Progress]:
+    """Bars that are shown from their first news on: what fails before that leaves none behind."""
+    try:
+        yield bars
+    finally:
+        bars.stop()
+        # Threads may have news after the end.
+        bars.disable = True
 
 
 def _bars(verb: str) -> Progress:
@@ -133,18 +147,22 @@ class _Bar(Watch):
 
     def __call__(self, name: str, written: int) -> None:
         with self._lock:
+            self._bars.start()
             counted = min(self._ahead, written)
             self._ahead -= counted
             self._bars.advance(self._task, written - counted)
 
     def arriving(self, name: str, come: int) -> None:
         with self._lock:
+            self._bars.start()
             self._ahead += come * self._share
             self._bars.advance(self._task, come * self._share)
 
     def moving(self, tensor: str) -> None:
         from rich.markup import escape
 
+        with self._lock:
+            self._bars.start()
         self._bars.update(self._task, description=escape(printable(tensor)))
 
     def end(self) -> None:
@@ -152,15 +170,18 @@ class _Bar(Watch):
 
 
 class _Lines(Watch):
-    """A line a file, when it is written."""
+    """A line a file, when it is written; one for a folder, which may hold an array in each of its files."""
 
     def __init__(self, verb: str, plan: Plan) -> None:
         self._verb = verb
-        self._left = {file.name: file.size for file in plan.files}
-        self._sizes = dict(self._left)
+        self._sizes = Counter[str]()
+        for file in plan.files:
+            self._sizes[at_top(file.name)] += file.size
+        self._left = dict(self._sizes)
         self._begun = time.monotonic()
 
     def __call__(self, name: str, written: int) -> None:
+        name = at_top(name)
         if self._left.get(name, 0) <= 0:
             return
         self._left[name] -= written
@@ -176,14 +197,25 @@ class _TransferBar(Advance):
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
         self._task = bars.add_task("", total=None)
+        self._came = 0
+        self._lock = threading.Lock()
 
     def __call__(self, name: str, came: int) -> None:
         from rich.markup import escape
 
+        with self._lock:
+            self._bars.start()
+            self._came += came
         self._bars.update(self._task, advance=came, description=escape(printable(name)))
 
     def expect(self, total: int) -> None:
-        self._bars.update(self._task, total=total or None)
+        with self._lock:
+            self._bars.start()
+        # What is read twice is expected twice.
+        self._bars.update(self._task, total=self._came + total if total else None)
+
+    def end(self) -> None:
+        self._bars.update(self._task, description="")
 
 
 class _Names(Advance):

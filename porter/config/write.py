@@ -43,7 +43,7 @@ def write_config(
         if entry is None:
             if value != hyperparameter.neutral and not hyperparameter.advisory:
                 raise _cannot(
-                    dialect, name, value, _because(hyperparameter, "its config has no place for it")
+                    dialect, name, value, _because(hyperparameter, value, "its config has no place for it")
                 )
             continue
         if entry.has_assumed:
@@ -55,7 +55,7 @@ def write_config(
             _check_fixed(dialect, hyperparameter, entry, value, hyperparameters)
         if entry.only is not None and value not in entry.only:
             why = f"it knows {', '.join(map(repr, entry.only))}"
-            raise _cannot(dialect, name, value, _because(hyperparameter, why))
+            raise _cannot(dialect, name, value, _because(hyperparameter, value, why))
         if entry.contains or entry.avoid:
             value = _named(entry, value, hyperparameters)
         if value is None and hyperparameter.advisory:
@@ -225,7 +225,7 @@ def _check_fixed(
             fixed = fixed.evaluate(hyperparameters.__getitem__)
     if value != fixed:
         why = f"its code fixes it to {fixed!r}"
-        raise _cannot(dialect, entry.name, value, _because(hyperparameter, why))
+        raise _cannot(dialect, entry.name, value, _because(hyperparameter, value, why))
 
 
 def _prove(
@@ -250,11 +250,13 @@ def _prove(
             continue
         if again[name] != value:
             why = f"its config would read as {again[name]!r}"
-            raise _cannot(dialect, name, value, _because(hyperparameter, why))
+            raise _cannot(dialect, name, value, _because(hyperparameter, value, why))
 
 
-def _because(hyperparameter: Hyperparameter, why: str) -> str:
-    return f"{why}; {hyperparameter.note}" if hyperparameter.note else why
+def _because(hyperparameter: Hyperparameter, value: Any, why: str) -> str:
+    note = hyperparameter.note
+    said = note.get(str(value)) if isinstance(note, Mapping) else note
+    return f"{why}; {said}" if said else why
 
 
 def _cannot(dialect: Dialect, name: str, value: Any, why: str) -> UnsupportedError:

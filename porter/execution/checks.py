@@ -15,8 +15,8 @@ from porter.sources.base import SourceFile
 from porter.sources.read_ahead import read_ahead
 from porter.wording import option
 
-# Bytes read from each side at a time.
-BUFFER = 1 << 20
+# Bytes read from each side at a time: two such pieces stay in the processor's cache until they are compared.
+BUFFER = 256 << 10
 
 Sources = Mapping[str, SourceFile]
 
@@ -89,17 +89,18 @@ def difference(check: EqualCheck, cause: str) -> DifferenceError:
 
 
 def _compare_bytes(check: EqualCheck, kept: StoredTensor, dropped: StoredTensor, sources: Sources) -> None:
-    ours, theirs = (memoryview(bytearray(min(BUFFER, kept.nbytes))) for _ in range(2))
+    # Whole bytearrays compare as memory, where they lie; memoryviews compare item by item.
+    ours, theirs = (bytearray(min(BUFFER, kept.nbytes)) for _ in range(2))
     with (
         read_ahead(sources[kept.file], kept.offset, kept.offset + kept.nbytes) as one,
         read_ahead(sources[dropped.file], dropped.offset, dropped.offset + dropped.nbytes) as other,
     ):
         for start in range(0, kept.nbytes, BUFFER):
             count = min(BUFFER, kept.nbytes - start)
-            one.read([ours[:count]], kept.offset + start)
-            other.read([theirs[:count]], dropped.offset + start)
-            # bytes compare as memory; memoryviews compare item by item.
-            first, second = bytes(ours[:count]), bytes(theirs[:count])
-            if first != second:
-                at = next(index for index in range(count) if first[index] != second[index])
+            if count < len(ours):
+                ours, theirs = bytearray(count), bytearray(count)
+            one.read([memoryview(ours)], kept.offset + start)
+            other.read([memoryview(theirs)], dropped.offset + start)
+            if ours != theirs:
+                at = next(index for index in range(count) if ours[index] != theirs[index])
                 raise difference(check, f"their bytes differ from byte {start + at} of {kept.nbytes} on")

@@ -131,6 +131,7 @@ def _run_files(
     near = files.source.near
     copies = copies_by_target(plan)
     units = {file.name: list(file_units(plan, file, copies, sink.unit_bytes)) for file in plan.files}
+    watch.expect(sum(file.size for file in plan.files))
     tallies = {file.name: Tally(file.name, file.size, watch.progress) for file in plan.files}
     finished: dict[str, dict[Range, int | None]] = {file.name: {} for file in plan.files}
     if isinstance(sink, PartSink):

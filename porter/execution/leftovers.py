@@ -24,6 +24,11 @@ from porter.wording import command
 
 RECEIPT = "porter-receipt.json"
 
+# What is put into an output later, and its receipt does not list: another receipt before it takes the place
+# of the first, which a killed run may leave, and a signature.
+FRESH = f".{RECEIPT}.new"
+SIGNATURE = "model.sig"
+
 # Hexadecimal digits of a plan's hash, or of chance.
 DIGITS = 12
 

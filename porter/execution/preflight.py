@@ -5,6 +5,7 @@ All of it is looked at before anything is begun, and again where it matters when
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -65,9 +66,11 @@ def preflight(
         probe.mkdir(0o700)
         probe.rmdir()
     except OSError as error:
+        # Of a place that is there, as of /proc, it says that nothing can be made in it.
+        never = "that file system makes no directories" if error.errno == errno.ENOENT else None
         raise UsageError(
             f"no directory can be made in {place}",
-            cause=refused("", error, place).cause,
+            cause=never or refused("", error, place).cause,
             hint=f"choose another output directory with {option('out')}",
         ) from error
     options = options or RunOptions()

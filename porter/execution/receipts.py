@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from porter.containers.base import StoredTensor
-from porter.errors import MalformedError, UnsupportedError
-from porter.execution.leftovers import RECEIPT
+from porter.errors import MalformedError, PorterError, UnsupportedError
+from porter.execution.leftovers import FRESH, RECEIPT, SIGNATURE
 from porter.reading.json_text import RECEIPT as LIMIT
 from porter.reading.json_text import parse_json
 from porter.reading.regular import read_regular
@@ -112,6 +113,23 @@ def read_receipt(data: bytes) -> Receipt:
     if name is not None and not (isinstance(name, str) and _FINGERPRINT.fullmatch(name)):
         raise _damaged(f"its fingerprint is {quoted(name)}")
     return Receipt(content, recorded, plan, tensors, tuple(lacks), name)
+
+
+def names_in(root: Path) -> Iterator[str]:
+    """Everything in an output but directories, by its path within."""
+    for folder, folders, files in os.walk(root, onerror=_raise):
+        links = [name for name in folders if Path(folder, name).is_symlink()]
+        for name in (*files, *links):
+            yield Path(folder, name).relative_to(root).as_posix()
+
+
+def _raise(error: OSError) -> None:
+    raise PorterError(f"{error.filename} cannot be listed", cause=error.strerror) from error
+
+
+def unlisted(receipt: Receipt, names: Iterable[str]) -> list[str]:
+    """Those of an output's files that are not porter's: neither in the receipt nor put beside it since."""
+    return sorted(set(names) - receipt.files.keys() - {RECEIPT, FRESH, SIGNATURE})
 
 
 def receipt_content(data: bytes) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 Until the rename nothing exists under the final name. The staging directory's name follows from the plan,
 so that a later run finds it again; one run at a time writes an output, and its staging directory goes at the
-end unless it is kept to be resumed. What is replaced by force is only ever a directory that holds a receipt,
-which is looked at again when it has been taken from its place; it is removed after the new one stands there.
+end unless it is kept to be resumed. What is replaced by force is only ever a directory that holds a receipt
+and nothing that the receipt does not list, which is looked at again when it has been taken from its place; it
+is removed after the new one stands there.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from porter.execution.leftovers import (
     unlock_output,
 )
 from porter.execution.ownership import PRIVATE, refuse_foreign
+from porter.execution.receipts import names_in, read_receipt, receipt_bytes, unlisted
 from porter.wording import flag
 
 __all__ = ["RECEIPT", "Stage", "check_output", "publish", "staging"]
@@ -71,16 +73,33 @@ def _check_replaced(out: Path, *, force: bool) -> None:
         raise UsageError(
             f"{out} exists and is not empty", hint=f"choose another one, or pass {flag('force')}"
         )
-    if not holds_receipt(out):
-        raise _not_written_by_porter(out)
+    _check_ours(out, out)
 
 
-def _not_written_by_porter(out: Path) -> UsageError:
-    return UsageError(
-        f"{out} was not written by porter",
-        cause=f"{flag('force')} replaces only a directory that holds {RECEIPT}",
-        hint="choose another output directory, or remove this one yourself",
-    )
+def _check_ours(directory: Path, out: Path) -> None:
+    """Raises UsageError unless all of `directory`, which stands or stood at `out`, was written by porter."""
+    if not holds_receipt(directory):
+        raise UsageError(
+            f"{out} was not written by porter",
+            cause=f"{flag('force')} replaces only a directory that holds {RECEIPT}",
+            hint="choose another output directory, or remove this one yourself",
+        )
+    if others := _others(directory):
+        raise UsageError(
+            f"{out} holds what porter did not write, and would lose it",
+            cause=f"{RECEIPT} does not list {', '.join(others[:3])}"
+            + (f" and {len(others) - 3} more" if len(others) > 3 else ""),
+            hint="move it elsewhere or remove it, or choose another output directory",
+        )
+
+
+def _others(directory: Path) -> list[str]:
+    """Files of an output that its receipt does not list; none where the receipt is damaged."""
+    try:
+        known = read_receipt(receipt_bytes(directory / RECEIPT))
+    except PorterError:
+        return []
+    return unlisted(known, names_in(directory))
 
 
 @dataclass
@@ -183,7 +202,7 @@ def publish(stage: Stage, out: Path, *, force: bool, files: Collection[str] | No
     """Puts the staged directory in the place of `out`, durably; what stood there is removed last.
 
     What is not among `files` does not go out. Modes are those of files that a user makes now. Without force
-    only a missing or empty `out` is replaced, with force one that holds a receipt at the moment in which it
+    only a missing or empty `out` is replaced, with force one that is all porter's at the moment in which it
     is replaced; else UsageError, and `out` is as it was. PorterError where the names cannot be made durable:
     then it says what stands where.
     """
@@ -225,23 +244,16 @@ def _replace(stage: Path, out: Path) -> Path:
     try:
         if not system.exchange(new, out):
             return _move_aside(new, out)
-        if not _written_by_porter(new, out):
+        try:
+            _check_ours(new, out)
+        except (OSError, UsageError):
             _change_back(new, out)
-            raise _not_written_by_porter(out)
+            raise
         return new
     except BaseException:
         # It is still there if it was not put in place, or was taken back.
         if _is(new, made):
             new.rename(stage)
-        raise
-
-
-def _written_by_porter(new: Path, out: Path) -> bool:
-    """Whether what stood at `out`, and is at `new` now, holds a receipt; changed back if nobody can tell."""
-    try:
-        return holds_receipt(new)
-    except OSError:
-        _change_back(new, out)
         raise
 
 
@@ -259,8 +271,7 @@ def _move_aside(new: Path, out: Path) -> Path:
     old = fresh_name(out, "old")
     out.rename(old)
     try:
-        if not holds_receipt(old):
-            raise _not_written_by_porter(out)
+        _check_ours(old, out)
         new.rename(out)
     except BaseException:
         old.rename(out)

@@ -51,6 +51,9 @@ class StateDict(Mapping[str, Tensor]):
         self._copies = copies_by_target(plan)
         run_checks(plan, self._files)
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._plan!r}, on {self._device}>"
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._plan.target_by_name)
 

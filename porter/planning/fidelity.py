@@ -53,16 +53,29 @@ def value_changes(plan: Plan) -> list[ValueChange]:
     return [ValueChange(*key, tuple(names)) for key, names in found.items()]
 
 
-def grade(plan: Plan) -> Grade:
-    """`exact`, `exact when checked`, or `lossy`: where any value may be rounded."""
-    if any(change.kind == "rounded" or change.operations for change in value_changes(plan)):
-        return "lossy"
-    return "exact when checked" if plan.checks else "exact"
+@dataclass(frozen=True)
+class Fidelity:
+    """How faithful a plan is: the grade, the end of the plan's line, and a sentence with the causes.
+
+    `lossy` is where any value may be rounded.
+    """
+
+    grade: Grade
+    short: str
+    sentence: str
 
 
-def short_words(plan: Plan) -> str:
-    """The end of the plan's line: `every value moved as it is`, or what is done to how many tensors."""
+def fidelity(plan: Plan) -> Fidelity:
+    """All of it from one walk over the plan's copies."""
     changes = value_changes(plan)
+    grade: Grade = "exact when checked" if plan.checks else "exact"
+    if any(change.kind == "rounded" or change.operations for change in changes):
+        grade = "lossy"
+    return Fidelity(grade, _short_words(changes), _sentence(plan, changes))
+
+
+def _short_words(changes: Sequence[ValueChange]) -> str:
+    """`every value moved as it is`, or what is done to how many tensors."""
     if all(change.kind == "moved" and not change.operations for change in changes):
         return "every value moved as it is"
     parts = []
@@ -77,9 +90,8 @@ def short_words(plan: Plan) -> str:
     return ", ".join(parts)
 
 
-def sentence(plan: Plan) -> str:
+def _sentence(plan: Plan, changes: Sequence[ValueChange]) -> str:
     """What a person has to know about the values: what is exact, what is not, and why."""
-    changes = value_changes(plan)
     computed = [change for change in changes if change.operations]
     rounded = [change for change in changes if change.kind == "rounded"]
     exact = [c for c in changes if c.kind in ("widened", "dequantised") and not c.operations]

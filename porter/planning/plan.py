@@ -14,10 +14,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from html import escape
 from typing import Any, NamedTuple, overload
 
 from porter.containers.base import OutputFile, StoredTensor
+from porter.facts import Facts
 from porter.layout.copies import Loop
 from porter.tables.patterns import Pattern
 from porter.values.operations import Operation
@@ -187,7 +187,7 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Facts):
     """A whole conversion. `sources` are only those tensors that are read.
 
     `copies` and `zeros` together make every element of every target tensor once. `checks` need bytes and
@@ -218,16 +218,6 @@ class Plan:
             f"<Plan {self.family}: {self.source_dialect} → {self.target_dialect}, "
             f"{counts.source_tensors} → {counts.target_tensors} tensors, {self.weight_bytes:,} bytes>"
         )
-
-    def __str__(self) -> str:
-        return "\n".join(f"{word:<8} {text}" for word, text in self._facts())
-
-    def _repr_html_(self) -> str:
-        """The same as a table, for notebooks."""
-        rows = "".join(
-            f"<tr><th>{escape(word)}</th><td>{escape(text)}</td></tr>" for word, text in self._facts()
-        )
-        return f"<table>{rows}</table>"
 
     def _facts(self) -> list[tuple[str, str]]:
         counts, computed = self.summary, self.classes[COMPUTE]

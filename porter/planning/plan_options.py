@@ -55,6 +55,11 @@ class PlanOptions:
         for said, name in (("to", self.to), ("from", self.source_dialect), ("family", self.family)):
             if name is not None and not isinstance(name, str):
                 raise UsageError(f"{option(said)} takes one name, not {name!r:.80}")
+        if isinstance(self.max_shard_size, str) and self.max_shard_size.isdecimal():
+            set_(self, "max_shard_size", int(self.max_shard_size))
+        if self.max_shard_size is not None and type(self.max_shard_size) not in (int, str):
+            wanted = "bytes, or text such as 5GB or 500MB"
+            raise UsageError(f"{self.max_shard_size!r:.80} is no size for a shard", hint=wanted)
         for said, word, known in (
             ("tied", self.tied, get_args(Tied)),
             ("container", self.container, get_args(WeightContainer)),

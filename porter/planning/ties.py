@@ -12,7 +12,7 @@ from porter.planning.plan import Copies, CopyGroup, EqualCheck
 from porter.planning.plan_options import PlanOptions
 from porter.tables.bind import BoundRule, Sizes
 from porter.tables.model import Canonical, Dialect
-from porter.wording import option
+from porter.wording import command, option
 
 
 def ties_in_force(canonical: Canonical, hyperparameters: Mapping[str, Any]) -> dict[str, str]:
@@ -104,7 +104,10 @@ def tie_checks(
     reason = "the config says that they are tied"
     if source.name.startswith("litgpt"):
         reason += "; LitGPT itself trains the two apart"
-    if _can_untie(target):
+    if target.config.file is None:
+        # The canonical axes, which no framework loads.
+        hint = f"{command('convert')} with {option('tied', 'untie')} makes a model that says it has both"
+    elif _can_untie(target):
         hint = (
             f"{option('tied', 'untie')} keeps both: {target.title} then has a head of its own, and its "
             "config says so"

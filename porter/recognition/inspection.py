@@ -10,6 +10,7 @@ from typing import Any
 from porter.containers.base import StoredTensor
 from porter.containers.checkpoint import Checkpoint
 from porter.errors import PorterError
+from porter.facts import Facts
 from porter.recognition.identify import Identity
 
 
@@ -49,12 +50,13 @@ class Memory:
     window: int | None
 
 
-@dataclass(frozen=True)
-class Inspection:
+@dataclass(frozen=True, repr=False)
+class Inspection(Facts):
     """A checkpoint as it is. `family` and `dialect` are None where no table fits; `reason` says why, `hint`
     what to do. `notes` say what had to be assumed about it.
 
-    `ties` maps a weight that is not stored (or stored twice) to the one that it is tied to.
+    `ties` maps a weight that is not stored (or stored twice) to the one that it is tied to. `stored_tensors`
+    is how many there are, of which a filter may have chosen some.
     """
 
     source: str
@@ -74,6 +76,23 @@ class Inspection:
     stored: tuple[StoredTensor, ...] = field(repr=False, compare=False, default=())
     notes: tuple[str, ...] = ()
     hint: str | None = None
+    stored_tensors: int = 0
+
+    def _facts(self) -> list[tuple[str, str]]:
+        chosen = "" if len(self.tensors) == self.stored_tensors else f" of {self.stored_tensors:,}"
+        return [
+            ("model", f"{self.label}, {self.family} ({self.dialect})" if self.family else self.label),
+            ("tensors", f"{len(self.tensors):,}{chosen} tensors, {self.parameters:,} parameters"),
+            ("dtypes", ", ".join(share.dtype for share in self.dtypes) or "none"),
+            ("size", f"{self.nbytes:,} bytes in {len(self.files)} {self.container} files"),
+            *((name, f"tied to {other}") for name, other in self.ties.items()),
+            *([("reason", self.reason)] if self.reason else []),
+            *(("note", text) for text in self.notes),
+        ]
+
+    def _rows(self) -> list[list[str]]:
+        rows = [["Tensor", "Shape", "Dtype", "Params"]]
+        return rows + [[t.name, str(list(t.shape)), t.dtype, f"{t.parameters:,}"] for t in self.tensors]
 
 
 def describe(
@@ -117,6 +136,7 @@ def describe(
             *_fits_nothing(filter, stored, checkpoint),
         ),
         hint=reason.hint if reason else None,
+        stored_tensors=len(checkpoint.tensors),
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import struct
 from typing import Any
 
 from porter.config.raw import get
@@ -64,5 +66,16 @@ def _written(target: Dialect, plan: Plan) -> Any:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value)
+    text = json.dumps(_as_float32(value) if isinstance(value, float) else value)
     return text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…"
+
+
+def _as_float32(value: float) -> float:
+    """The shortest number that is the same float32, of a value that is one: GGUF stores 1e-6 so."""
+    with contextlib.suppress(OverflowError):
+        if struct.unpack("f", struct.pack("f", value))[0] == value:
+            for digits in range(6, 9):
+                short = float(f"{value:.{digits}g}")
+                if struct.unpack("f", struct.pack("f", short))[0] == value:
+                    return short
+    return value

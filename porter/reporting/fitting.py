@@ -16,7 +16,9 @@ Rows = Sequence[Sequence[str]]
 _NAME = 40
 _GAP = 2
 # Characters of a shortened name's beginning.
-_HEAD = 8
+_HEAD = 4
+# Where a part of a name begins, but for `{0..17}`, which stands for many.
+_PART = re.compile(r"\{[^}]*\}|([./])")
 _MARK = "…"
 
 
@@ -56,11 +58,15 @@ def stack(
     drop: Sequence[int] = (),
 ) -> list[str]:
     """A table that fits, or its narrow columns with those of `under` on lines below each row. Of the narrow
-    ones those of `drop` go, in that order, where there is no room even so."""
+    ones those of `drop` go, in that order, where there is no room even so; if there are none, a name that is
+    too long for its column has a line of its own."""
     if width is None or not rows or _natural(rows) <= width:
         return table(rows, right=right)
     beside = [at for at in range(len(rows[0])) if at not in under]
     head = [[row[at] for at in beside] for row in rows]
+    room = width - sum(max(_columns(row[at]) for row in head) + _GAP for at in range(1, len(beside)))
+    alone = [not drop and room < _columns(row[0]) <= width for row in head]
+    head = [["", *row[1:]] if own else row for own, row in zip(alone, head, strict=True)]
     places = {at: place for place, at in enumerate(beside)}
     lines = fit(
         head,
@@ -71,8 +77,8 @@ def stack(
     labels = [rows[0][at].lower() for at in under]
     wide = max(map(len, labels)) + 4
     found = [lines[0]]
-    for line, row in zip(lines[1:], rows[1:], strict=True):
-        found.append(line)
+    for line, row, own in zip(lines[1:], rows[1:], alone[1:], strict=True):
+        found += [*table([[row[0]]]), line] if own else [line]
         for label, at in zip(labels, under, strict=True):
             if row[at]:
                 found += _indented(label, row[at], wide, width)
@@ -83,12 +89,16 @@ def shorten(text: str, width: int) -> str:
     """The text in at most `width` columns, its middle left out; whole parts of a name are kept at its end."""
     if _columns(text) <= width:
         return text
-    starts = (at for at, one in enumerate(text) if one in "./" and len(text) - at <= width - _HEAD)
+    starts = (
+        part.start() for part in _PART.finditer(text) if part[1] and len(text) - part.start() <= width - _HEAD
+    )
     kept = len(text) - next(starts, len(text))
-    tail = text[len(text) - kept :] if kept >= width // 2 else text[len(text) - width // 2 :]
+    tail = text[len(text) - kept :] if kept >= width // 3 else text[len(text) - width // 2 :]
     head = text[: width - 1 - len(tail)]
+    if head.count("{") > head.count("}"):
+        head = head[: head.rindex("{")]
     # Characters of two columns take more than they were counted for.
-    while head and _columns(head) + _columns(tail) + 1 > width:
+    while tail and _columns(head) + _columns(tail) + 1 > width:
         head, tail = head[:-1], tail[1:]
     return f"{head}{_MARK}{tail}"
 

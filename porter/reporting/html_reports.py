@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from porter.planning.fidelity import grade, sentence
+from porter.planning.fidelity import fidelity
 from porter.planning.plan import Plan, ZeroCheck
 from porter.recognition.inspection import Inspection
 from porter.reporting import html_config, html_tensors
@@ -56,10 +56,11 @@ def plan_report(
 
     `source` and `target` are the configs, each with its dialect.
     """
+    found = fidelity(plan)
     lead = [
-        paragraph(f"{plan.family}: {plan.source_dialect} → {plan.target_dialect} · {grade(plan)}", "verdict"),
-        paragraph(summary(plan), "dim"),
-        paragraph(sentence(plan)),
+        paragraph(f"{plan.family}: {plan.source_dialect} → {plan.target_dialect} · {found.grade}", "verdict"),
+        paragraph(summary(plan, found), "dim"),
+        paragraph(found.sentence),
     ]
     sections: list[Section] = [("flow", "From source to target", html_tensors.flow(plan, "moves"))]
     if plan.checks:
@@ -79,6 +80,6 @@ def plan_report(
     sections.append(("configs", "Configs", configs))
     if plan.notes:
         sections.append(("notes", "Notes", items(plan.notes)))
-    facts = {"plan": plan.hash, "grade": grade(plan), "tables": dict(plan.tables)}
+    facts = {"plan": plan.hash, "grade": found.grade, "tables": dict(plan.tables)}
     sections.append(("receipt", "What the receipt will say", html_config.values(facts, "Receipt")))
     return page(f"Plan for {label}", lead, sections)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from porter.planning.fidelity import sentence, short_words
+from porter.planning.fidelity import Fidelity, fidelity
 from porter.planning.plan import TILE, Plan, ZeroCheck, groups_of
 from porter.reporting.collapse import collapse, collapsed_name
 from porter.reporting.collapse import full as every
@@ -12,7 +12,7 @@ from porter.reporting.fitting import Heading, fit, folded, headed, stack, wrappe
 from porter.reporting.text import plural, printable, size
 
 
-def summary(plan: Plan) -> str:
+def summary(plan: Plan, found: Fidelity | None = None) -> str:
     """`164 → 129 tensors · 110 renamed · 18 fused · 1 tie written · every value moved as it is`."""
     counts = plan.summary
     parts = [f"{counts.source_tensors} → {counts.target_tensors} tensors"]
@@ -32,7 +32,7 @@ def summary(plan: Plan) -> str:
         parts.append(
             f"{counts.dropped} dropped" + (f", {counts.unmapped} on request" if counts.unmapped else "")
         )
-    return " · ".join([*parts, short_words(plan)])
+    return " · ".join([*parts, (found or fidelity(plan)).short])
 
 
 RIGHT = (3,)
@@ -83,7 +83,8 @@ def render(
     heading: Heading = str,
 ) -> list[str]:
     """The lines of `convert --dry-run`. `config` pairs both configs' fields; `width` is the terminal's."""
-    first, *parts = summary(plan).split(" · ")
+    found = fidelity(plan)
+    first, *parts = summary(plan, found).split(" · ")
     lines = [
         f"plan     {plan.family}: {plan.source_dialect} → {plan.target_dialect}",
         *folded([f"         {first}", *parts], width, indent=9),
@@ -114,4 +115,4 @@ def render(
             ]
         )
     lines += headed(fit(files, width, right=(1,), drop=(2,)), heading)
-    return [*lines, "", *wrapped(sentence(plan), width)]
+    return [*lines, "", *wrapped(found.sentence, width)]

@@ -51,7 +51,8 @@ def render(
             for share in found.dtypes
         ]
         lines += ["", *headed(fit(shares, width, right=(1, 2, 3)), heading)]
-    if found.memory is not None:
+    # It is the whole model's, of which a filter shows a part.
+    if found.memory is not None and len(found.tensors) == found.stored_tensors:
         lines += ["", *_memory(found.memory, width)]
     return lines
 
@@ -74,7 +75,9 @@ def title_parts(found: Inspection) -> list[str]:
         printable(found.label),
         what,
         plural(len(found.files), "file"),
-        plural(len(found.tensors), "tensor"),
+        plural(found.stored_tensors, "tensor")
+        if len(found.tensors) == found.stored_tensors
+        else f"{len(found.tensors):,} of {plural(found.stored_tensors, 'tensor')}",
         f"{quantity(found.parameters)} parameters",
         ", ".join(share.dtype for share in found.dtypes) or "no tensors",
         size(found.nbytes),

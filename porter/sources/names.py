@@ -86,6 +86,12 @@ def find_source(source: str | Path) -> Path | HubReference:
 
     Raises UsageError if it is neither a path that exists nor the name of anything on the Hub.
     """
+    if source == "":
+        raise UsageError(
+            "an empty text names no checkpoint",
+            cause="a variable may be unset",
+            hint="name a directory, a file or a model; `.` is the directory here",
+        )
     path = Path(source).expanduser()
     if isinstance(source, Path) or path.exists():
         return path
@@ -114,11 +120,12 @@ def at_revision(source: str | None, revision: str | None) -> str | None:
     return f"{found.repo}@{revision}"
 
 
-def resolve(source: str) -> HubReference | None:
+def resolve(source: str, *, here: bool = True) -> HubReference | None:
     """`hf://org/name[@revision]`, `org/name[@revision]`, `alias[@revision]` or the address of a model's page
     on the Hub; None for what reads as a path.
 
-    Raises UsageError for an alias that does not exist and for a malformed address.
+    Raises UsageError for an alias that does not exist and for a malformed address. What lies `here` is named
+    in its hint, where it may be meant.
     """
     if (page := repository_at(source)) is not None:
         source = _SCHEME + page
@@ -143,16 +150,16 @@ def resolve(source: str) -> HubReference | None:
         )
     if "/" in name:
         return None
-    raise _unknown(name)
+    raise _unknown(name, here)
 
 
-def _unknown(name: str) -> UsageError:
-    beside = [other for other in near_names(Path(name)) if other != name]
+def _unknown(name: str, here: bool) -> UsageError:
+    beside = [other for other in near_names(Path(name)) if other != name] if here else []
     near = beside or get_close_matches(name.lower(), ALIASES, n=3, cutoff=0.6)
     return UsageError(
         f"there is no checkpoint called {name!r}",
         cause="it is the short name of no model"
-        if Path(name).exists()
+        if not here or Path(name).exists()
         else "it is neither a path that exists nor the short name of a model",
         hint=f"did you mean {' or '.join(near)}?"
         if near

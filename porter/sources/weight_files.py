@@ -138,6 +138,12 @@ def fits(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
+def at_top(name: str) -> str:
+    """A file's first folder, with its slash; the file's own name where it lies in none."""
+    folder, slash, _ = name.partition("/")
+    return folder + slash
+
+
 def some(names: Sequence[str]) -> str:
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ", ".join(names[:5]) + more

@@ -43,7 +43,9 @@ _CONTAINERS = {
 
 
 def dialect_named(word: str, known: Collection[str]) -> str | None:
-    """The dialect of `known` that is meant by a word, or None."""
+    """The dialect of `known` that is meant by a word, or None. Raises UsageError for what is no word."""
+    if not isinstance(word, str):
+        raise UsageError(f"{word!r:.80} is no dialect", hint=_one_of(known))
     if word in known:
         return word
     found = _SPOKEN.get(_plain(word))

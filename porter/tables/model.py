@@ -45,8 +45,8 @@ class Hyperparameter:
     `type` is int, number, bool, str, ints-or-bools list (`list`), or `any`. `required` ones must be
     stated by every dialect; others have `neutral`, the value that a dialect's silence means. A lossy
     `advisory` one may be dropped by a dialect that has no place for it (names, token ids). `note` says, where
-    it is refused, what a reader of the config would not guess. Where `when` does not hold, it has its neutral
-    value whatever a config says.
+    it or one of its values is refused, what a reader of the config would not guess. Where `when` does not
+    hold, it has its neutral value whatever a config says.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Hyperparameter:
     neutral: Any
     advisory: bool
     where: Where
-    note: str | None = None
+    note: str | Mapping[str, str] | None = None
     when: Expression | None = None
 
 

@@ -276,7 +276,7 @@ CANONICAL = Table(
                     TEXT,
                     Table(
                         {
-                            "note": WORDS,
+                            "note": Either((WORDS, TableOf(WORDS))),
                             "type": TEXT,
                             "neutral": PLAIN,
                             "optional": YES_NO,

@@ -135,29 +135,31 @@ def read_with_ancestors(path: Path, roots: Path | Sequence[Path]) -> list[TableS
     `extends` names a table under one of the roots (`gemma2/hf`), or a `.toml` file beside this one; or it is
     a list of such bases, of which later ones take the place of earlier ones where they differ.
     """
-    chain: list[TableSource] = []
+    chain: dict[Path, TableSource] = {}
     _collect(path, [roots] if isinstance(roots, Path) else list(roots), chain, [])
-    return chain
+    return list(chain.values())
 
 
-def _collect(path: Path, roots: Sequence[Path], chain: list[TableSource], below: list[Path]) -> None:
-    source = read_source(path)
+def _collect(path: Path, roots: Sequence[Path], chain: dict[Path, TableSource], below: list[Path]) -> None:
+    """Adds the table to those that were read, by where they really lie."""
     place = path.resolve()
-    if any(place == seen.path.resolve() for seen in chain):
+    if place in chain:
         return
+    source = read_source(path)
     for base in _bases(source, roots):
         if base.resolve() in (*below, place):
             raise TableError(source.where("extends"), "a table extends itself", hint="break the circle")
         _collect(base, roots, chain, [*below, place])
-    chain.append(source)
+    chain[place] = source
 
 
 def _bases(source: TableSource, roots: Sequence[Path]) -> list[Path]:
     named = source.data.get("extends", [])
     names = [named] if isinstance(named, str) else named
-    where = source.where("extends")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise TableError(where, "`extends` must be a string, or a list of them", cause=f"found {named!r}")
+        raise TableError(
+            source.where("extends"), "`extends` must be a string, or a list of them", cause=f"found {named!r}"
+        )
     found = []
     for name in names:
         beside = name.endswith(".toml")
@@ -165,7 +167,7 @@ def _bases(source: TableSource, roots: Sequence[Path]) -> list[Path]:
         base = next((place for place in places if place.exists()), None)
         if base is None:
             raise TableError(
-                where,
+                source.where("extends"),
                 f"`extends` names no table: {name!r}",
                 hint="write FAMILY/DIALECT for a table that porter ships, or a file name ending in .toml",
             )

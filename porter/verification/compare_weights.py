@@ -5,7 +5,7 @@ The plan runs into a comparing sink: nothing is written, and memory stays small 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from porter.containers.checkpoint import Checkpoint
 from porter.dtypes import casts_exactly
@@ -37,7 +37,7 @@ def compare_weights(
     original: Source,
     out: Checkpoint,
     port: OpenFiles,
-    progress: Callable[[str, int], None] | None = None,
+    watch: Watch | None = None,
 ) -> tuple[Mapping[str, Differing], Mapping[str, Differing]]:
     """Which tensors differ, by the table's names, and which of these hold values that their dtype cannot.
 
@@ -55,7 +55,7 @@ def compare_weights(
     )
     sink.unit_bytes = UNIT
     options = RunOptions(reflink=NEVER, digest=NEVER, resume=False, max_memory=MEMORY)
-    execute(planned.plan, original, sink, options, Watch(progress))
+    execute(planned.plan, original, sink, options, watch)
     return sink.differing, sink.lost
 
 

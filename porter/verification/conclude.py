@@ -132,7 +132,7 @@ def _line(
     if config.outcome == "differs" and not any(mistake.part == "config" for mistake in mistakes):
         said.append(_and([difference.name for difference in config.differences[:3]]) + " in the config")
     if tokenizer.outcome == "differs":
-        said.append("the tokenizer gives other ids")
+        said.append("the tokenizer is another")
     return f"differs: {'; '.join(said)}"
 
 

@@ -14,6 +14,7 @@ from porter.execution.sinks.statistics import low_rank
 from porter.planning.port_plan import compared_dtype
 from porter.values.numbers import rounded
 from porter.values.operations import Operation
+from porter.verification.mixtures import of_two_layers
 from porter.verification.moved_lines import lines_of_others, moved_lines
 from porter.verification.moved_words import WORDS, in_words
 from porter.verification.samples import in_order, samples
@@ -82,6 +83,8 @@ def describe(sides: Sides, weight: Weight, unlike: Unlike, number: int | None = 
     if (dtype := _finer(sides, weight)) is not None:
         short = f"holds finer values than the original, which round to its own in {dtype}"
         return Description("finer", f"{short}: {unlike.elements:,} of {unlike.of:,} differ", short)
+    if (sum_of := of_two_layers(sides, weight)) is not None:
+        return Description("of two layers", sum_of)
     corner = _corner(sides, weight)
     much = f"up to {unlike.largest:.3g} apart" if math.isfinite(unlike.largest) else "some not finite"
     said = f"{unlike.elements:,} of {unlike.of:,} values differ, {much}"

@@ -18,6 +18,7 @@ from porter.execution.executor import execute
 from porter.execution.run_options import RunOptions
 from porter.execution.sinks.digest import DigestSink, Hash
 from porter.execution.watch import Watch
+from porter.facts import Facts
 from porter.planning.canonical_plan import axes_of, plan_canonical
 from porter.planning.plan import Plan
 from porter.planning.plan_options import PlanOptions
@@ -43,8 +44,8 @@ class TensorDigest:
     digest: str
 
 
-@dataclass(frozen=True)
-class Fingerprint:
+@dataclass(frozen=True, repr=False)
+class Fingerprint(Facts):
     """`fingerprint` names the whole: `porter1:` and 64 hex digits. `tensors` are sorted by name.
 
     `dtype_agnostic` says that every value was widened to float32 first, exactly.
@@ -55,6 +56,13 @@ class Fingerprint:
     dialect: str
     dtype_agnostic: bool
     tensors: tuple[TensorDigest, ...]
+
+    def _facts(self) -> list[tuple[str, str]]:
+        return [
+            ("model", f"{self.family} ({self.dialect})"),
+            ("fingerprint", self.fingerprint),
+            ("tensors", f"{len(self.tensors):,}{', as float32' if self.dtype_agnostic else ''}"),
+        ]
 
 
 def fingerprint_of(

@@ -10,6 +10,7 @@ import hashlib
 import os
 import stat
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,19 +18,15 @@ from typing import Literal, NamedTuple, Protocol
 
 from porter.containers.checkpoint import open_checkpoint
 from porter.errors import ChangedError, PorterError
-from porter.execution.leftovers import RECEIPT
-from porter.execution.receipts import Receipt, Recorded, tensors_digest
+from porter.execution.receipts import Receipt, Recorded, names_in, tensors_digest, unlisted
 from porter.execution.watch import Watch
+from porter.facts import Facts
 from porter.sources import local
 from porter.sources.paths import locate
-from porter.verification.signatures import SIGNATURE
 
 # `unverified`: of the right size as far as that is known, and no digest was compared.
 State = Literal["verified", "recorded", "unverified", "changed", "missing", "added"]
 DIFFERENT: tuple[State, ...] = ("changed", "missing", "added")
-
-# Where a receipt is written before it takes the other's place; a killed run may leave it.
-FRESH = f".{RECEIPT}.new"
 
 # Bytes read at a time; small enough for the processor's cache.
 _PIECE = 256 << 10
@@ -46,8 +43,8 @@ class FileState:
     detail: str | None = None
 
 
-@dataclass(frozen=True)
-class OutputCheck:
+@dataclass(frozen=True, repr=False)
+class OutputCheck(Facts):
     """What `check` found in `out`, text for a bucket. `plan` is the hash of the plan that made the output.
 
     `tensors` says why the headers do not hold the planned tensors; None where they do, and where files
@@ -87,6 +84,17 @@ class OutputCheck:
             return 3
         return 0 if self.verdict == "verified" or self.quick else 1
 
+    def _facts(self) -> list[tuple[str, str]]:
+        states = Counter(file.state for file in self.files)
+        told = ", ".join(f"{number} {state}" for state, number in states.items())
+        return [
+            ("output", f"{self.out}, {self.source_dialect} → {self.target_dialect}"),
+            ("verdict", f"{self.verdict}; files: {told}"),
+            *((file.state, f"{file.name}: {file.detail}") for file in self.files if file.state in DIFFERENT),
+            *([("tensors", self.tensors)] if self.tensors else []),
+            *([("signature", self.signature_detail or self.signature)] if self.signature else []),
+        ]
+
 
 class Sums(NamedTuple):
     """A file's `sha256:<hex>`, CRC-32 and bytes, as read just now."""
@@ -122,7 +130,7 @@ class Directory:
     root: Path
 
     def names(self) -> Iterable[str]:
-        return _names(self.root)
+        return names_in(self.root)
 
     def size(self, name: str) -> int | None:
         path = find_file(self.root, name)
@@ -144,11 +152,14 @@ def check_files(
 
     Raises ChangedError for a file that changes meanwhile.
     """
+    with_digest = [
+        item for item in receipt.files.values() if item.sha256 is not None or item.crc32 is not None
+    ]
+    watch.expect(0 if quick else sum(item.size or 0 for item in with_digest))
     for name, recorded in receipt.files.items():
         yield _check_file(output, name, recorded, watch, quick)
-    for name in sorted(output.names()):
-        if name not in receipt.files and name not in (RECEIPT, FRESH, SIGNATURE):
-            yield FileState(name, "added", detail="the receipt does not name it")
+    for name in unlisted(receipt, output.names()):
+        yield FileState(name, "added", detail="the receipt does not name it")
 
 
 def digest_file(path: Path, name: str, watch: Watch) -> Sums:
@@ -220,15 +231,3 @@ def _check_file(output: Output, name: str, recorded: Recorded, watch: Watch, qui
     # Machines that made it part by part have summed it, none has hashed all of it.
     by = "by its CRC-32, no sha256 in the receipt" if recorded.sha256 is None else None
     return FileState(name, "verified", found.size, found.sha256, by)
-
-
-def _names(root: Path) -> Iterator[str]:
-    """Everything in a directory but directories, by its path within."""
-    for folder, folders, files in os.walk(root, onerror=_raise):
-        links = [name for name in folders if Path(folder, name).is_symlink()]
-        for name in (*files, *links):
-            yield Path(folder, name).relative_to(root).as_posix()
-
-
-def _raise(error: OSError) -> None:
-    raise PorterError(f"{error.filename} cannot be listed", cause=error.strerror) from error

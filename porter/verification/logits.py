@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from porter.errors import DifferenceError
+from porter.facts import Facts
 from porter.verification.layerwise import LayeredModel
 from porter.verification.logit_sums import LogitSums
 
@@ -56,8 +57,8 @@ class StateDifference:
         return not self.relative <= self.bound
 
 
-@dataclass(frozen=True)
-class LogitsComparison:
+@dataclass(frozen=True, repr=False)
+class LogitsComparison(Facts):
     """What two checkpoints compute from the same ids. `source` is the measure, `out` is judged.
 
     `source_code` and `out_code` say whose code ran. `ids_from` is the tokenizer file that made the ids, or
@@ -96,6 +97,17 @@ class LogitsComparison:
     def relative(self) -> float:
         """max |Δ| of the logits over the largest logit."""
         return self.max_abs / self.max_logit if self.max_logit else self.max_abs
+
+    def _facts(self) -> list[tuple[str, str]]:
+        return [
+            ("models", f"{self.source} ({self.source_code}) and {self.out} ({self.out_code})"),
+            (
+                "logits",
+                f"max |Δ| {self.max_abs:.3g} of {self.max_logit:.3g}, top-1 the same for {self.top1:.1%}",
+            ),
+            ("agree", "yes" if self.agree else f"no: they part at {self.first_parted}"),
+            ("ran", f"{self.tokens} tokens in {self.dtype}, {len(self.states)} places compared"),
+        ]
 
 
 @dataclass(frozen=True)

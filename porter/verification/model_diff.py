@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from porter.facts import Facts
 from porter.verification.verdict import TokenizerVerdict
 
 # What tensors of the two sides are paired by.
@@ -74,8 +75,8 @@ class FieldDifference:
     b: Any
 
 
-@dataclass(frozen=True)
-class ModelDiff:
+@dataclass(frozen=True, repr=False)
+class ModelDiff(Facts):
     """How two models differ. Families and dialects are empty where no table knows a side.
 
     `by` says what tensors were paired by: porter's canonical weights, or their names. `equal` tensors are the
@@ -106,3 +107,22 @@ class ModelDiff:
         differs = self.tokenizer is not None and self.tokenizer.outcome == "differs"
         parts = (self.only_in_a, self.only_in_b, self.shapes, self.dtypes, self.values, self.config or ())
         return not differs and not any(parts)
+
+    def _facts(self) -> list[tuple[str, str]]:
+        counts = (
+            (len(self.values), "differ in value"),
+            (len(self.shapes), "in shape"),
+            (len(self.dtypes), "in dtype"),
+            (len(self.only_in_a), "only in A"),
+            (len(self.only_in_b), "only in B"),
+        )
+        found = ", ".join(f"{number:,} {word}" for number, word in counts if number)
+        facts = [
+            ("models", f"{self.a} and {self.b}"),
+            ("tensors", f"{self.equal:,} of {self.compared:,} are equal{'; ' if found else ''}{found}"),
+        ]
+        if self.config is not None:
+            facts.append(("config", f"{len(self.config)} fields differ" if self.config else "the same"))
+        if self.tokenizer is not None:
+            facts.append(("tokenizer", f"{self.tokenizer.outcome}: {self.tokenizer.says}"))
+        return facts + [("note", text) for text in self.notes]

@@ -22,9 +22,6 @@ from porter.reading.regular import read_regular
 from porter.system.extras import install_line
 from porter.untrusted import shortened_lines
 
-# Where a signature lies in what it signs, unless it is put elsewhere.
-SIGNATURE = "model.sig"
-
 # Bytes. A key in PEM has some hundred.
 _LARGEST_KEY = 1 << 16
 

@@ -1,7 +1,8 @@
-"""An original whose config unties head and embedding, and that stores one matrix for both.
+"""An original whose config says one thing of head and embedding, and whose weights another.
 
-Such a port may leave the head out and say that it is tied: every value is there. The two are compared value
-by value first; where they are equal, the original is taken for a tied one.
+Where the config unties them and both hold the same, a port may leave the head out and say that it is tied:
+every value is there. Where the config ties them and two that differ are stored, frameworks use the two, and a
+port must hold both. The two are compared value by value first.
 """
 
 from __future__ import annotations
@@ -30,12 +31,13 @@ def may_be_tied(identity: Identity, planned: PortPlan) -> bool:
     return not identity.hyperparameters.get(TIED) and bool(here - there)
 
 
-def as_tied(identity: Identity) -> Identity:
-    return replace(identity, hyperparameters={**identity.hyperparameters, TIED: True})
+def as_tied(identity: Identity, tied: bool = True) -> Identity:
+    return replace(identity, hyperparameters={**identity.hyperparameters, TIED: tied})
 
 
-def holds_ties(identity: Identity, planned: PortPlan, files: Mapping[str, SourceFile]) -> bool:
-    """Whether what the original stores of tied weights is equal. `planned` is planned as of a tied one."""
+def holds_ties(identity: Identity, planned: PortPlan, files: Mapping[str, SourceFile]) -> bool | None:
+    """Whether what the original stores of tied weights is equal, None where it stores one of them. `planned`
+    is planned as of a tied one."""
     checks = tie_checks(planned.join, planned.covered.held, identity.dialect, identity.dialect)
     tensors = {tensor.name: tensor for tensor in planned.covered.tensors.values()}
     try:
@@ -43,4 +45,4 @@ def holds_ties(identity: Identity, planned: PortPlan, files: Mapping[str, Source
             compare(check, tensors, files)
     except DifferenceError:
         return False
-    return bool(checks)
+    return True if checks else None

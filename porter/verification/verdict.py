@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from porter.facts import Facts
+
 if TYPE_CHECKING:
     from porter.verification.logits import LogitsComparison
 
@@ -118,14 +120,14 @@ class ConfigVerdict:
 
 @dataclass(frozen=True)
 class TokenizerVerdict:
-    """How the tokenizers compare, on a page of text. `says` tells what was compared, or why nothing was."""
+    """How the tokenizers compare. `says` tells what was compared, or why nothing was."""
 
     outcome: Outcome
     says: str
 
 
-@dataclass(frozen=True)
-class Verdict:
+@dataclass(frozen=True, repr=False)
+class Verdict(Facts):
     """Whether `out` is a right port of `source`. `says` is the verdict in one line.
 
     `outcome` is `equal` where weights, config and tokenizer say the same, `rounded` where values were
@@ -152,3 +154,15 @@ class Verdict:
     @property
     def right(self) -> bool:
         return self.outcome != "differs"
+
+    def _facts(self) -> list[tuple[str, str]]:
+        differ = f", of which {len(self.weights.differing):,} differ" if self.weights.differing else ""
+        return [
+            ("verdict", f"{self.source} → {self.out}"),
+            ("outcome", self.says),
+            *(("mistake", mistake.says) for mistake in self.mistakes),
+            ("weights", f"{self.weights.outcome}: {self.weights.tensors:,} tensors{differ}"),
+            ("config", f"{self.config.outcome}: {self.config.compared} hyperparameters"),
+            ("tokenizer", f"{self.tokenizer.outcome}: {self.tokenizer.says}"),
+            *(("note", text) for text in self.notes),
+        ]

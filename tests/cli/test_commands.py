@@ -43,7 +43,7 @@ def test_inspect_full_has_a_row_per_tensor(call, gemma, tensors):
 def test_inspect_filter_counts_only_what_fits(call, gemma):
     done = call("inspect", gemma, "--full", "--filter", "*.1.mlp.*")
     assert sum(line.startswith("model.") for line in done.stdout.splitlines()) == 3
-    assert "3 tensors" in done.stdout.splitlines()[0]
+    assert "3 of 29 tensors" in done.stdout.splitlines()[0]
 
 
 def test_inspect_json(call, gemma, tensors):
@@ -171,8 +171,12 @@ def test_the_receipt_says_what_was_made_of_what(call, gemma, tmp_path):
 def test_force_replaces_what_porter_wrote(call, gemma, tmp_path):
     out = tmp_path / "out"
     assert call("convert", gemma, "--to", "litgpt", "-o", out).returncode == 0
-    (out / "mine.txt").write_text("goes too")
+    (out / "mine.txt").write_text("stays")
     assert call("convert", gemma, "--to", "litgpt", "-o", out).returncode == 2
+    refused = call("convert", gemma, "--to", "hf", "-o", out, "--force")
+    assert (refused.returncode, "does not list mine.txt" in refused.stderr) == (2, True)
+    assert (out / "mine.txt").read_text() == "stays" and (out / "lit_model.safetensors").exists()
+    (out / "mine.txt").unlink()
     assert call("convert", gemma, "--to", "hf", "-o", out, "--force").returncode == 0
     assert sorted(path.name for path in out.iterdir()) == [
         "config.json",

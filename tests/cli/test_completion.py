@@ -60,7 +60,7 @@ def test_words_of_closed_sets(complete):
     assert complete("porter convert x --container p") == ["pth"]
     assert complete("porter inspect x --family gemma3_") == ["gemma3_text"]
     assert complete("porter inspect gemma-3-270") == ["gemma-3-270m", "gemma-3-270m-it"]
-    assert complete("porter mappings check --against ") == ["litgpt", "transformers"]
+    assert complete("porter mappings check --against ") == ["litgpt", "transformers", "porter"]
     assert complete("porter mappings show gemma --to litgpt-") == ["litgpt-legacy"]
     assert complete("porter mappings show gemma2 --to flax") == ["flax", "flax-transposed"]
     assert complete("porter mappings show llama --to flax") == []

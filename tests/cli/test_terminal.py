@@ -181,7 +181,7 @@ def test_columns_go_in_the_order_stated_and_then_names_shorten():
     assert fit(ROWS, 40, right=(2,), drop=(1,))[0].split() == ["Tensor", "×"]
     lines = fit(ROWS, 30, right=(2,), drop=(2,))
     assert max(map(len, lines)) <= 30
-    assert lines[1].startswith("a.lo") and "….tensor.weight" in lines[1]
+    assert lines[1].startswith("a.lo") and "….a.tensor.weight" in lines[1]
 
 
 @pytest.mark.parametrize("width", range(4, 40))
@@ -285,3 +285,44 @@ def test_a_quoted_command_is_not_broken():
     assert lines[1] == f"      {command}"
     assert lines[-1].endswith("'a b c'")
     assert wrapped("one two", None) == ["one two"]
+
+
+def test_progress_says_how_much_of_how_much(shown, gemma, tmp_path):
+    out = tmp_path / "out"
+    shown(100, "convert", gemma, "--to", "litgpt", "-o", out)
+    for arguments in (("check", out), ("fingerprint", out), ("verify", gemma, out), ("diff", gemma, out)):
+        assert any("100%" in line for line in plain(shown(100, *arguments))), arguments
+
+
+def test_what_fails_before_a_byte_leaves_no_bar(shown, tmp_path):
+    for arguments, code in ((("check", tmp_path / "nothing"), 2), (("download", "gemmma"), 2)):
+        assert plain(shown(100, *arguments, code=code))[0].startswith("error: ")
+
+
+def test_of_a_shortened_name_the_layers_stay_whole():
+    name = "transformer/layer_{0..17}/attn/attn_vec_einsum/w"
+    assert shorten(name, 42) == "tran…/layer_{0..17}/attn/attn_vec_einsum/w"
+    keras = "layers/gemma_decoder_block{,_1,…,_17}/ffw_linear/vars/0"
+    for width in range(30, 54):
+        shown = shorten(keras, width)
+        assert len(shown) <= width
+        assert shown.count("{") == shown.count("}"), shown
+
+
+def test_a_name_too_long_beside_the_rest_has_a_line_of_its_own():
+    rows = [["Target", "Shape", "From"], ["short", "[2, 3]", "a"], ["a/name/of/some/length", "[66]", "b"]]
+    assert stack(rows, 24, under=(2,)) == [
+        "Target  Shape",
+        "short   [2, 3]",
+        "  from  a",
+        "a/name/of/some/length",
+        "        [66]",
+        "  from  b",
+    ]
+
+
+def test_what_cannot_be_written_is_said_before_any_note(shown, gemma, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").touch()
+    said = plain(shown(80, "convert", gemma, "--to", "keras", "-o", tmp_path / "out", code=2))
+    assert said[0].startswith("error: ")

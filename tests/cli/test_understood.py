@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -232,7 +234,7 @@ def test_shared_options_stand_before_or_behind_the_command(call, gemma, tmp_path
         (["convert", "x", "--token", "hf_abc"], "hf auth login"),
         (["inspect", "x", "--to", "litgpt"], "--as DIALECT"),
         (["inspect", "x", "y"], "one model at a time"),
-        (["konvert", "x"], "did you mean 'convert'"),
+        (["konvert", "x"], "did you mean `porter convert`"),
         (["convert", "x", "--to"], "for example --to litgpt"),
         (["inspect", "x", "--color", "pink"], "porter inspect --help"),
         (["--color", "pink", "inspect", "x"], "porter --help"),
@@ -324,3 +326,78 @@ def test_a_command_that_there_is_not_is_answered_with_one_that_there_is(call, ty
 
 def test_the_help_of_a_group_has_examples(call):
     assert "porter mappings show gemma --to keras" in call("mappings", "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("typed_words", "said"),
+    [
+        (("download", "gemmma"), "did you mean gemma-"),
+        (("download", "--list", "--from", "litgpt"), "not downloaded from 'litgpt'"),
+        (("download", "--list", "-o", "x"), "--list downloads nothing"),
+        (("convert", "tiny-gemma", "--to", "litgpt", "-o", "/proc/x"), "makes no directories"),
+    ],
+)
+def test_what_cannot_be_is_said_as_it_is(run, gemma, typed_words, said):
+    (gemma.parent / "gemma").mkdir()
+    words = [str(gemma) if word == gemma.name else word for word in typed_words]
+    done = run(*words, cwd=gemma.parent)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "did you mean gemma?" not in done.stderr
+
+
+def test_of_a_directory_that_there_is_not_the_doctor_says_so(call):
+    assert "no nope yet" in call("doctor", "nope").stderr.replace("directory ", "")
+
+
+def test_a_filter_says_of_how_many(call, gemma):
+    shown = call("inspect", gemma, "--filter", "*norm*").stdout
+    assert "7 of 29 tensors" in shown
+    assert "KV cache" not in shown
+    assert "KV cache" in call("inspect", gemma).stdout
+
+
+def test_arrays_of_one_folder_are_one_line_in_a_pipe(call, gemma, tmp_path):
+    done = call("convert", gemma, "--to", "flax", "-o", tmp_path / "flax")
+    assert done.stderr.count("\nconvert ") == 1
+    assert "transformer/" in done.stderr
+    assert "wrote" in done.stdout
+    assert "transformer/layer_0" not in done.stdout
+
+
+def test_what_is_typed_passes_no_validation_library(gemma):
+    """Its import would take a third of the time of an inspect."""
+    code = (
+        "import sys; sys.argv = ['porter', 'inspect', sys.argv[1], '--filter', '*', '--quiet']\n"
+        "from porter.cli import main\n"
+        "try:\n    main()\nfinally:\n    assert 'pydantic' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, gemma], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed_words", "said"),
+    [
+        (("mappings", "check", "--against", "porter", "--require", "x"), "--require"),
+        (("diff", "a", "b", "--atol", "much"), "--atol"),
+        (("--color", "blue", "models"), "'blue' is not one of 'auto', 'always', 'never'"),
+        (("verify", "a"), "missing argument 'OUT'"),
+    ],
+)
+def test_a_value_of_another_kind_is_said(call, typed_words, said):
+    done = call(*typed_words)
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_an_empty_name_is_not_the_directory_here(run, gemma):
+    for words in (("inspect", ""), ("convert", "", "--to", "litgpt", "-o", "x"), ("fingerprint", "")):
+        done = run(*words, cwd=gemma)
+        assert done.returncode == 2, words
+        assert "an empty text names no checkpoint" in done.stderr
+    assert run("inspect", ".", cwd=gemma).returncode == 0
+
+
+def test_an_option_that_is_missing_is_shown_by_example(call):
+    assert "for example porter mappings new llama --name mine" in call("mappings", "new", "llama").stderr

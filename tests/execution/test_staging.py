@@ -17,8 +17,9 @@ from porter.execution import staging as module
 from porter.execution.journal import NAME as JOURNAL
 from porter.execution.leftovers import RECEIPT, find_leftovers, fresh_name, stage_name
 from porter.execution.ownership import is_ours
+from porter.execution.receipts import seal
 from porter.execution.sinks.directory import DirectorySink, Interrupted
-from porter.execution.staging import publish, staging
+from porter.execution.staging import check_output, publish, staging
 from porter.execution.watch import Watch
 
 HASH = "sha256:" + "0123456789ab" * 4
@@ -158,6 +159,43 @@ def test_what_became_the_users_meanwhile_stays(tmp_path, way, meanwhile):
     left = out if meanwhile == "a file" else out / "weights"
     assert left.read_text() == ("old" if meanwhile == "receipt removed" else "thesis")
     assert names(tmp_path) == ["out"]
+
+
+def sealed(out):
+    """An output with a receipt that says what porter wrote into it."""
+    output(out, "old")
+    (out / RECEIPT).write_bytes(seal({"plan": "sha256:" + 64 * "a", "files": {"weights": {"size": 3}}}))
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+@pytest.mark.parametrize("name", ["trained.pth", "checkpoints/step-1"])
+def test_what_the_user_put_into_an_output_is_not_lost_with_it(tmp_path, way, when, name):
+    out = tmp_path / "out"
+    sealed(out)
+
+    def put():
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text("a week's work")
+
+    if when == "before":
+        put()
+        with pytest.raises(UsageError, match="would lose it") as caught:
+            check_output(out, None, [], force=True)
+    else:
+        with pytest.raises(UsageError, match="would lose it") as caught:
+            run(out, "new", before=put)
+    assert name in caught.value.cause
+    assert (out / "weights").read_text() == "old" and (out / name).read_text() == "a week's work"
+    assert names(tmp_path) == ["out"]
+
+
+def test_what_porter_put_into_it_later_is_replaced(tmp_path, way):
+    out = tmp_path / "out"
+    sealed(out)
+    (out / "model.sig").write_text("{}")
+    check_output(out, None, [], force=True)
+    run(out, "new")
+    assert (out / "weights").read_text() == "new" and names(out) == [RECEIPT, "weights"]
 
 
 def test_without_force_nothing_that_came_meanwhile_is_replaced(tmp_path):

@@ -285,6 +285,8 @@ def test_what_litgpt_lacks_of_latent_attention_is_refused_and_stays_with_transfo
     with pytest.raises(UnsupportedError) as caught:
         porter.convert(tmp_path / "hf", tmp_path / "litgpt", to="litgpt")
     assert re.search(message, f"{caught.value.message} {caught.value.cause}", re.DOTALL)
+    # What is said of one value is not said where another is refused.
+    assert ("frequencies" in (caught.value.cause or "")) == ("rope_parameters" in changes)
     porter.convert(tmp_path / "hf", tmp_path / "out", to="hf", dtype="bfloat16")
     porter.convert(tmp_path / "hf", tmp_path / "same", to="hf")
     loaded, loading = AutoModelForCausalLM.from_pretrained(tmp_path / "same", output_loading_info=True)

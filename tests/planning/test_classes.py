@@ -9,7 +9,7 @@ from porter.api.convert import plan
 from porter.dtypes import DTYPES
 from porter.errors import UnsupportedError
 from porter.layout import Loop
-from porter.planning.fidelity import grade
+from porter.planning.fidelity import fidelity
 from porter.planning.join import copy_class
 from porter.values.operations import Operation
 
@@ -20,7 +20,7 @@ def test_transformers_and_litgpt_differ_by_ranges_only(shipped, tmp_path, family
     made = plan(shipped.write(tmp_path / "m", family, source), to=target)
     assert {name for name, number in made.classes.items() if number} == {"extent"}
     assert all(len(copy.loops) <= 1 for copy in made.copies)
-    assert grade(made).startswith("exact")
+    assert fidelity(made).grade.startswith("exact")
 
 
 def test_heads_that_are_interleaved_are_runs_of_a_head(shipped, tmp_path):
@@ -99,7 +99,7 @@ def test_another_dtype_is_computed(shipped, tmp_path, dtype, classes, graded):
     folder = shipped.write(tmp_path / "m", "llama", "hf", dtype=np.float16)
     made = plan(folder, to="litgpt", dtype=dtype)
     assert {copy.copy_class for copy in made.copies} == classes
-    assert grade(made) == graded
+    assert fidelity(made).grade == graded
     wanted = {"keep": "F16", "float16": "F16", "float32": "F32", "bfloat16": "BF16"}[dtype]
     assert {tensor.dtype.name for tensor in made.targets()} == {wanted}
 

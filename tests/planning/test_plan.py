@@ -86,10 +86,16 @@ def test_its_hash_leaves_out_where_a_table_lies(source, tmp_path):
     assert len(hashes) == 1
 
 
-@pytest.mark.parametrize("size", [0, -5, "0", "0GB", "0.0 MB", "-5GB", "five"])
+@pytest.mark.parametrize("size", [0, -5, "0", "0GB", "0.0 MB", "-5GB", "five", 1.5, True])
 def test_a_shard_of_no_size_is_a_usage_error(source, size):
     with pytest.raises(UsageError, match="is no size for a shard"):
         plan(source, to="hf", max_shard_size=size)
+
+
+def test_a_shard_size_in_bytes_may_be_a_text(source):
+    assert (
+        plan(source, to="hf", max_shard_size="50000").hash == plan(source, to="hf", max_shard_size=50000).hash
+    )
 
 
 def test_its_hash_changes_with_all_that_matters(shipped, source, tmp_path):

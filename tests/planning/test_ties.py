@@ -9,7 +9,7 @@ import pytest
 from porter.api.convert import plan
 from porter.errors import MalformedError, UnsupportedError, UsageError
 from porter.layout import Loop
-from porter.planning.fidelity import grade
+from porter.planning.fidelity import fidelity
 from porter.values.operations import Operation
 
 HEAD, EMBED = "lm_head.weight", "model.embed_tokens.weight"
@@ -35,7 +35,7 @@ def test_litgpt_gets_a_head_of_its_own(gemma):
     made = plan(gemma, to="litgpt")
     assert sources_of(made, LIT_HEAD) == sources_of(made, LIT_EMBED) == {EMBED}
     assert made.summary.ties_written == 1 and made.checks == ()
-    assert grade(made) == "exact"
+    assert fidelity(made).grade == "exact"
 
 
 def test_omit_leaves_it_out(gemma):
@@ -60,7 +60,7 @@ def test_two_stored_copies_are_compared_before_one_is_dropped(shipped, tmp_path)
     assert check.loops == (Loop(127 * 66, 1, 1),) and check.kept_offset == check.dropped_offset == 0
     assert "LitGPT itself trains the two apart" in check.reason and 'tied="untie"' in check.hint
     assert {LIT_EMBED, LIT_HEAD} <= set(made.source_by_name), "the check needs both"
-    assert grade(made) == "exact when checked"
+    assert fidelity(made).grade == "exact when checked"
 
 
 def test_one_stored_copy_needs_no_check(shipped, tmp_path, gemma):

@@ -649,11 +649,7 @@ def embedding_flipped(state, d):
     state[embedding(d)] = state[embedding(d)].flip(1)
 
 
-# Found, and no more than described.
-NAMELESS = ("layer merged of two",)
-
-
-@mutant("average", families=SPLIT)
+@mutant("average with layer 6's", families=SPLIT)
 def layer_merged_of_two(state, d):
     for name in list(state):
         if ".layers.5." in name:

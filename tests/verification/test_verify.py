@@ -289,6 +289,26 @@ def test_zeros_are_called_zeros(original, port):
     assert "is all zeros" in porter.verify(original, port(zero)).says
 
 
+def test_a_sum_of_two_layers_is_told_from_what_was_trained_further(original, port):
+    names = ("attn.proj.weight", "norm_1.weight")
+
+    def merge(weights):
+        for name in names:
+            one, other = weights[LAYER + name], weights["transformer.h.2." + name]
+            weights[LAYER + name] = 0.75 * one + 0.25 * other
+
+    said = porter.verify(original, port(merge)).says
+    assert "layer 1: `norm_1` and `attn.proj`: is 0.75 of its own and 0.25 of layer 2's" in said
+
+    def train(weights):
+        for name in names:
+            one, other = weights[LAYER + name], weights["transformer.h.2." + name]
+            noise = np.random.default_rng(1).standard_normal(one.shape, np.float32)
+            weights[LAYER + name] = 0.75 * one + 0.25 * other + 0.05 * noise
+
+    assert "of its own" not in porter.verify(original, port(train)).says
+
+
 def test_strided_views_of_a_torch_file_are_read_as_torch_reads_them(tmp_path, original, port):
     weights = {name: torch.from_numpy(value) for name, value in litgpt_weights(hf_weights()).items()}
     name = LAYER + "mlp.fc_1.weight"
@@ -349,6 +369,70 @@ def test_tokenizers_are_compared_by_ids(tmp_path, original, port):
     assert "gives other ids for" in other.tokenizer.says
 
 
+def _renamed(tokenizer, settings):
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["never"] = vocabulary.pop("zz")
+
+
+def _exchanged(tokenizer, settings):
+    vocabulary, added = tokenizer["model"]["vocab"], tokenizer["added_tokens"]
+    vocabulary["<s>"], vocabulary["</s>"] = vocabulary["</s>"], vocabulary["<s>"]
+    added[0]["content"], added[1]["content"] = added[1]["content"], added[0]["content"]
+
+
+TOKENIZER_CHANGES = {
+    "a token": (_renamed, "has another token for an id: 3 is 'never', not 'zz'"),
+    "BOS and EOS": (_exchanged, "has another token for 2 ids: 0 is '</s>', not '<s>'"),
+    "BOS left out": (lambda t, c: t.update(post_processor=None), "puts other special tokens around a text"),
+    "decoder": (lambda t, c: t.update(decoder={"type": "Fuse"}), "makes other text of the same ids"),
+    "eos_token": (lambda t, c: c.update(eos_token="<s>"), "eos_token is '<s>', not '</s>'"),
+    "add_bos_token": (lambda t, c: c.update(add_bos_token=False), "add_bos_token is False, not True"),
+    "chat template": (lambda t, c: c.update(chat_template="{{ 1 }}"), "the chat template is another"),
+}
+SAME_TOKENIZER = {
+    "nothing": lambda t, c: None,
+    "another way to write a token": lambda t, c: c.update(eos_token={"content": "</s>", "lstrip": False}),
+    "less is stated": lambda t, c: c.pop("chat_template"),
+    "another order": lambda t, c: t.update(version=t.pop("version")),
+}
+
+
+def _with_tokenizer(folder, change):
+    tokenizers = pytest.importorskip("tokenizers")
+    made = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({"<s>": 0, "</s>": 1, "<unk>": 2, "zz": 3, "the": 4, "of": 5}, "<unk>")
+    )
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    made.post_processor = tokenizers.processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 0)])
+    made.add_special_tokens(["<s>", "</s>"])
+    content = json.loads(made.to_str())
+    settings = {"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": True, "chat_template": "{{ 2 }}"}
+    change(content, settings)
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+def _judged(tmp_path, original, out, change):
+    source = tmp_path / "source"
+    shutil.copytree(original, source)
+    _with_tokenizer(source, lambda tokenizer, settings: None)
+    _with_tokenizer(out, change)
+    return porter.verify(source, out).tokenizer
+
+
+@pytest.mark.parametrize("name", TOKENIZER_CHANGES)
+def test_a_tokenizer_that_gives_the_same_ids_need_not_be_the_same(tmp_path, original, port, name):
+    change, says = TOKENIZER_CHANGES[name]
+    found = _judged(tmp_path, original, port(), change)
+    assert found.outcome == "differs" and says in found.says, found.says
+
+
+@pytest.mark.parametrize("name", SAME_TOKENIZER)
+def test_what_says_the_same_is_the_same_tokenizer(tmp_path, original, port, name):
+    found = _judged(tmp_path, original, port(), SAME_TOKENIZER[name])
+    assert found.outcome == "equal", found.says
+
+
 def test_a_source_that_cannot_be_read_is_an_error(tmp_path):
     with pytest.raises(PorterError):
         porter.verify(tmp_path, tmp_path)
@@ -361,6 +445,28 @@ def untied(tmp_path, change=lambda head: None):
     change(weights["lm_head.weight"])
     name = f"untied-{len(list(tmp_path.iterdir()))}"
     return write(tmp_path / name, weights, {**CONFIG, "tie_word_embeddings": False})
+
+
+def apart(folder, tied, head=lambda weights: weights["model.embed_tokens.weight"][::-1].copy()):
+    """A config that ties, or not, beside an embedding and a head that differ."""
+    weights = hf_weights()
+    if (other := head(weights)) is not None:
+        weights["lm_head.weight"] = other
+    return write(folder, weights, {**CONFIG, "tie_word_embeddings": tied})
+
+
+def test_two_that_differ_are_two_whatever_the_config_says(tmp_path):
+    source = apart(tmp_path / "source", True)
+    for name, tied in (("itself", True), ("untied", False)):
+        verdict = porter.verify(source, apart(tmp_path / name, tied))
+        assert (verdict.outcome, verdict.weights.outcome) == ("equal", "equal"), verdict.says
+        assert any("stores two that differ" in note for note in verdict.notes)
+    lost = porter.verify(source, apart(tmp_path / "lost", True, lambda weights: None))
+    assert (lost.outcome, [item.name for item in lost.weights.missing]) == ("differs", ["lm_head.weight"])
+    other = porter.verify(
+        source, apart(tmp_path / "other", True, lambda weights: weights["model.embed_tokens.weight"] + 1)
+    )
+    assert other.outcome == "differs"
 
 
 def test_a_head_that_equals_the_embedding_may_be_tied_in_the_port(tmp_path, original):

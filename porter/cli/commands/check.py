@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from porter.cli import completion, output, streams
+from porter.cli.options import JsonOption
 
 
 def check(
@@ -47,7 +48,7 @@ def check(
             autocompletion=completion.everything,
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Recheck a converted directory against its receipt: sizes, sha256 digests, planned tensors.
 
@@ -73,7 +74,7 @@ def check(
             quick=quick,
             public_key=public_key,
             signature=signature,
-            watch=Watch(progress=advance),
+            watch=Watch(progress=advance, expect=advance.expect),
         )
     if json:
         output.as_json(found, verdict=found.verdict)

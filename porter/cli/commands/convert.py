@@ -16,11 +16,13 @@ from porter.cli.options import (
     FamilyOption,
     JsonOption,
     KeyOption,
+    LeaveOutOption,
     MapOption,
     MappingsOption,
     RevisionOption,
     SourceArgument,
     SourceDialectOption,
+    TextOnlyOption,
 )
 from porter.cli.report_file import ReportOption, check_report, write_report
 from porter.errors import UsageError
@@ -95,23 +97,8 @@ def convert(
             rich_help_panel=WHAT,
         ),
     ] = None,
-    text_only: Annotated[
-        bool,
-        typer.Option(
-            "--text-only",
-            help="Take the language model out of a multimodal checkpoint.",
-            rich_help_panel=WHAT,
-        ),
-    ] = False,
-    allow_unmapped: Annotated[
-        list[str],
-        typer.Option(
-            "--allow-unmapped",
-            metavar="GLOB",
-            help="Drop these tensors; may be repeated.",
-            rich_help_panel=WHAT,
-        ),
-    ] = [],  # noqa: B006
+    text_only: TextOnlyOption = False,
+    allow_unmapped: LeaveOutOption = [],  # noqa: B006
     source_dialect: SourceDialectOption = None,
     revision: RevisionOption = None,
     family: FamilyOption = None,
@@ -253,6 +240,8 @@ def convert(
     plan = prepared.plan
     if source is None:
         output.note(f"no source named: took {prepared.opened.checkpoint.label}, at {prepared.opened.source}")
+    if not dry_run:
+        api.check_before(prepared, out, force=force, options=options)
     for text in plan.notes:
         output.note(text)
     if target_model is not None:
@@ -275,7 +264,7 @@ def convert(
             rows = config_rows(prepared.opened.identified(), prepared.target, plan)
             output.data(render(plan, rows, width=output.width(), heading=output.heading))
             if explain:
-                output.data(["", *explanation(plan)])
+                output.data(["", *explanation(plan, output.width())])
             if predicted is not None:
                 output.data(["", *prediction_lines(predicted, every=explain)])
         if report is not None:
@@ -288,7 +277,6 @@ def convert(
             label = prepared.opened.checkpoint.label
             write_report(report, plan_report(plan, label, (identity.raw, words), written))
         return
-    api.check_before(prepared, out, force=force, options=options)
     output.say(f"plan     {summary(plan)}")
     from porter.cli.progress import progress
     from porter.execution.watch import Watch
@@ -327,9 +315,9 @@ def convert(
         )
         return
     from porter.reporting.next_steps import LITGPT_COMMANDS, next_steps
-    from porter.sources.weight_files import some
+    from porter.sources.weight_files import at_top, some
 
-    output.report(f"wrote    {done.out}/: {some(list(done.sizes))}")
+    output.report(f"wrote    {done.out}/: {some(list(dict.fromkeys(at_top(name) for name in done.sizes)))}")
     if isinstance(done.out, str):
         return
     for number, line in enumerate(next_steps(plan, done.out)):
@@ -339,9 +327,10 @@ def convert(
 
 
 def _graded(plan: Plan) -> dict[str, str]:
-    from porter.planning.fidelity import grade, sentence
+    from porter.planning.fidelity import fidelity
 
-    return {"grade": grade(plan), "cause": sentence(plan)}
+    found = fidelity(plan)
+    return {"grade": found.grade, "cause": found.sentence}
 
 
 def _keep(source: str | None, dry_run: bool) -> None:

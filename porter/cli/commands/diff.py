@@ -7,7 +7,14 @@ from typing import Annotated
 import typer
 
 from porter.cli import completion, output, streams
-from porter.cli.options import FamilyOption, MapOption, MappingsOption
+from porter.cli.options import (
+    FamilyOption,
+    JsonOption,
+    LeaveOutOption,
+    MapOption,
+    MappingsOption,
+    TextOnlyOption,
+)
 from porter.cli.report_file import ReportOption, check_report, write_report
 from porter.errors import DifferenceError
 
@@ -37,13 +44,8 @@ def diff(
     weights_only: Annotated[
         bool, typer.Option("--weights-only", help="Neither config nor tokenizer counts.")
     ] = False,
-    text_only: Annotated[
-        bool, typer.Option("--text-only", help="The language models of multimodal checkpoints.")
-    ] = False,
-    allow_unmapped: Annotated[
-        list[str],
-        typer.Option("--allow-unmapped", metavar="GLOB", help="Pass over these tensors; may be repeated."),
-    ] = [],  # noqa: B006
+    text_only: TextOnlyOption = False,
+    allow_unmapped: LeaveOutOption = [],  # noqa: B006
     a_dialect: Annotated[
         str | None,
         typer.Option(
@@ -66,7 +68,7 @@ def diff(
     mappings: MappingsOption = [],  # noqa: B006
     family: FamilyOption = None,
     report: ReportOption = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON, with every tensor.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Show how two models differ: weights, dtypes, config, tokenizer; in any two dialects of a family.
 
@@ -101,7 +103,7 @@ def diff(
             a_key=a_key,
             b_key=b_key,
             family=family,
-            watch=Watch(progress=lambda name, count: advance(a, count)),
+            watch=Watch(progress=lambda name, count: advance(a, count), expect=advance.expect),
         )
     if json:
         output.as_json(found, same=found.same)

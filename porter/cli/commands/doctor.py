@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -33,7 +34,7 @@ def doctor(
       porter doctor /data --clean      # and remove what killed runs have left there
     """
     from porter.api.doctor import doctor as look
-    from porter.reporting.text import printable, size, table
+    from porter.reporting.text import printable, size
     from porter.sources.buckets.bucket_address import parse_address
     from porter.system.extras import install_line
 
@@ -41,6 +42,10 @@ def doctor(
         _bucket(folder, clean, json)
         return
     found = look(path, clean=clean)
+    if not Path(path).expanduser().exists():
+        output.note(
+            f"there is no directory {path} yet; what is said of the disk is of {found.file_system.path}"
+        )
     for text in found.cleaned:
         output.note(text)
     if json:
@@ -71,15 +76,28 @@ def doctor(
         ]
         for left in found.left_behind
     ]
-    output.data(table(rows))
+    output.data(_folded(rows))
     if any(not left.in_use for left in found.left_behind):
         output.note("`porter doctor --clean` removes what was left behind and is not in use")
+
+
+def _folded(rows: list[list[str]]) -> list[str]:
+    """What stands beside a word, in as many lines as a terminal needs."""
+    from porter.reporting.fitting import wrapped
+    from porter.reporting.text import printable
+
+    wide = max(len(word) for word, _ in rows) + 2
+    return [
+        line
+        for word, text in rows
+        for line in wrapped(f"{word:<{wide}}{printable(text)}".rstrip(), output.width(), wide)
+    ]
 
 
 def _bucket(folder: BucketAddress, clean: bool, json: bool) -> None:
     """What is left behind in a bucket; that is all that there is to be said of it."""
     from porter.api.leftovers import clean_bucket, left_in_bucket
-    from porter.reporting.text import printable, size, table
+    from porter.reporting.text import printable, size
 
     if clean:
         for text in clean_bucket(folder):
@@ -96,6 +114,6 @@ def _bucket(folder: BucketAddress, clean: bool, json: bool) -> None:
         ]
         for left in found
     ]
-    output.data(table(rows) if rows else f"nothing is left behind at {folder.url}")
+    output.data(_folded(rows) if rows else f"nothing is left behind at {folder.url}")
     if any(not left.in_use for left in found):
         output.note(f"`porter doctor --clean {folder.url}` ends what is not in use")

@@ -66,7 +66,16 @@ def download(
 
     if list_ and source is not None:
         raise UsageError("--list lists the short names, and needs no model", hint=f"porter download {source}")
+    if source_dialect not in (None, "hf", "keras"):
+        raise UsageError(
+            f"models are not downloaded from {source_dialect!r}",
+            hint="--from hf (the default) or --from keras; `porter convert` makes other dialects",
+        )
     if list_:
+        if given := [
+            name for name, said in (("--include", include), ("--exclude", exclude), ("-o", out)) if said
+        ]:
+            raise UsageError(f"--list downloads nothing, and takes no {given[0]}", hint="leave it out")
         _list(json, source_dialect)
         return
     if source is None:
@@ -122,7 +131,9 @@ def _list(json: bool, source_dialect: str | None) -> None:
                 {"models": [{"alias": a, "kaggle": ref.label} for a, ref in KERAS_PRESETS.items()]}
             )
         else:
-            output.table([["Name", "Preset"], *([a, ref.label] for a, ref in KERAS_PRESETS.items())])
+            # What follows the scheme, so that the names fit beside it.
+            rows = [[a, ref.label.removeprefix("kaggle://")] for a, ref in KERAS_PRESETS.items()]
+            output.table([["Name", "Preset on Kaggle"], *rows])
         return
     if json:
         output.as_json({"models": [output.to_plain(alias) for alias in ALIASES.values()]})

@@ -10,10 +10,13 @@ from porter.cli import completion, output
 from porter.cli.options import (
     ConfigOption,
     FamilyOption,
+    JsonOption,
     KeyOption,
+    LeaveOutOption,
     MapOption,
     MappingsOption,
     SourceDialectOption,
+    TextOnlyOption,
 )
 
 
@@ -36,14 +39,9 @@ def fingerprint(
             "--dtype-agnostic", help="Of the values in float32, so that dtypes and quantisation do not count."
         ),
     ] = False,
-    text_only: Annotated[
-        bool, typer.Option("--text-only", help="The language model of a multimodal checkpoint.")
-    ] = False,
-    allow_unmapped: Annotated[
-        list[str],
-        typer.Option("--allow-unmapped", metavar="GLOB", help="Pass over these tensors; may be repeated."),
-    ] = [],  # noqa: B006
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    text_only: TextOnlyOption = False,
+    allow_unmapped: LeaveOutOption = [],  # noqa: B006
+    json: JsonOption = False,
     source_dialect: SourceDialectOption = None,
     map: MapOption = [],  # noqa: B006
     mappings: MappingsOption = [],  # noqa: B006
@@ -75,7 +73,7 @@ def fingerprint(
             source_dialect=source_dialect,
             family=family,
             key=key,
-            watch=Watch(progress=advance),
+            watch=Watch(progress=advance, expect=advance.expect),
         )
     if json:
         output.as_json(found)

@@ -155,8 +155,8 @@ def check(
         typer.Option(
             "--against",
             metavar="PEER",
-            help="litgpt or transformers; may be repeated.",
-            autocompletion=completion.words("litgpt", "transformers"),
+            help="litgpt, transformers or porter; may be repeated.",
+            autocompletion=completion.words("litgpt", "transformers", "porter"),
         ),
     ] = [],  # noqa: B006
     every: Annotated[

@@ -55,7 +55,12 @@ def sign(
     from porter.execution.watch import Watch
 
     with transfer("read") as advance:
-        made = make(out, private_key=private_key, signature=signature, watch=Watch(progress=advance))
+        made = make(
+            out,
+            private_key=private_key,
+            signature=signature,
+            watch=Watch(progress=advance, expect=advance.expect),
+        )
     if json:
         output.as_json(made)
     else:

@@ -10,7 +10,9 @@ from porter.cli import completion, output, streams
 from porter.cli.options import (
     ConfigOption,
     FamilyOption,
+    JsonOption,
     KeyOption,
+    LeaveOutOption,
     MapOption,
     MappingsOption,
     SourceDialectOption,
@@ -54,12 +56,7 @@ def verify(
     out_key: Annotated[
         str | None, typer.Option("--out-key", metavar="NAME", help="As --key, of OUT's torch file.")
     ] = None,
-    allow_unmapped: Annotated[
-        list[str],
-        typer.Option(
-            "--allow-unmapped", metavar="GLOB", help="Tensors of SRC that are not compared; may be repeated."
-        ),
-    ] = [],  # noqa: B006
+    allow_unmapped: LeaveOutOption = [],  # noqa: B006
     quick: Annotated[
         bool, typer.Option("--quick", help="Look at a thousand elements of each weight and not at every one.")
     ] = False,
@@ -79,7 +76,7 @@ def verify(
         ),
     ] = "float32",
     report: ReportOption = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Say whether OUT is a right port of SRC: weights, config and tokenizer. Exit code 3 if not.
 
@@ -111,7 +108,7 @@ def verify(
             allow_unmapped=allow_unmapped,
             quick=quick,
             logits=logits_dtype if logits else None,  # type: ignore[arg-type]  # checked above
-            watch=Watch(lambda name, count: advance(out, count)),
+            watch=Watch(lambda name, count: advance(out, count), expect=advance.expect),
         )
     if json:
         output.as_json(verdict, right=verdict.right)

@@ -184,19 +184,22 @@ class Cursor:
         if self.strings > MAX_STRINGS:
             raise self.malformed("its arrays hold too many strings", f"at most {MAX_STRINGS:,}", "more")
         # A plain loop over local names: it runs once for each token of a vocabulary.
-        start, limit, length_at = self.position, self.limit, _LENGTH.unpack_from
+        start, limit, length_at, prefix = self.position, self.limit, _LENGTH.unpack_from, _LENGTH.size
         ends, position = array("Q"), start
-        data, have = self.data.upto(start), 0
+        # `have` bytes were read, of which those before `sure` are the header's.
+        data, have, sure = self.data.upto(start), 0, 0
         for _ in range(count):
-            body = position + _LENGTH.size
+            body = position + prefix
             if body > have:
                 data = self.data.upto(min(body, limit))
                 have = len(data)
-            end = body + length_at(data, position)[0] if body <= min(have, limit) else limit + 1
+                sure = min(have, limit)
+            end = body + length_at(data, position)[0] if body <= sure else limit + 1
             if have < end <= limit:
                 data = self.data.upto(end)
                 have = len(data)
-            if end > min(have, limit):
+                sure = min(have, limit)
+            if end > sure:
                 raise self.malformed(f"the GGUF header ends inside {what}", f"{count} strings", len(ends))
             try:
                 data[body:end].decode()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -83,7 +84,10 @@ def _laid_out(name: str, tensors: tuple[TensorSpec, ...], metadata: tuple[tuple[
         # Only a closed file has all of its bytes.
         image = Path(named.name).open("rb", buffering=0)  # noqa: SIM115
     size = os.fstat(image.fileno()).st_size
-    return _LaidOut(OutputFile(name, CONTAINER, size, placed, dict(metadata)), image)
+    laid_out = _LaidOut(OutputFile(name, CONTAINER, size, placed, dict(metadata)), image)
+    # It is let go where another file is laid out, and at the end.
+    weakref.finalize(laid_out, image.close)
+    return laid_out
 
 
 def _metadata_block(tensors: int) -> int:

@@ -25,6 +25,7 @@ from porter.execution.watch import Watch
 from porter.execution.writers import Tally
 from porter.planning.plan import Plan, checked
 from porter.sources.base import Source
+from porter.wording import at_command_line
 
 # Bytes. What all tasks share is sent to every worker; a model's weights do not belong in it.
 _MOST_SHARED = 64 << 20
@@ -166,7 +167,7 @@ def _job(plan: Plan, source: Source) -> Job:
     """Raises UsageError for a source that cannot be sent to other machines."""
     from porter import __version__
 
-    job = Job(secrets.token_hex(8), __version__, source, dict(plan.source_sizes))
+    job = Job(secrets.token_hex(8), __version__, source, dict(plan.source_sizes), at_command_line())
     try:
         size = len(pickle.dumps(job))
     except Exception as error:

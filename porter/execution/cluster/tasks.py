@@ -13,6 +13,7 @@ import platform
 import threading
 import time
 import zlib
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -27,6 +28,7 @@ from porter.execution.units import Unit
 from porter.execution.writers import MemoryRange
 from porter.planning.plan import Check, ZeroCheck
 from porter.sources.base import Source
+from porter.wording import typed
 
 # Bytes of the kernels' buffers; a transposed unit is turned in tiles of a quarter of it.
 BUFFERS = 96 << 20
@@ -97,12 +99,14 @@ class SharedFile:
 
 @dataclass(frozen=True)
 class Job:
-    """What all tasks of a run have in common. `version` is porter's, which has to be the same everywhere."""
+    """What all tasks of a run have in common. `version` is porter's, which has to be the same everywhere.
+    `typed` says that errors are read at a command line."""
 
     run: str
     version: str
     source: Source
     sizes: dict[str, int]
+    typed: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,11 @@ class Record(NamedTuple):
 
 def run_task(job: Job, task: Task) -> Record:
     """Runs a task, wherever it is. Raises PorterError and its kinds."""
+    with typed() if job.typed else nullcontext():
+        return _run_task(job, task)
+
+
+def _run_task(job: Job, task: Task) -> Record:
     began = time.monotonic()
     sources = _sources(job)
     if task.kept is not None and task.place is not None:
@@ -171,11 +180,12 @@ def run_task(job: Job, task: Task) -> Record:
 
 def run_check(job: Job, check: Check, tensors: dict[str, StoredTensor]) -> None:
     """Runs one check of a plan, wherever it is. Raises DifferenceError."""
-    sources = _sources(job)
-    if isinstance(check, ZeroCheck):
-        check_zeros(check, tensors[check.tensor], sources)
-    else:
-        compare(check, tensors, sources)
+    with typed() if job.typed else nullcontext():
+        sources = _sources(job)
+        if isinstance(check, ZeroCheck):
+            check_zeros(check, tensors[check.tensor], sources)
+        else:
+            compare(check, tensors, sources)
 
 
 def _record(task: Task, content: bytearray, etag: str, began: float) -> Record:

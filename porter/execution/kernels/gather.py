@@ -29,6 +29,10 @@ LONG_GAP = 16 << 10
 # Bytes. Shorter runs are not worth a read of their own.
 SHORT_RUN = 1 << 10
 
+# Bytes of rows without gaps between them that are read at once and then set apart in memory, where a row has
+# less than LONG_GAP: a view of each row for one call costs more than copying it while it is in the cache.
+ROWS = 1 << 20
+
 # Gaps up to this part of the data are read along.
 LOOSE = 2
 
@@ -67,10 +71,13 @@ def gather(move: Move, box: Box) -> Words:
         return _view(raw, dtype, box, [loop.source_stride for loop in box.loops])
     raw = move.buffers.take("read", into.target_span * item)
     apart = box.source_span * item // max(1, box.elements // run_length(pieces))
-    if run_length(pieces) * item >= SHORT_RUN or apart >= LONG_GAP:
+    rows = box.source_span == box.elements and run_length(pieces) * item < LONG_GAP
+    if rows:
+        _from_spans(move, into, raw, dtype, ROWS)
+    elif run_length(pieces) * item >= SHORT_RUN or apart >= LONG_GAP:
         _read_runs(move, runs(pieces), raw, start, item)
     else:
-        _from_spans(move, into, raw, dtype)
+        _from_spans(move, into, raw, dtype, SOURCE_SPAN)
     return _view(raw, dtype, box, [loop.target_stride for loop in into.loops])
 
 
@@ -96,10 +103,10 @@ def _read_runs(move: Move, pieces: Iterator[Run], raw: memoryview, start: int, i
         move.reader.read(views, start + first * item)
 
 
-def _from_spans(move: Move, into: Box, raw: memoryview, dtype: np.dtype[Any]) -> None:
+def _from_spans(move: Move, into: Box, raw: memoryview, dtype: np.dtype[Any], nbytes: int) -> None:
     """Runs too short to be read alone, too far apart to be read in one: spans of the source."""
     item = dtype.itemsize
-    for part in cut_by_source_span(into, max(1, SOURCE_SPAN // item)):
+    for part in cut_by_source_span(into, max(1, nbytes // item)):
         span = move.buffers.take("span", part.source_span * item)
         move.reader.read([span], move.source.offset + part.source * item)
         held = _view(raw, dtype, part, [loop.target_stride for loop in part.loops], part.target)

@@ -41,7 +41,7 @@ def is_offline() -> bool:
 
 def reference(source: str | HubReference, revision: str | None = None) -> HubReference:
     """The repository that `source` names. Raises UsageError if it names none, or two different revisions."""
-    ref = source if isinstance(source, HubReference) else resolve(source)
+    ref = source if isinstance(source, HubReference) else resolve(source, here=False)
     if ref is None:
         raise UsageError(
             f"{source!r} is no model on the Hub",
