@@ -23,6 +23,8 @@ _APART = re.compile(r"([0-9]+)")
 # Names are a stranger's text: nothing is numbered this high, and Python refuses to read very long numbers.
 _LONGEST = 18
 _SLOT = "\0"
+# Names that are put together as one text, which may have 4 KB each.
+_AT_ONCE = 1 << 10
 _MARKED = str.maketrans(dict.fromkeys("0123456789", _SLOT))
 # A leading zero, a number that is too long, or a mark within a name.
 _UNUSUAL = re.compile(r"(?<![0-9])0[0-9]|[0-9]{19}|\0")
@@ -155,15 +157,18 @@ def templates(names: tuple[str, ...]) -> list[str]:
 
     Without a match for each number: a name may be made of a thousand.
     """
-    text = "\n".join(names).translate(_MARKED)
-    while _SLOT * 2 in text:
-        text = text.replace(_SLOT * 8, _SLOT).replace(_SLOT * 3, _SLOT).replace(_SLOT * 2, _SLOT)
-    return text.split("\n") if names else []
+    found: list[str] = []
+    for first in range(0, len(names), _AT_ONCE):
+        text = "\n".join(names[first : first + _AT_ONCE]).translate(_MARKED)
+        while _SLOT * 2 in text:
+            text = text.replace(_SLOT * 8, _SLOT).replace(_SLOT * 3, _SLOT).replace(_SLOT * 2, _SLOT)
+        found += text.split("\n")
+    return found
 
 
 def plainly_numbered(names: Iterable[str]) -> bool:
     """Whether every number in these names is one that a variable may stand for."""
-    return not _UNUSUAL.search("\n".join(names))
+    return not any(_UNUSUAL.search(name) for name in names)
 
 
 def parse_pattern(text: str) -> Pattern:

@@ -73,15 +73,21 @@ class ModelFacts:
     whole: dict[int, tuple[str, bool]]
 
 
+def read_model(path: Path, name: str) -> bytes:
+    """A SentencePiece model within limits, unparsed. Raises MalformedError."""
+    content = read_regular(path, name, _LARGEST)
+    if content.count(b"\x0a") > 2 * _MOST_PIECES:
+        # The byte that begins a piece, and the text in it.
+        raise MalformedError(f"{name} holds too many pieces", cause=f"expected at most {_MOST_PIECES:,}")
+    return content
+
+
 def model_facts(path: Path, name: str) -> ModelFacts:
     """Reads a SentencePiece model; `whole` maps ids of control and user-defined pieces to (text, control)."""
     from google.protobuf.message import DecodeError
 
     model = _empty()
-    content = read_regular(path, name, _LARGEST)
-    if content.count(b"\x0a") > 2 * _MOST_PIECES:
-        # The byte that begins a piece, and the text in it.
-        raise MalformedError(f"{name} holds too many pieces", cause=f"expected at most {_MOST_PIECES:,}")
+    content = read_model(path, name)
     try:
         model.ParseFromString(content)
     except DecodeError as error:

@@ -6,11 +6,9 @@ Both plans are run at once, range by range, so that neither model is ever held. 
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from porter.containers.array_files import overlaid
 from porter.containers.array_names import ARRAY
@@ -99,9 +97,8 @@ def compare_values(
         raise UnsupportedError("only the headers of a side were opened")
     one = replace(pair.a, files=(in_one_file(t for t in pair.a.targets() if t.name in counts),))
     with ExitStack() as stack:
-        beside = Path(tempfile.gettempdir())
-        left = stack.enter_context(overlaid(left, pair.a.sources, beside))
-        right = stack.enter_context(overlaid(right, pair.b.sources, beside))
+        left = stack.enter_context(overlaid(left, pair.a.sources))
+        right = stack.enter_context(overlaid(right, pair.b.sources))
         files = stack.enter_context(OpenFiles(right, b.sizes))
         sink = StatisticsSink(PlannedValues(pair.b, files, MEMORY).read, counts, atol, rtol)
         sink.unit_bytes = UNIT

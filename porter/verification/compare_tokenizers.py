@@ -16,7 +16,7 @@ from pathlib import Path
 
 from porter.containers.checkpoint import Checkpoint
 from porter.errors import PorterError
-from porter.tokenizers.spm_model import model_bytes
+from porter.tokenizers.spm_model import model_bytes, read_model
 from porter.tokenizers.tokenizer_values import read_bytes
 from porter.tokenizers.vocabulary import vocabulary
 from porter.verification import page
@@ -128,12 +128,12 @@ def _ends(ids: list[int]) -> str:
 def _tokenizer_of(checkpoint: Checkpoint) -> _Tokenizer | None:
     files: Mapping[str, Path] = checkpoint.files
     if _KERAS in files:
-        return _sentencepiece(_KERAS, read_bytes(files[_KERAS], _KERAS))
+        return _sentencepiece(_KERAS, read_model(files[_KERAS], _KERAS))
     if _JSON in files and checkpoint.container != "hdf5":
         content = read_bytes(files[_JSON], _JSON)
         return _Tokenizer(_JSON, hashlib.sha256(content).hexdigest(), lambda: _json(content))
     if _MODEL in files:
-        return _sentencepiece(_MODEL, read_bytes(files[_MODEL], _MODEL))
+        return _sentencepiece(_MODEL, read_model(files[_MODEL], _MODEL))
     if checkpoint.container == "gguf" and checkpoint.metadata.get("tokenizer.ggml.model") == "llama":
         return _sentencepiece("the GGUF's tokenizer", model_bytes(vocabulary(checkpoint.metadata)))
     return None

@@ -14,7 +14,8 @@ def same_value(one: Any, other: Any) -> bool:
     if numbers and (isinstance(one, float) or isinstance(other, float)):
         try:
             return struct.pack("<f", one) == struct.pack("<f", other)
-        except OverflowError:
+        except (OverflowError, struct.error):
+            # A float, or a whole number, beyond float32.
             return bool(one == other)
     # A list of one id is that id.
     for single, several in ((one, other), (other, one)):

@@ -84,6 +84,28 @@ def test_two_ports_of_one_model_are_the_same(base: Path, tmp_path: Path, form: d
         assert found.by == "canonical axes" and found.compared == found.equal >= 29
 
 
+def test_arrays_that_have_to_be_unpacked_are_compared(base: Path, tmp_path: Path) -> None:
+    import tensorstore
+
+    porter.convert(base, tmp_path / "flax", to="flax")
+    (tmp_path / "flax/porter-receipt.json").unlink()
+    array = next((tmp_path / "flax").rglob("layer_1/mlp/linear.w"))
+    for change in (0.0, 0.25):
+        place = {"driver": "file", "path": f"{array}/"}
+        values = tensorstore.open({"driver": "zarr", "kvstore": place}).result().read().result().copy()
+        values[3, 5] += change
+        shutil.rmtree(array)
+        spec = {"driver": "zarr", "kvstore": place, "metadata": {"compressor": {"id": "gzip", "level": 1}}}
+        made = tensorstore.open(spec, create=True, dtype="float32", shape=values.shape).result()
+        made.write(values).result()
+        for one, other in ((base, tmp_path / "flax"), (tmp_path / "flax", base)):
+            found = porter.diff(one, other)
+            assert found.same == (change == 0.0)
+            differing = [(value.name, value.differing) for value in found.values]
+            assert differing == ([("1.mlp.down", 1)] if change else [])
+            assert not change or found.values[0].max_abs == pytest.approx(change, rel=1e-5)
+
+
 def test_numbers_are_those_that_numpy_finds(base: Path, changed: Any, tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(4)
 
