@@ -37,8 +37,8 @@ def with_ids(one: Config, other: Config) -> tuple[dict[str, Any], dict[str, Any]
     """The hyperparameters of two configs; the ids are those that are to be compared.
 
     A config may state an id, and `generation_config.json` another one, which generation goes by. Where both
-    have that, it counts, and `other`'s config must say what `one` says in either place. Where one has not,
-    for which a dialect may have no place, it is enough that the two have one id in common.
+    have that, it counts. Where one has not, for which a dialect may have no place, it is enough that the two
+    have one id in common. In any case what `other`'s config says must be what `one` says in either place.
     """
     found, found_other = dict(one.values), dict(other.values)
     for name in IDS:
@@ -53,10 +53,11 @@ def _ids(name: str, one: Config, other: Config) -> tuple[Any, Any]:
         return ids, ids_other
     entry = one.words.config.fields.get(name)
     twice = entry is not None and not all(path.startswith(f"{GENERATION}.") for path in entry.fields)
+    stray = twice and own_other is not None and not _among(own_other, (own, said))
     if said is not None and said_other is not None:
-        if same_value(said, said_other) and twice and not _among(own_other, (own, said)):
-            return own, own_other
-        return said, said_other
+        return (own, own_other) if stray and same_value(said, said_other) else (said, said_other)
+    if stray:
+        return ids, own_other
     common = any(_among(value, (own, said)) for value in (own_other, said_other) if value is not None)
     return (ids, ids) if common else (ids, ids_other)
 
