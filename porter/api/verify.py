@@ -127,11 +127,13 @@ def verify(
             diagnosis = diagnose(planned, sides, differing, known, found.tensors, lost, quick=quick)
         for side, files in ((original, opened.checkpoint.sizes), (there, found.sizes)):
             side.check(file for file in files if not file.startswith(ARRAY))
-    configs, notes = compare_configs(identity, found, port, _head_stands(planned, differing))
+    head = _head_stands(planned, differing)
+    configs, notes = compare_configs(identity, found, port, head)
     if apart and configs.outcome == "differs":
         # The port's config may say of the two what the original's does.
-        again_said = compare_configs(stated, found, port, _head_stands(planned, differing))
-        configs, notes = again_said if again_said[0].outcome == "equal" else (configs, notes)
+        as_stated = compare_configs(stated, found, port, head)
+        if as_stated[0].outcome == "equal":
+            configs, notes = as_stated
     configs, config_mistakes = name_config_mistakes(configs, known.configs)
     unused = unused_patterns(patterns, opened.checkpoint.tensors)
     if unused:

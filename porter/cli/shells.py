@@ -15,8 +15,6 @@ import typer
 
 from porter.cli.typed_line import Line, Offer, offers, read_line
 
-ASKED = "_PORTER_COMPLETE"
-
 # The first line says how bash is to take the others; zsh and fish tell a directory by its `/`. What follows a
 # redirection is the shell's own. Bash before 4 has no compopt, and quotes nothing then.
 _BASH = """\

@@ -73,25 +73,17 @@ def transformers(base: Path) -> tuple[str, Save]:
 
 
 def litgpt(base: Path) -> tuple[str, Save]:
-    from litgpt import Config
-    from litgpt.scripts import convert_hf_checkpoint as script
+    from tests.tiny_litgpt import converter
 
-    config = Config(
-        name="tiny-gemma",
-        hf_config={"org": "test", "name": "gemma-tiny"},
-        n_layer=oracle.LAYERS,
-        n_embd=oracle.DIM,
-        n_head=oracle.HEADS,
-        n_query_groups=oracle.GROUPS,
+    script = converter(
+        layers=oracle.LAYERS,
+        width=oracle.DIM,
+        heads=oracle.HEADS,
+        groups=oracle.GROUPS,
         head_size=oracle.SIZE,
-        intermediate_size=oracle.HIDDEN,
-        padded_vocab_size=oracle.VOCAB,
-        mlp_class_name="LLaMAMLP",
-        norm_class_name="RMSNorm",
-        bias=False,
+        hidden=oracle.HIDDEN,
+        vocabulary=oracle.VOCAB,
     )
-    # It finds a model's sizes by its name alone, and knows no model of these.
-    script.Config.from_name = lambda *given, **options: config
     sources = {}
     for seed in (1, 2):
         sources[seed] = oracle.write_checkpoint(base / f"source-{seed}", seed)

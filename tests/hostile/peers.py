@@ -98,25 +98,18 @@ def _litgpt_config(folder: Path) -> None:
 
 def _litgpt_from_hf(folder: Path) -> None:
     import seeds
-    from litgpt import Config
-    from litgpt.scripts import convert_hf_checkpoint as script
 
-    config = Config(
-        name="tiny-gemma",
-        hf_config={"org": "test", "name": "gemma-tiny"},
-        n_layer=seeds.LAYERS,
-        n_embd=seeds.D,
-        n_head=seeds.H,
-        n_query_groups=seeds.K,
+    from tests.tiny_litgpt import converter
+
+    script = converter(
+        layers=seeds.LAYERS,
+        width=seeds.D,
+        heads=seeds.H,
+        groups=seeds.K,
         head_size=seeds.HEAD,
-        intermediate_size=seeds.F,
-        padded_vocab_size=seeds.VOCAB,
-        mlp_class_name="LLaMAMLP",
-        norm_class_name="RMSNorm",
-        bias=False,
+        hidden=seeds.F,
+        vocabulary=seeds.VOCAB,
     )
-    # It finds a model's sizes by its name alone, and knows no model of these.
-    script.Config.from_name = lambda *given, **options: config
     script.convert_hf_checkpoint(folder, model_name="tiny-gemma")
 
 
