@@ -11,6 +11,8 @@ from porter.config.raw import load_mapping
 from porter.errors import PorterError, UsageError
 from porter.execution.watch import Watch
 from porter.planning.plan_options import PlanOptions
+from porter.planning.port_plan import idle_notes
+from porter.recognition.idle_weights import as_computed, idle_tensors
 from porter.sources.base import Source
 from porter.verification.compare_configs import hyperparameter_pairs
 from porter.verification.compare_models import (
@@ -67,7 +69,8 @@ def diff(
         one = open_source(a, maps=options.maps, dialect=a_dialect, remote="bytes", key=a_key, family=family)
     with renamed({"from": "b-dialect", "key": "b-key"}):
         two = open_source(b, maps=options.maps, dialect=b_dialect, remote="bytes", key=b_key, family=family)
-    pair = pair_models(_side(one), _side(two), options)
+    left, right = _side(one), _side(two)
+    pair = pair_models(left, right, options)
     compared = sum(tensor.name in pair.b.target_by_name for tensor in pair.a.targets())
     shapes = shape_differences(pair)
     values = compare_values(
@@ -89,13 +92,19 @@ def diff(
         values=values,
         config=config,
         tokenizer=None if weights_only else compare_tokenizers(one.checkpoint, two.checkpoint),
-        notes=tuple(dict.fromkeys((*pair.notes, *one.checkpoint.remarks, *two.checkpoint.remarks, *notes))),
+        notes=tuple(dict.fromkeys((*pair.notes, *_notes("A", left), *_notes("B", right), *notes))),
         fields=fields,
     )
 
 
 def _side(opened: Opened) -> Side:
-    return Side(opened.checkpoint, opened.identity, opened.reason)
+    identity = None if opened.identity is None else as_computed(opened.identity)
+    return Side(opened.checkpoint, identity, opened.reason)
+
+
+def _notes(name: str, side: Side) -> tuple[str, ...]:
+    idle = [] if side.identity is None else idle_tensors(side.identity)
+    return (*idle_notes(name, idle), *side.checkpoint.remarks)
 
 
 def _family(opened: Opened) -> str:

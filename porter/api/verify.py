@@ -20,6 +20,7 @@ from porter.planning.arguments import as_list, as_paths, unused_patterns
 from porter.planning.port_plan import PortPlan, plan_port
 from porter.planning.summary import operation_notes
 from porter.recognition.identify import Identity
+from porter.recognition.idle_weights import as_computed
 from porter.recognition.port_dialect import recognise_out, recognise_port
 from porter.sources.base import Source
 from porter.verification.compare_configs import compare_configs, name_config_mistakes
@@ -78,7 +79,7 @@ def verify(
     opened = open_source(
         source, maps=maps, config=config, dialect=source_dialect, remote="bytes", key=key, family=family
     )
-    identity = opened.identified()
+    identity = as_computed(opened.identified())
     with renamed({"from": "as", "key": "out-key"}):
         name, found = open_weights(out, opened.families, dialect=out_dialect, remote="bytes", key=out_key)
         port = recognise_out(found, identity, opened.families, out_dialect)

@@ -25,6 +25,7 @@ from porter.planning.sharing import residues
 from porter.planning.summary import plan_notes, summarise
 from porter.planning.ties import join_source, only_ties, shared_storage, tie_checks, ties_in_force, untie
 from porter.recognition.identify import Identity
+from porter.recognition.idle_weights import as_carried
 from porter.tables.bind import BoundRule, Sizes, bind_rules
 from porter.tables.model import Canonical, Dialect
 from porter.wording import option
@@ -41,6 +42,7 @@ def build_plan(
             f"porter reads {target.title} and does not write it",
             hint=f"convert to {' or '.join(identity.family.written)}",
         )
+    identity = as_carried(identity, target)
     source_bound = bind_rules(identity.dialect, canonical, identity.hyperparameters)
     ties = ties_in_force(canonical, identity.hyperparameters)
     covered = cover(

@@ -32,8 +32,8 @@ class Covered:
 
     `beyond` are tensors of parts that the family has no words for, left out because that was asked for;
     `state` is a trainer's own, and `passed_over` what the framework does not load either: both are left out
-    unasked and said. `held` are the rules with those of their tensors
-    that are there.
+    unasked and said. `held` are the rules with those of their tensors that are there. `idle` are those that
+    nothing computes with, where a comparison leaves them aside.
     """
 
     tensors: Mapping[str, StoredTensor]
@@ -43,6 +43,7 @@ class Covered:
     state: tuple[str, ...] = ()
     passed_over: tuple[str, ...] = ()
     held: tuple[BoundRule, ...] = ()
+    idle: tuple[str, ...] = ()
 
 
 def cover(
@@ -65,7 +66,7 @@ def cover(
     factors = {t.scales: t.name for rule in scaled_rules for t in rule.tensors() if t.scales is not None}
     present: dict[str, StoredTensor] = {}
     scales: dict[str, StoredTensor] = {}
-    ignored, dropped, unmapped, beyond, state, passed_over = [], [], [], [], [], []
+    ignored, dropped, unmapped, beyond, state, passed_over, idle = [], [], [], [], [], [], []
     matcher = NameMatcher(identity.dialect, identity.wrapper)
     spellings = identity.names
     for name, tensor in checkpoint.tensors.items():
@@ -74,6 +75,8 @@ def cover(
             present[spelled] = _as_counted(tensor, expected[spelled].shape, checkpoint)
         elif spelled in factors:
             scales[factors[spelled]] = tensor
+        elif spelled in identity.idle:
+            idle.append(name)
         elif any(fnmatchcase(matcher.bare(name), glob) for glob in identity.dialect.beyond):
             beyond.append(name)
         elif matcher.ignored(name):
@@ -108,7 +111,14 @@ def cover(
         )
     whole = {**present, **{name: scale_rows(present.get(name), tensor) for name, tensor in scales.items()}}
     return Covered(
-        whole, tuple(ignored), tuple(dropped), tuple(beyond), tuple(state), tuple(passed_over), held
+        whole,
+        tuple(ignored),
+        tuple(dropped),
+        tuple(beyond),
+        tuple(state),
+        tuple(passed_over),
+        held,
+        tuple(idle),
     )
 
 

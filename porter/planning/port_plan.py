@@ -17,17 +17,18 @@ from porter.containers.orbax import orbax_tree
 from porter.dtypes import DTYPES, Dtype
 from porter.errors import PorterError
 from porter.layout.copies import elements
-from porter.planning.coverage import BlockIndex, Covered, cover, parts, scale_rows
+from porter.planning.coverage import BlockIndex, Covered, count, cover, parts, scale_rows
 from porter.planning.join import Join
 from porter.planning.plan import Copies, CopyGroup, Plan, Zeros
 from porter.planning.proof import check_carried_once, check_filled
 from porter.planning.summary import summarise
 from porter.planning.ties import join_source, only_ties, ties_in_force
 from porter.recognition.identify import Identity
+from porter.recognition.idle_weights import idle_names
 from porter.recognition.port_dialect import Port
 from porter.recognition.stored_names import NameMatcher
 from porter.tables.bind import BoundRule, Filler, Sizes, bind_rules
-from porter.tables.model import UNUSED, ZEROS
+from porter.tables.model import UNUSED, ZEROS, Canonical
 
 # The one file of the plan; its tensors follow one another in the order of the port's files.
 FILE = "port"
@@ -104,7 +105,7 @@ def plan_port(
     sizes = Sizes(canonical, port.hyperparameters, port.dialect.axes)
     join = join_source(covered, Sizes(canonical, identity.hyperparameters), ties, keep_own=False)
     expected = bind_rules(port.dialect, canonical, port.hyperparameters)
-    there, extra, beside = _of_the_port(out, port, expected)
+    there, extra, beside = _of_the_port(out, port, canonical, expected)
     missing, misfits, omitted = [], [], []
     comparable: list[BoundRule] = []
     for rule in expected:
@@ -160,7 +161,7 @@ def _numbers(dtype: Dtype) -> bool:
 
 
 def _of_the_port(
-    out: Checkpoint, port: Port, expected: Sequence[BoundRule]
+    out: Checkpoint, port: Port, canonical: Canonical, expected: Sequence[BoundRule]
 ) -> tuple[dict[str, StoredTensor], list[str], list[str]]:
     """The port's tensors by the table's names, those that the table has no name for, and notes."""
     names = {name for rule in expected for name in rule.names}
@@ -169,13 +170,16 @@ def _of_the_port(
     matcher = NameMatcher(port.dialect, port.wrapper)
     there: dict[str, StoredTensor] = {}
     scales: dict[str, StoredTensor] = {}
-    extra, beyond = [], []
+    extra, beyond, idle = [], [], []
+    aside = idle_names(port.dialect, canonical, port.hyperparameters)
     for name, tensor in out.tensors.items():
         spelled = port.names.get(name)
         if spelled in names:
             there[spelled] = tensor
         elif spelled in factors:
             scales[factors[spelled]] = tensor
+        elif spelled in aside:
+            idle.append(name)
         elif any(fnmatchcase(matcher.bare(name), glob) for glob in port.dialect.beyond):
             beyond.append(name)
         elif not matcher.ignored(name) and not (
@@ -183,7 +187,8 @@ def _of_the_port(
         ):
             extra.append(name)
     there |= {name: scale_rows(there.get(name), tensor) for name, tensor in scales.items() if name in there}
-    return there, extra, [f"not compared: {parts(beyond)} of the port"] if beyond else []
+    notes = [f"not compared: {parts(beyond)} of the port"] if beyond else []
+    return there, extra, [*notes, *idle_notes("the port", idle)]
 
 
 def _by_dtype(
@@ -259,4 +264,12 @@ def _left_aside(covered: Covered) -> list[str]:
         notes.append(f"text only: not compared are {parts(covered.beyond)}")
     if covered.dropped:
         notes.append(f"not compared, as asked: {', '.join(covered.dropped[:5])}")
-    return notes
+    return notes + idle_notes("the original", covered.idle)
+
+
+def idle_notes(side: str, names: Sequence[str]) -> list[str]:
+    """That tensors are left aside, since nothing computes with them."""
+    if not names:
+        return []
+    what = f"{count(len(names), 'tensor')} of {side}"
+    return [f"not compared: {what} that no framework computes with, such as {names[0]}"]

@@ -53,9 +53,9 @@ def summarise(
         split=len(split),
         ties_written=len(tied),
         ties_dropped=omitted if stored_ties else 0,
-        dropped=sum(
-            map(len, (covered.dropped, covered.ignored, covered.beyond, covered.state, covered.passed_over))
-        ),
+        dropped=sum(map(len, (covered.dropped, covered.ignored, covered.beyond, covered.state)))
+        + len(covered.passed_over)
+        + len(covered.idle),
         unmapped=len(covered.dropped),
     )
 
@@ -76,6 +76,9 @@ def plan_notes(identity: Identity, target: Dialect, copies: Sequence[Copy], cove
             f"left out: {count(len(covered.passed_over), 'tensor')} such as {covered.passed_over[0]}, which "
             f"{identity.dialect.title} does not load either"
         )
+    if covered.idle:
+        what = f"{count(len(covered.idle), 'tensor')} that no framework computes with"
+        notes.append(f"left out: {what}, such as {covered.idle[0]}")
     if covered.state:
         notes.append(f"a trainer's own, not weights, and left out: {parts(covered.state)}")
     if covered.dropped:

@@ -31,7 +31,8 @@ from porter.wording import option
 class Identity:
     """A checkpoint's family and dialect, its hyperparameters, and its tensors under the table's names.
 
-    `words` is the dialect that its config was in, where that is another one.
+    `words` is the dialect that its config was in, where that is another one. `idle` are stored names, as the
+    table spells them, that are left aside since nothing computes with them.
     """
 
     family: Family
@@ -43,6 +44,7 @@ class Identity:
     notes: tuple[str, ...] = ()
     words: Dialect | None = None
     wrapper: str = ""
+    idle: frozenset[str] = frozenset()
 
     def keeps_words(self, target: Dialect) -> bool:
         """Whether fields that the table does not speak of stay: where `target` is the same dialect."""

@@ -72,7 +72,7 @@ _DIALECT_KEYS = {
     "example",
 }
 _TENSOR_KEYS = {"axes", "when", "tied"}
-_HYPERPARAMETER_KEYS = {"note", "type", "neutral", "optional", "advisory", "when"}
+_HYPERPARAMETER_KEYS = {"note", "type", "neutral", "optional", "advisory", "when", "idle"}
 _TYPES = {"int", "number", "bool", "str", "list", "any"}
 
 
@@ -211,8 +211,11 @@ def _hyperparameter(name: str, value: Any, where: Where) -> Hyperparameter:
     advisory = bool(spec.get("advisory", False))
     required = not (advisory or spec.get("optional", False) or "neutral" in spec)
     when = expression_at(spec["when"], where) if "when" in spec else None
+    idle = bool(spec.get("idle", False))
+    if idle and (spec["type"], spec.get("neutral")) != ("bool", False):
+        raise TableError(where, f"{name}: what is `idle` is a bool, and neutral where it is false")
     return Hyperparameter(
-        name, spec["type"], required, spec.get("neutral"), advisory, where, spec.get("note"), when
+        name, spec["type"], required, spec.get("neutral"), advisory, where, spec.get("note"), when, idle
     )
 
 

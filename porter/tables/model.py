@@ -46,7 +46,8 @@ class Hyperparameter:
     stated by every dialect; others have `neutral`, the value that a dialect's silence means. A lossy
     `advisory` one may be dropped by a dialect that has no place for it (names, token ids). `note` says, where
     it or one of its values is refused, what a reader of the config would not guess. Where `when` does not
-    hold, it has its neutral value whatever a config says.
+    hold, it has its neutral value whatever a config says. An `idle` one is true where weights are stored that
+    no framework computes with; it says nothing else.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Hyperparameter:
     where: Where
     note: str | Mapping[str, str] | None = None
     when: Expression | None = None
+    idle: bool = False
 
 
 @dataclass(frozen=True)

@@ -282,6 +282,7 @@ CANONICAL = Table(
                             "optional": YES_NO,
                             "advisory": YES_NO,
                             "when": TEXT,
+                            "idle": YES_NO,
                         }
                     ),
                 )

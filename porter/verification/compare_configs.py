@@ -156,7 +156,7 @@ def hyperparameter_pairs(
         assumed = any(entry.has_assumed for entry in entries)
         # An id that a framework has in its code says nothing of the model.
         stated = name in IDS and None not in pair and not any(entry.has_fixed for entry in entries)
-        if assumed or (item.advisory and not stated):
+        if assumed or item.idle or (item.advisory and not stated):
             continue
         found.append((name, *pair))
     return found

@@ -23,6 +23,7 @@ from porter.planning.canonical_plan import axes_of, plan_canonical
 from porter.planning.plan import Plan
 from porter.planning.plan_options import PlanOptions
 from porter.recognition.identify import Identity
+from porter.recognition.idle_weights import as_computed
 from porter.wording import flag, option
 
 VERSION = 1
@@ -78,6 +79,7 @@ def fingerprint_of(
     Raises PorterError and its kinds as a conversion does: for a checkpoint that is not what its family's
     table says, for tied weights that differ, and, unless `dtype_agnostic`, for quantised weights.
     """
+    identity = as_computed(identity)
     chosen = options or PlanOptions()
     wanted = PlanOptions(
         dtype="float32" if dtype_agnostic else "keep",

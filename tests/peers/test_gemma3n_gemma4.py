@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 
 import pytest
 import torch
@@ -112,6 +114,12 @@ def loaded(folder, **options):
     return model.eval()
 
 
+def loaded_anyhow(folder):
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder).eval()
+
+
 def logits(model):
     with torch.inference_mode():
         return model(PROMPT).logits
@@ -170,19 +178,25 @@ def test_a_torch_file_becomes_safetensors_of_bfloat16(case, tmp_path):
     assert not torch.equal(logits(again).float(), logits(model)), "the control: rounding shows"
 
 
+def with_idle(path, to=None):
+    """The weights there with keys and values of the two layers that share those of others, and written."""
+    weights = load_file(path)
+    for layer in (4, 5):
+        for part in ("k_proj", "v_proj", "k_norm"):
+            name = f"model.layers.{layer}.self_attn.{part}.weight"
+            assert name not in weights, "transformers saves none"
+            weights[name] = weights[name.replace(f".{layer}.", f".{layer - 4}.")] + layer
+    save_file(weights, to or path, metadata={"format": "pt"})
+    return weights
+
+
 @pytest.mark.parametrize("case", ["3n", "4 per layer"])
 def test_keys_and_values_of_layers_that_share_them_are_kept_where_they_are_stored(case, tmp_path):
     """Published files hold them; transformers passes over them."""
     model = build(case)
     model.save_pretrained(tmp_path / "source")
     path = tmp_path / "source" / "model.safetensors"
-    weights = load_file(path)
-    for layer in (4, 5):
-        for part in ("k_proj", "v_proj", "k_norm"):
-            name = f"model.layers.{layer}.self_attn.{part}.weight"
-            assert name not in weights
-            weights[name] = weights[name.replace(f".{layer}.", f".{layer - 4}.")] + layer
-    save_file(weights, path, metadata={"format": "pt"})
+    weights = with_idle(path)
     porter.convert(tmp_path / "source", tmp_path / "out", to="hf")
     written = load_file(tmp_path / "out" / "model.safetensors")
     assert written.keys() == weights.keys()
@@ -193,6 +207,53 @@ def test_keys_and_values_of_layers_that_share_them_are_kept_where_they_are_store
     save_file(weights, path, metadata={"format": "pt"})
     with pytest.raises(PorterError):
         porter.convert(tmp_path / "source", tmp_path / "part", to="hf")
+
+
+@pytest.mark.parametrize("case", ["3n", "4 per layer"])
+def test_it_is_the_same_model_whatever_nothing_computes_with(case, tmp_path):
+    """Keys of layers that share them: published files and KerasHub's have some, transformers saves none."""
+    model = build(case)
+    forms = {name: tmp_path / name for name in ("saved", "published", "others")}
+    for folder in forms.values():
+        model.save_pretrained(folder)
+    weights = with_idle(forms["published"] / "model.safetensors")
+    idle = {name: w * 3 for name, w in weights.items() if re.search(r"layers\.[45]\.self_attn\.k_norm", name)}
+    assert idle
+    path = forms["others"] / "model.safetensors"
+    save_file(load_file(path) | idle, path, metadata={"format": "pt"})
+    wanted = logits(model)
+    assert all(torch.equal(logits(loaded_anyhow(folder)), wanted) for folder in forms.values())
+    for name in ("saved", "published"):
+        forms[f"keras of {name}"] = tmp_path / f"keras-{name}"
+        porter.convert(forms[name], forms[f"keras of {name}"], to="keras")
+    assert len({porter.fingerprint(folder).fingerprint for folder in forms.values()}) == 1
+    for original, out in itertools.permutations(forms.values(), 2):
+        verdict = porter.verify(original, out)
+        assert verdict.right and verdict.weights.outcome == "equal", (original, out, verdict.says)
+        assert porter.diff(original, out).same
+    notes = porter.verify(forms["saved"], forms["published"]).notes
+    assert any("6 tensors of the port that no framework computes with" in note for note in notes)
+
+
+@pytest.mark.parametrize("case", ["3n", "4 per layer"])
+def test_keys_that_are_computed_with_count(case, tmp_path):
+    """The control: those of a layer that has its own, changed or missing beside the idle ones."""
+    build(case).save_pretrained(tmp_path / "saved")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "config.json").write_bytes((tmp_path / "saved" / "config.json").read_bytes())
+    weights = with_idle(tmp_path / "saved" / "model.safetensors", tmp_path / "out" / "model.safetensors")
+    assert porter.verify(tmp_path / "saved", tmp_path / "out").right
+    own = porter.fingerprint(tmp_path / "saved").fingerprint
+    name = "model.layers.3.self_attn.k_norm.weight"
+    for out in (weights | {name: weights[name] + 1}, {n: w for n, w in weights.items() if n != name}):
+        save_file(out, tmp_path / "out" / "model.safetensors", metadata={"format": "pt"})
+        verdict = porter.verify(tmp_path / "saved", tmp_path / "out")
+        assert not verdict.right
+        found = verdict.weights.differing if name in out else verdict.weights.missing
+        assert [tensor.name for tensor in found] == [name]
+        assert not porter.diff(tmp_path / "saved", tmp_path / "out").same
+        if name in out:
+            assert porter.fingerprint(tmp_path / "out").fingerprint != own
 
 
 @pytest.mark.parametrize("tied", [True, False])

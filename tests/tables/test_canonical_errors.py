@@ -79,6 +79,11 @@ BROKEN = {
         "unknown key `default`",
         "d_model        =",
     ),
+    "an idle hyperparameter that is a number": (
+        ('d_model        = "int"', 'd_model        = { type = "int", idle = true }'),
+        "what is `idle` is a bool",
+        "d_model        =",
+    ),
     "a section that is no table": (
         ('family  = "toy"', 'family  = "toy"\nexample = 3'),
         "`example` must be a table",

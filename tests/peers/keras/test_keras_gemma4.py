@@ -8,11 +8,11 @@ import re
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 import porter
 from porter.errors import UnsupportedError
-from tests.peers.test_gemma3n_gemma4 import PROMPT, build, loaded, logits
+from tests.peers.test_gemma3n_gemma4 import PROMPT, build, loaded, logits, with_idle
 
 pytestmark = pytest.mark.peer
 
@@ -139,16 +139,23 @@ def test_what_kerashub_saves_is_read(name, tmp_path):
     assert all(torch.equal(back[weight], stored[weight]) for weight in stored)
 
 
+def test_projections_that_nothing_reads_are_left_out_where_kerashub_has_no_place(tmp_path):
+    """Published files of Gemma 4 hold them for every layer, KerasHub's do not."""
+    model = build("4 per layer", rope_parameters=ROPE)
+    model.save_pretrained(tmp_path / "source")
+    with_idle(tmp_path / "source" / "model.safetensors")
+    done = porter.convert(tmp_path / "source", tmp_path / "keras", to="keras")
+    assert any("left out: 6 tensors that no framework computes with" in note for note in done.plan.notes)
+    wanted = logits(model)
+    with torch.inference_mode():
+        assert (keras_logits(tmp_path / "keras") - wanted).abs().max() < 2e-4 * wanted.abs().max()
+
+
 def test_projections_that_nothing_reads_are_kept_where_there_are_any(tmp_path):
     """Published files of Gemma 3n hold them for every layer, as KerasHub's do."""
     build("3n").save_pretrained(tmp_path / "source")
     path = tmp_path / "source" / "model.safetensors"
-    weights = load_file(path)
-    for layer in (4, 5):
-        for part in ("k_proj", "v_proj", "k_norm"):
-            name = f"model.layers.{layer}.self_attn.{part}.weight"
-            weights[name] = weights[name.replace(f".{layer}.", f".{layer - 4}.")] + layer
-    save_file(weights, path, metadata={"format": "pt"})
+    with_idle(path)
     porter.convert(tmp_path / "source", tmp_path / "keras", to="keras")
     porter.convert(tmp_path / "keras", tmp_path / "back", to="hf")
     assert path.read_bytes() == (tmp_path / "back" / "model.safetensors").read_bytes()
