@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import mmap
+
+from porter.system import libc
 
 
 def anonymous_memory(size: int) -> memoryview:
@@ -23,3 +26,10 @@ def forget(mapped: mmap.mmap, start: int, end: int) -> None:
     if unneeded is not None:
         first = start - start % mmap.PAGESIZE
         mapped.madvise(unneeded, first, min(end, len(mapped)) - first)
+
+
+def trim() -> None:
+    """Gives back to the system what the C library keeps of freed memory; a library without that keeps it."""
+    found = libc.function("malloc_trim", (ctypes.c_size_t,))
+    if found is not None:
+        found(0)

@@ -11,6 +11,7 @@ Sources: llama.cpp's `convert_hf_to_gguf.py` and `llama-vocab.cpp` for keys and 
 from __future__ import annotations
 
 import math
+from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -43,9 +44,9 @@ _WAY_OUT = "put the model's own tokenizer.json beside the GGUF: files there are 
 class Vocabulary:
     """Pieces by id. `pieces`, `scores` and `kinds` have equal length; special ids are None when absent."""
 
-    pieces: tuple[str, ...]
-    scores: tuple[float, ...]
-    kinds: tuple[int, ...]
+    pieces: Sequence[str]
+    scores: Sequence[float]
+    kinds: Sequence[int]
     bos: int | None
     eos: int | None
     pad: int | None
@@ -69,35 +70,37 @@ def vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
             cause='expected "llama" (SentencePiece BPE)',
             hint=_WAY_OUT,
         )
-    pieces = tuple(_column(metadata, "tokens", str))
+    pieces = _column(metadata, "tokens", str)
     gemma = str(metadata.get("general.architecture", "")).startswith("gemma")
     if gemma and "tokenizer.ggml.scores" not in metadata:
         # They would not be read but for pieces that do not merge.
-        scores: tuple[float, ...] = (0.0,) * len(pieces)
+        scores = array("d", bytes(8 * len(pieces)))
     else:
-        scores = tuple(_column(metadata, "scores", float, len(pieces)))
-    kinds: tuple[int, ...] = tuple(_column(metadata, "token_type", int, len(pieces)))
+        scores = array("d", _column(metadata, "scores", float, len(pieces)))
+    kinds: Sequence[int] = _column(metadata, "token_type", int, len(pieces))
     _check_pieces(pieces, scores, kinds)
     unknown = kinds.index(Kind.UNKNOWN) if Kind.UNKNOWN in kinds else 0
     unk = _special(metadata, "unknown", len(pieces), unknown)
     if gemma:
         # Gemma's merges follow the order of ids, and its runs of blanks merge like any other piece; the
         # scores in the file leave those runs out of the ranking.
-        kinds = tuple(
+        kinds = [
             Kind.NORMAL if _is_blank_run(piece) else kind for piece, kind in zip(pieces, kinds, strict=True)
-        )
-        scores = tuple(
-            -float(index) if kinds[index] == Kind.NORMAL else score for index, score in enumerate(scores)
-        )
-    spelled = tuple(piece.replace(" ", BLANK) for piece in pieces)
-    if len(set(spelled)) != len(spelled):
-        twice = Counter(spelled).most_common(1)[0][0]
+        ]
+        for index, kind in enumerate(kinds):
+            if kind == Kind.NORMAL:
+                scores[index] = -float(index)
+    for index, piece in enumerate(pieces):
+        if " " in piece:
+            pieces[index] = piece.replace(" ", BLANK)
+    if len(set(pieces)) != len(pieces):
+        twice = Counter(pieces).most_common(1)[0][0]
         raise UnsupportedError(
             f"the GGUF's vocabulary holds the piece {twice!r} twice, which SentencePiece does not allow",
             hint=_WAY_OUT,
         )
     return Vocabulary(
-        pieces=spelled,
+        pieces=pieces,
         scores=scores,
         kinds=kinds,
         bos=_special(metadata, "bos", len(pieces), 1),
@@ -113,7 +116,7 @@ def _is_blank_run(piece: str) -> bool:
     return len(piece) > 1 and not piece.strip(" ")
 
 
-def _column(metadata: Mapping[str, Any], name: str, kind: type, length: int | None = None) -> Sequence[Any]:
+def _column(metadata: Mapping[str, Any], name: str, kind: type, length: int | None = None) -> list[Any]:
     key = f"tokenizer.ggml.{name}"
     values = metadata.get(key)
     if not isinstance(values, Sequence) or isinstance(values, str) or not len(values):
@@ -122,9 +125,11 @@ def _column(metadata: Mapping[str, Any], name: str, kind: type, length: int | No
         raise MalformedError(
             f"the GGUF's {key} does not fit its tokens", cause=f"{len(values)} for {length} tokens"
         )
-    if any(type(value) is not kind for value in values):
+    # A GGUF's array makes its values anew whenever it is read.
+    found = list(values)
+    if any(type(value) is not kind for value in found):
         raise MalformedError(f"the GGUF's {key} holds values of another type than {kind.__name__}")
-    return values
+    return found
 
 
 def _check_pieces(pieces: Sequence[str], scores: Sequence[float], kinds: Sequence[int]) -> None:

@@ -10,12 +10,14 @@ ids become, too. What both state beside it is compared in any case (`tokenizer_s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from porter.containers.checkpoint import Checkpoint
 from porter.errors import PorterError
+from porter.system.memory import trim
 from porter.tokenizers.spm_model import model_bytes, read_model
 from porter.tokenizers.tokenizer_values import read_bytes
 from porter.tokenizers.vocabulary import vocabulary
@@ -27,28 +29,34 @@ _JSON, _MODEL, _KERAS = "tokenizer.json", "tokenizer.model", "assets/tokenizer/v
 
 
 @dataclass(frozen=True)
-class _Loaded:
-    """A tokenizer that runs. `tokens` has the token of each id; those of a SentencePiece model are its plain
-    pieces where the other side is none, since special ones have other names elsewhere."""
+class _Run:
+    """What a tokenizer makes of the page: `ids` of each line and, of a `tokenizer.json`, those of the first
+    line with special tokens (`framed`) and the `texts` that ids become. `tokens` has the token of each id.
+    `special` ids of a SentencePiece model have other names elsewhere."""
 
-    encode: Callable[[str], list[int]]
-    framed: Callable[[str], list[int]] | None
-    decode: Callable[[list[int]], str] | None
+    ids: Sequence[Sequence[int]]
+    framed: Sequence[int] | None
+    texts: Sequence[str] | None
     tokens: Mapping[int, str]
-    plain: Mapping[int, str]
+    special: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
 class _Tokenizer:
-    """A tokenizer that is there: what it is made of, a digest of that, and how to make it."""
+    """A tokenizer that is there: what it is made of, a digest of that, and how to run it.
+
+    A loaded one takes up to 330 MB for 262,144 tokens, so that none is kept once it has run.
+    """
 
     what: str
     digest: str
-    load: Callable[[], _Loaded]
+    run: Callable[[], _Run]
 
 
 def compare_tokenizers(original: Checkpoint, out: Checkpoint) -> TokenizerVerdict:
     """The verdict. A tokenizer that only one side has, or that cannot be run, is not compared, and said."""
+    # The buffers that weights were compared in are not needed any more.
+    trim()
     try:
         ours, theirs = _tokenizer_of(original), _tokenizer_of(out)
     except PorterError as error:
@@ -60,7 +68,7 @@ def compare_tokenizers(original: Checkpoint, out: Checkpoint) -> TokenizerVerdic
         beside = differing_settings(original.files, out.files)
         said = f"{theirs.what}: the same bytes"
         if ours.digest != theirs.digest:
-            problem = _difference(ours.load(), theirs.load(), theirs.what)
+            problem = _difference(ours.run(), theirs.run(), theirs.what)
             if problem is not None:
                 return TokenizerVerdict("differs", problem)
             said = f"{ours.what} and {theirs.what}: the same ids for a page of {len(page.lines())} lines"
@@ -75,41 +83,46 @@ def compare_tokenizers(original: Checkpoint, out: Checkpoint) -> TokenizerVerdic
     return TokenizerVerdict("equal", said)
 
 
-def _difference(one: _Loaded, other: _Loaded, what: str) -> str | None:
+def _difference(one: _Run, other: _Run, what: str) -> str | None:
     """What the second makes otherwise than the first."""
-    lines = page.lines()
-    pairs = [(one.encode(line), other.encode(line)) for line in lines]
+    pairs = list(zip(one.ids, other.ids, strict=True))
     wrong = [number for number, (ids, found) in enumerate(pairs) if ids != found]
     if wrong:
         ids, found = pairs[wrong[0]]
         at = next((i for i, pair in enumerate(zip(ids, found, strict=False)) if pair[0] != pair[1]), len(ids))
         return (
-            f"{what} gives other ids for {len(wrong)} of {len(lines)} lines of a page of text; of line "
+            f"{what} gives other ids for {len(wrong)} of {len(pairs)} lines of a page of text; of line "
             f"{wrong[0] + 1} from token {at} on: {found[at : at + 4]}, not {ids[at : at + 4]}"
         )
-    if one.framed is None or other.framed is None or one.decode is None or other.decode is None:
-        # Of two kinds; what is special has names of its own in each.
-        alike = one.decode is None and other.decode is None
-        ours, theirs = (one.tokens, other.tokens) if alike else (one.plain, other.plain)
-        return _other_tokens(ours, theirs, what, both=alike)
-    if (problem := _other_tokens(one.tokens, other.tokens, what, both=True)) is not None:
+    if (problem := _other_tokens(one, other, what)) is not None:
         return problem
-    ids, found = one.framed(lines[0]), other.framed(lines[0])
-    if ids != found:
-        return f"{what} puts other special tokens around a text: {_ends(found)}, not {_ends(ids)}"
-    for ids, _ in pairs:
-        if (text := one.decode(ids)) != (made := other.decode(ids)):
+    if one.framed is None or other.framed is None or one.texts is None or other.texts is None:
+        return None
+    if one.framed != other.framed:
+        return (
+            f"{what} puts other special tokens around a text: {_ends(other.framed)}, not {_ends(one.framed)}"
+        )
+    for text, made in zip(one.texts, other.texts, strict=True):
+        if text != made:
             return f"{what} makes other text of the same ids: {made[:40]!r}, not {text[:40]!r}"
     return None
 
 
-def _other_tokens(ours: Mapping[int, str], theirs: Mapping[int, str], what: str, *, both: bool) -> str | None:
-    """Ids that stand for other tokens; with `both`, those that only one side has too."""
-    ids = ours.keys() | theirs.keys() if both else ours.keys() & theirs.keys()
-    wrong = sorted(number for number in ids if ours.get(number) != theirs.get(number))
+def _other_tokens(one: _Run, other: _Run, what: str) -> str | None:
+    """Ids that stand for other tokens; where both are of one kind, those that only one side has too."""
+    alike = (one.texts is None) == (other.texts is None)
+    special = frozenset[int]() if alike else one.special | other.special
+    ours, theirs = one.tokens, other.tokens
+    wrong = [
+        number
+        for number in chain(ours, theirs.keys() - ours.keys())
+        if ours.get(number) != theirs.get(number)
+        and number not in special
+        and (alike or (number in ours and number in theirs))
+    ]
     if not wrong:
         return None
-    first = wrong[0]
+    first = min(wrong)
     count = f"{len(wrong):,} ids" if len(wrong) > 1 else "an id"
     return (
         f"{what} has another token for {count}: {first} is {_token(theirs.get(first))}, "
@@ -121,7 +134,7 @@ def _token(text: str | None) -> str:
     return "none" if text is None else repr(text[:40])
 
 
-def _ends(ids: list[int]) -> str:
+def _ends(ids: Sequence[int]) -> str:
     return f"{ids[:2]} … {ids[-2:]}"
 
 
@@ -143,29 +156,27 @@ def _sentencepiece(what: str, content: bytes) -> _Tokenizer:
     return _Tokenizer(what, hashlib.sha256(content).hexdigest(), lambda: _model(content))
 
 
-def _model(content: bytes) -> _Loaded:
+def _model(content: bytes) -> _Run:
     from sentencepiece import SentencePieceProcessor
 
     model = SentencePieceProcessor(model_proto=content)
+    ids = [list(model.encode(line)) for line in page.lines()]
     tokens = {number: model.id_to_piece(number) for number in range(model.get_piece_size())}
-    special = {
+    special = (
         number
         for number in tokens
         if model.is_control(number) or model.is_unknown(number) or model.is_unused(number)
-    }
-    plain = {number: token for number, token in tokens.items() if number not in special}
-    return _Loaded(lambda text: list(model.encode(text)), None, None, tokens, plain)
+    )
+    return _Run(ids, None, None, tokens, frozenset(special))
 
 
-def _json(content: bytes) -> _Loaded:
+def _json(content: bytes) -> _Run:
     from tokenizers import Tokenizer
 
     model = Tokenizer.from_buffer(content)
-    tokens = {number: token for token, number in model.get_vocab(with_added_tokens=True).items()}
-    return _Loaded(
-        lambda text: list(model.encode(text, add_special_tokens=False).ids),
-        lambda text: list(model.encode(text).ids),
-        lambda ids: str(model.decode(ids, skip_special_tokens=False)),
-        tokens,
-        tokens,
-    )
+    lines = page.lines()
+    ids = [list(model.encode(line, add_special_tokens=False).ids) for line in lines]
+    framed = list(model.encode(lines[0]).ids)
+    texts = [str(model.decode(line, skip_special_tokens=False)) for line in ids]
+    known = model.get_vocab(with_added_tokens=True)
+    return _Run(ids, framed, texts, {number: token for token, number in known.items()})

@@ -15,8 +15,8 @@ from porter.sources.base import SourceFile
 from porter.values.encodings import Values, encoding_of
 from porter.values.numbers import numbers
 
-# Elements. Decoding makes several temporaries of the size of what it is given.
-STEP = 1 << 20
+# Elements. Decoding makes several temporaries of the size of what it is given, which stay in the cache.
+STEP = 1 << 16
 
 Factors = tuple[StoredTensor, SourceFile]
 
