@@ -37,7 +37,6 @@ INDEX = Limit(25_000_000, 1_000_000, 16)
 MAX_SHARDS = 2_000
 
 # 262,144 tokens take some 35 MB; with 514,000 merges as pairs there are 2,500,000 values.
-# Their depth, which costs a second to know, is what Python's own parser allows: nothing of them is shown.
 TOKENIZER = Limit(96 << 20, 6_000_000, None)
 
 # One array of a zarr store; a few hundred bytes.
