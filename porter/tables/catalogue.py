@@ -91,14 +91,14 @@ class Family:
     def name(self) -> str:
         return self.canonical.family
 
-    def dialect(self, name: str, offered: Collection[str] | None = None) -> Dialect:
+    def dialect(self, name: str, *, to_write: bool = False) -> Dialect:
         """A dialect by its name, or by what people call it. UsageError for a word that no table has.
 
-        Errors offer all dialects, or those of `offered`.
+        Errors offer all dialects, or those that can be written.
         """
-        offered = self.dialects if offered is None else offered
         named = dialect_named(name, self.dialects)
         if named is None:
+            offered = self.written if to_write else self.dialects
             everywhere = {*self.dialects, *shipped_dialects()}
             name = dialect_named(name, everywhere) or name
             if self.dialects and name not in everywhere:
