@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from porter.errors import MalformedError
-from porter.reading.json_text import TOKENIZER, check_size, check_text, parse_json
+from porter.reading.json_text import TOKENIZER, check_text, parse_json
 from porter.reading.regular import read_regular
 
 # Every tokenizer file that a Hugging Face or LitGPT directory may hold, in the order in which it is listed.
@@ -78,7 +78,6 @@ def read_object(path: Path, name: str) -> dict[str, Any]:
     million lists take longer to make than all the rest.
     """
     text = read_bytes(path, name)
-    check_size(text, name, TOKENIZER)
     if merges := _MERGES.search(text):
         check_text(merges[1], name)
         text = text[: merges.start(1)] + text[merges.end(1) :]
