@@ -433,7 +433,7 @@ def _file_entry(result: Result, name: str) -> dict[str, Any]:
 def _target(options: PlanOptions, opened: Opened, identity: Identity) -> Dialect:
     """The dialect to make. Raises UsageError that says where this source can go, if none was named."""
     if options.to is not None:
-        return identity.family.dialect(options.to, identity.family.written)
+        return identity.family.dialect(options.to, to_write=True)
     tables = [path for path in options.maps if not path.is_dir()]
     if tables:
         return identity.family.dialect(load_user_table(tables[-1]).name)

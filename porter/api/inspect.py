@@ -90,7 +90,7 @@ def inspect_as(
     options = PlanOptions(dtype="float32" if quantised else "keep", weights_only=True)
     with reading(opened.source):
         plan = build_plan(
-            opened.checkpoint, identity, identity.family.dialect(dialect, identity.family.written), options
+            opened.checkpoint, identity, identity.family.dialect(dialect, to_write=True), options
         )
     if filter is None:
         return plan

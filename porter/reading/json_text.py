@@ -37,7 +37,6 @@ INDEX = Limit(25_000_000, 1_000_000, 16)
 MAX_SHARDS = 2_000
 
 # 262,144 tokens take some 35 MB; with 514,000 merges as pairs there are 2,500,000 values.
-# Their depth, which costs a second to know, is what Python's own parser allows: nothing of them is shown.
 TOKENIZER = Limit(96 << 20, 6_000_000, None)
 
 # One array of a zarr store; a few hundred bytes.
@@ -91,7 +90,7 @@ def parse_json(
             parse_int=_whole if long else whole,
         )
     except UnicodeDecodeError as error:
-        _refuse(name, f"expected UTF-8, found byte {error.object[error.start]:#04x} at {error.start}")
+        _refuse_bytes(name, error)
     except RecursionError:
         _refuse(name, "it is nested too deep")
     except ValueError as error:
@@ -102,6 +101,18 @@ def parse_json(
         except UnicodeEncodeError:
             _refuse(name, "expected text, found half a surrogate pair")
     return value
+
+
+def check_text(text: bytes, name: str) -> None:
+    """Raises MalformedError for a part of a document, between two of its texts, that is no UTF-8."""
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        _refuse_bytes(name, error)
+
+
+def _refuse_bytes(name: str, error: UnicodeDecodeError) -> NoReturn:
+    _refuse(name, f"expected UTF-8, found byte {error.object[error.start]:#04x} at {error.start}")
 
 
 def check_size(text: bytes | bytearray, name: str, limit: Limit) -> int:

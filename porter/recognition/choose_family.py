@@ -7,14 +7,14 @@ What Hugging Face once called the model goes first; then the order that tables s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from porter.config.write import write_config
 from porter.errors import PorterError, UnsupportedError
 from porter.tables.bind import bind_dialect
-from porter.tables.catalogue import DECODER, Family
+from porter.tables.catalogue import DECODER, Families, Family
 from porter.tables.check import settled
 from porter.tables.model import Dialect
 
@@ -22,9 +22,7 @@ from porter.tables.model import Dialect
 _WORDS = "hf"
 
 
-def choose_family(
-    families: Mapping[str, Family], source: Dialect, hyperparameters: Mapping[str, Any]
-) -> Family:
+def choose_family(families: Families, source: Dialect, hyperparameters: Mapping[str, Any]) -> Family:
     """The family of a checkpoint in a shared dialect. Where there is none, `decoder`, which says why."""
     base = families[DECODER]
     reasons: dict[str, PorterError] = {}
@@ -50,26 +48,30 @@ def choose_family(
     return replace(base, missing=f"no family of Hugging Face's can express it; {cause}")
 
 
-def in_order(families: Mapping[str, Family], said: str | None) -> list[Family]:
-    """Families of the shared vocabulary by preference; those first that go by the name `said`."""
-    vocabulary = families[DECODER].canonical.tensors
+def in_order(families: Families, said: str | None) -> Iterator[Family]:
+    """Families of the shared vocabulary by preference; those first that go by the name `said`.
+
+    Each is loaded when it is its turn.
+    """
     able = {
-        name: family
-        for name, family in sorted(families.items())
-        if _WORDS in family.dialects and family.canonical.tensors is vocabulary
+        name: sketch
+        for name in sorted(families)
+        for sketch in families.sketches(name)
+        if sketch.dialect == _WORDS and families.common(name)
     }
-    ordered: list[Family] = []
+    ordered: list[str] = []
 
     def place(name: str, below: tuple[str, ...] = ()) -> None:
-        if name in able and name not in below and able[name] not in ordered:
-            for other in able[name].dialects[_WORDS].after:
+        if name in able and name not in below and name not in ordered:
+            for other in able[name].after:
                 place(other, (*below, name))
-            ordered.append(able[name])
+            ordered.append(name)
 
     for name in able:
         place(name)
-    named = [f for f in ordered if said in f.dialects[_WORDS].config.match.get("model_type", ())]
-    return named + [family for family in ordered if family not in named]
+    named = [name for name in ordered if said in able[name].matches[0].get("model_type", ())]
+    for name in (*named, *(name for name in ordered if name not in named)):
+        yield families[name]
 
 
 def obstacle(family: Family, source: Dialect, hyperparameters: Mapping[str, Any]) -> PorterError | None:

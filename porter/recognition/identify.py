@@ -22,8 +22,9 @@ from porter.recognition.choose_family import choose_family
 from porter.recognition.infer import infer, missing_rules
 from porter.recognition.no_table import no_table_fits
 from porter.recognition.stored_names import NameMatcher, first_names, known_names
-from porter.tables.catalogue import DECODER, Families, Family, Sketch
+from porter.tables.catalogue import DECODER, Families, Family
 from porter.tables.model import Dialect
+from porter.tables.sketches import Sketch
 from porter.wording import option
 
 
@@ -339,27 +340,29 @@ def _candidates(
         return matched and checkpoint.container in sketch.containers
 
     for name in families:
-        if not (named or families.may_be(name, fits)):
-            continue
-        family = families[name]
-        for dialect in family.dialects.values():
+        # Those that are shared are tried once, for all families: which one it is, is decided by structure.
+        likely = [
+            sketch.dialect
+            for sketch in families.sketches(name)
+            if (not sketch.shared or name == DECODER) and fits(sketch)
+        ]
+        for called in families[name].dialects if named else likely:
+            family = families[name]
+            dialect = family.dialects[called]
             file = dialect.config.file
-            if dialect.shared and family.name != DECODER and not named:
-                # Tried once, for all families: which one it is, is decided by structure.
-                continue
             if file is None or checkpoint.container not in dialect.files.readable:
                 continue
             override = override_of(config, file)
             own = f"{checkpoint.label}'s metadata" if file == "(metadata)" else file
-            called = override.name if override is not None else own
+            stands_in = override.name if override is not None else own
             raw = raw_of(file)
             if raw is not None and (named or matches(raw, dialect.config.match)):
-                yield _Candidate(family, dialect, dialect, raw, file=called)
+                yield _Candidate(family, dialect, dialect, raw, file=stands_in)
                 continue
             lenders = [family.dialects[name] for name in dialect.config.borrow if name in family.dialects]
             lender = next((lender for lender in lenders if raw and matches(raw, lender.config.match)), None)
             if lender is not None:
-                yield _Candidate(family, dialect, lender, raw or {}, file=called)
+                yield _Candidate(family, dialect, lender, raw or {}, file=stands_in)
             elif not raw and dialect.config.optional:
                 yield _Candidate(family, dialect, dialect, {})
 

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 
 from porter.containers.base import StoredTensor
 
+_MOST_DIGITS = 18
+_DIGITS = rf"([0-9]{{1,{_MOST_DIGITS}}})"
 # A whole component of the name, between dots or slashes, that is a number (`norm_1` is a name).
-_NUMBER = re.compile(r"(?<![^./\n])([0-9]{1,18})(?![^./\n])")
+_NUMBER = re.compile(rf"(?<![^./\n]){_DIGITS}(?![^./\n])")
 # And what counts folders of a path, or nothing where one of their kind bears no number.
-_COUNTED = re.compile(_NUMBER.pattern + r"|_([0-9]{1,18})(?=/)|(?<![0-9/\n])(?=/)")
+_COUNTED = re.compile(rf"{_NUMBER.pattern}|_{_DIGITS}(?=/)|(?<![0-9/\n])(?=/)")
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,19 @@ def _layers(text: str, group: list[StoredTensor]) -> Iterator[tuple[str, list[St
 
 def collapsed_name(names: Sequence[str]) -> str:
     """One name for several that differ only in numbers; the first where they differ otherwise."""
-    texts = _texts(names)
-    return names[0] if len(set(texts)) > 1 else _joined(texts[0], names)
+    text = _texts(names[:1])[0]
+    if text.count("\0") == 1 and (numbers := _at_one_place(text, names)) is not None:
+        return _filled(text, [numbers])
+    return names[0] if len(set(_texts(names))) > 1 else _joined(text, names)
+
+
+def _at_one_place(text: str, names: Sequence[str]) -> set[str] | None:
+    """The numbers that stand in the place of the one mark of `text`; None where a name differs otherwise."""
+    before, _, after = text.partition("\0")
+    numbers = [name[len(before) : len(name) - len(after)] for name in names]
+    digits = "".join(numbers)
+    plain = digits.isascii() and digits.isdigit() and all(numbers) and max(map(len, numbers)) <= _MOST_DIGITS
+    return set(numbers) if plain and [before + number + after for number in numbers] == [*names] else None
 
 
 def _texts(names: Sequence[str]) -> list[str]:
@@ -95,8 +108,15 @@ def _joined(text: str, names: Sequence[str]) -> str:
     if len(names) == 1:
         return names[0]
     joined, count = "\n".join(names), text.count("\0")
+    if count == 1 and (found := _at_one_place(text, names)) is not None:
+        return _filled(text, [found])
     numbers = _pattern(joined).findall(joined)
-    spans = [_span(set(numbers[at::count])) for at in range(count)]
+    return _filled(text, [set(numbers[at::count]) for at in range(count)])
+
+
+def _filled(text: str, numbers: Sequence[set[str] | set[tuple[str, str]]]) -> str:
+    """`text` with what stands in the place of each mark."""
+    spans = map(_span, numbers)
     return "".join(part + span for part, span in zip(text.split("\0"), [*spans, ""], strict=True))
 
 

@@ -8,7 +8,7 @@ from porter.containers.base import StoredTensor
 from porter.planning.plan import Plan, groups_of
 from porter.reporting.collapse import Row, collapse, collapsed_name
 from porter.reporting.html_page import details, search, table, text
-from porter.reporting.plans import sources_by_target
+from porter.reporting.plans import Origins
 from porter.reporting.text import plural, quantity, size
 
 
@@ -33,19 +33,17 @@ def _shape(row: Row, total: int) -> str:
 
 def flow(plan: Plan, name: str) -> str:
     """A row for each rule and shape: from where, how, to what. It opens layer by layer."""
-    sources = sources_by_target(plan)
+    origins = Origins(plan)
     kinds = _kinds(plan)
     made = []
     for row in collapse(plan.targets()):
         first = row.tensors[0]
-        made_of = [
-            collapsed_name(names) for names in zip(*(sources[t.name] for t in row.tensors), strict=False)
-        ]
+        made_of = [collapsed_name(names) for names in origins.columns([t.name for t in row.tensors])]
         what = ", ".join(dict.fromkeys(kinds[first.name])) or "zeros"
         rule = " ".join(part for part in (plan.layouts.get(first.name, ""), f"({what})") if part)
         rows = [["From", "Shape", "Target", "Shape", "Dtype", "Moved as", "Rule"]]
         for tensor in row.tensors:
-            stored = [plan.source_by_name[source] for source in sources[tensor.name]]
+            stored = [plan.source_by_name[source] for source in origins.of(tensor.name)]
             rows.append(
                 [
                     " + ".join(s.name for s in stored),

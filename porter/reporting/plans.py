@@ -40,11 +40,11 @@ RIGHT = (3,)
 
 def cells(plan: Plan, *, full: bool = False) -> list[list[str]]:
     """The target's tensors, each with the source tensors it is made of, layout and rule; header first."""
-    sources = sources_by_target(plan)
+    origins = Origins(plan)
     lines = [["Target", "Shape", "Dtype", "×", "From", "Layout", "Rule"]]
     for row in every(plan.targets()) if full else collapse(plan.targets()):
         first = row.tensors[0]
-        made_of = zip(*(sources[tensor.name] for tensor in row.tensors), strict=False)
+        made_of = origins.columns([tensor.name for tensor in row.tensors])
         lines.append(
             [
                 printable(row.name),
@@ -59,15 +59,33 @@ def cells(plan: Plan, *, full: bool = False) -> list[list[str]]:
     return lines
 
 
-def sources_by_target(plan: Plan) -> dict[str, tuple[str, ...]]:
-    """The source tensors that each target tensor is made of, in the order of their places in it."""
-    sources: dict[str, tuple[str, ...]] = {tensor.name: () for tensor in plan.targets()}
-    for group in groups_of(plan.copies):
-        columns = [part.sources for part in group.parts]
-        for target, names in zip(group.targets, zip(*columns, strict=True), strict=True):
-            made_of = (*sources.get(target, ()), *names)
-            sources[target] = made_of if len(made_of) == 1 else tuple(dict.fromkeys(made_of))
-    return sources
+class Origins:
+    """The source tensors that target tensors are made of, in the order of their places in them."""
+
+    def __init__(self, plan: Plan) -> None:
+        # The first source of every target, the second one, and so on.
+        self._places: list[dict[str, str]] = []
+        for group in groups_of(plan.copies):
+            for part in group.parts:
+                free = (held for held in self._places if held.keys().isdisjoint(group.targets))
+                held = next(free, None)
+                if held is None:
+                    self._places.append(held := {})
+                held.update(zip(group.targets, part.sources, strict=True))
+
+    def of(self, target: str) -> tuple[str, ...]:
+        """Those of one target tensor, each once."""
+        return tuple(dict.fromkeys(held[target] for held in self._places if target in held))
+
+    def columns(self, targets: Sequence[str]) -> list[list[str]]:
+        """The first sources of all these targets, then the second ones, as far as all of them have one."""
+        columns: list[list[str]] = []
+        for held in self._places:
+            column = [*map(held.get, targets)]
+            names = [name for name in column if name is not None]
+            if len(names) == len(targets) and names not in columns:
+                columns.append(names)
+        return columns
 
 
 # Target, Shape, Dtype and × stand beside each other; where there is no room, the rest is below them.

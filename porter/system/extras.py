@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from importlib.metadata import PackageNotFoundError, requires
 
 _DISTRIBUTION = "weight-porter"
 # A requirement of an extra as a distribution's metadata spell it: `h5py>=3.10; extra == 'keras'`.
@@ -14,6 +13,9 @@ _EXTRA = re.compile(
 
 def extras() -> dict[str, list[tuple[str, str]]]:
     """Porter's extras, each with its requirements: the package's name, and as `pip install` takes it."""
+    # Not needed until something is missing.
+    from importlib.metadata import PackageNotFoundError, requires
+
     found: dict[str, list[tuple[str, str]]] = {}
     try:
         wanted = requires(_DISTRIBUTION) or ()

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TypeVar
 
 from porter.errors import PorterError, UnsupportedError, UsageError
 from porter.tables.check import settled
-from porter.tables.config_entries import recognition
 from porter.tables.dialect_names import dialect_named, unknown_dialect
-from porter.tables.load import files_of, load_canonical, load_dialect
+from porter.tables.load import load_canonical, load_dialect
 from porter.tables.model import Canonical, Dialect
+from porter.tables.sketches import Sketch, of_dialects, of_tables
 from porter.tables.toml_source import read_source, read_with_ancestors
 from porter.wording import option
 
@@ -38,6 +38,42 @@ def mappings_root() -> Path:
     raise UsageError("porter's mapping tables are missing", hint="reinstall weight-porter")
 
 
+class Dialects(Mapping[str, Dialect]):
+    """The dialects of a family by name. Each table is loaded, and checked, when its dialect is asked for."""
+
+    def __init__(self, loaders: Mapping[str, Callable[[], Dialect]] | None = None) -> None:
+        self._loaders = loaders or {}
+
+    @classmethod
+    def of(cls, loaded: Iterable[Dialect]) -> Dialects:
+        return cls({dialect.name: partial(_itself, dialect) for dialect in loaded})
+
+    def __getitem__(self, name: str) -> Dialect:
+        return self._loaders[name]()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._loaders
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._loaders)
+
+    def __len__(self) -> int:
+        return len(self._loaders)
+
+    def __or__(self, other: Dialects) -> Dialects:
+        return Dialects({**self._loaders, **other._loaders})
+
+    def without(self, names: Collection[str]) -> Dialects:
+        return Dialects({name: load for name, load in self._loaders.items() if name not in names})
+
+
+_T = TypeVar("_T")
+
+
+def _itself(value: _T) -> _T:
+    return value
+
+
 @dataclass(frozen=True)
 class Family:
     """One architecture: its canonical tensors, and every dialect that has a table.
@@ -47,7 +83,7 @@ class Family:
     """
 
     canonical: Canonical
-    dialects: dict[str, Dialect]
+    dialects: Dialects
     missing: str | None = None
     no_dialect: Mapping[str, str] = field(default_factory=dict)
 
@@ -55,14 +91,14 @@ class Family:
     def name(self) -> str:
         return self.canonical.family
 
-    def dialect(self, name: str, offered: Collection[str] | None = None) -> Dialect:
+    def dialect(self, name: str, *, to_write: bool = False) -> Dialect:
         """A dialect by its name, or by what people call it. UsageError for a word that no table has.
 
-        Errors offer all dialects, or those of `offered`.
+        Errors offer all dialects, or those that can be written.
         """
-        offered = self.dialects if offered is None else offered
         named = dialect_named(name, self.dialects)
         if named is None:
+            offered = self.written if to_write else self.dialects
             everywhere = {*self.dialects, *shipped_dialects()}
             name = dialect_named(name, everywhere) or name
             if self.dialects and name not in everywhere:
@@ -111,49 +147,68 @@ def _families_in(root: Path) -> list[str]:
 @cache
 def decoder() -> Family:
     """The vocabulary of decoder-only transformers, with the dialects that all of its families share."""
-    folder = mappings_root() / DECODER
-    canonical = load_canonical(folder / _CANONICAL, mappings_root())
-    tables = [path for path in sorted(folder.glob("*.toml")) if read_source(path).data.get("shared")]
-    dialects = [load_dialect(path, mappings_root(), canonical) for path in tables]
-    return Family(canonical, {dialect.name: dialect for dialect in dialects})
+    canonical = load_canonical(mappings_root() / DECODER / _CANONICAL, mappings_root())
+    return Family(canonical, _when_asked_for(_decoder_tables(), (mappings_root(),), canonical))
+
+
+def _decoder_tables() -> list[Path]:
+    """Those that are dialects; the others are there to be extended."""
+    return [path for path in _tables(mappings_root() / DECODER) if read_source(path).data.get("shared")]
+
+
+def _tables(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.glob("*.toml")) if path.name != _CANONICAL]
+
+
+def _when_asked_for(tables: Iterable[Path], roots: tuple[Path, ...], canonical: Canonical) -> Dialects:
+    """Dialects of porter's own tables, which are called as their files are."""
+    return Dialects({path.stem: cache(partial(load_dialect, path, roots, canonical)) for path in tables})
+
+
+def _at_once(tables: Iterable[Path], roots: tuple[Path, ...], canonical: Canonical) -> Dialects:
+    return Dialects.of(load_dialect(path, roots, canonical) for path in tables)
 
 
 @cache
 def _shipped(name: str) -> Family:
     if name not in family_names():
         raise UnsupportedError(f"unknown family {name!r}", hint=f"known: {', '.join(family_names())}")
-    return _load(mappings_root() / name, (mappings_root(),))
+    return _load(mappings_root() / name, (mappings_root(),), _when_asked_for)
 
 
-def _load(folder: Path, roots: tuple[Path, ...], base: Family | None = None) -> Family:
+def _load(
+    folder: Path,
+    roots: tuple[Path, ...],
+    load: Callable[[Iterable[Path], tuple[Path, ...], Canonical], Dialects],
+    base: Family | None = None,
+) -> Family:
     """A family of one folder; `base` is the shipped one that it adds dialects to."""
     own = folder / _CANONICAL
-    shared: Mapping[str, Dialect] = {}
     if base is not None:
-        canonical = base.canonical
+        canonical, inherited = base.canonical, base.dialects
     elif own.is_file():
-        canonical = load_canonical(own, roots)
+        canonical, inherited = load_canonical(own, roots), Dialects()
     else:
-        canonical, shared = replace(decoder().canonical, family=folder.name), decoder().dialects
-    dialects = {**shared, **(base.dialects if base else {})}
-    for path in sorted(folder.glob("*.toml")):
-        if path != own:
-            dialect = load_dialect(path, roots, canonical)
-            dialects[dialect.name] = dialect
-    if "hf" in dialects and base is None:
+        canonical, inherited = replace(decoder().canonical, family=folder.name), decoder().dialects
+    added = load(_tables(folder), roots, canonical)
+    family = Family(canonical, inherited | added)
+    if "hf" not in family.dialects:
+        return family
+    hf = family.dialects["hf"]
+    if base is None:
         # An example need not say again what the family's code fixes.
-        fixed = settled(dialects["hf"], canonical)
-        canonical = replace(canonical, example={**canonical.example, **fixed, **dialects["hf"].example})
-    family = Family(canonical, dialects, no_dialect=dialects["hf"].no_dialect if "hf" in dialects else {})
+        example = {**canonical.example, **settled(hf, canonical), **hf.example}
+        canonical = replace(canonical, example=example)
+    family = replace(family, canonical=canonical, no_dialect=hf.no_dialect)
     # What the family's own folder or a user has a table for is there all the same.
-    kept = {n: d for n, d in dialects.items() if not d.shared or family.refusal(n) is None}
-    return replace(family, dialects=kept)
+    refused = {name for name in decoder().dialects if family.refusal(name) is not None}
+    return replace(family, dialects=inherited.without(refused) | added)
 
 
 class Families(Mapping[str, Family]):
     """Families by name, in the order that they are tried in. Tables are loaded when a family is asked for.
 
-    Most checkpoints are of one family, and their config says which: `may_be` tells by a few lines of its
+    Most checkpoints are of one family, and their config says which: `sketches` tell by a few lines of its
     tables whether a family is worth loading.
     """
 
@@ -184,38 +239,21 @@ class Families(Mapping[str, Family]):
         """One of the families, alone."""
         return Families({name: self._loaders[name]}, self._shipped)
 
-    def may_be(self, name: str, fits: Callable[[Sketch], bool]) -> bool:
-        """Whether a table of the family fits by its sketch. One with tables of a user's own always may."""
-        return name not in self._shipped or any(map(fits, _sketches(name)))
+    def sketches(self, name: str) -> tuple[Sketch, ...]:
+        """What tells the family's dialects. Of porter's own those that are the family's alone, not loaded."""
+        return _sketches(name) if name in self._shipped else of_dialects(self[name].dialects)
 
-
-class Sketch(NamedTuple):
-    """What of a table says whether it could be a checkpoint's, before the table is loaded.
-
-    `matches` are its own `match` and those of the dialects whose configs it borrows, each enough.
-    """
-
-    file: str
-    matches: tuple[Mapping[str, Any], ...]
-    containers: tuple[str, ...]
-    optional: bool
+    def common(self, name: str) -> bool:
+        """Whether the family's canonical tensors are those of `decoder`."""
+        if name in self._shipped:
+            return not (mappings_root() / name / _CANONICAL).is_file()
+        return self[name].canonical.tensors is decoder().canonical.tensors
 
 
 @cache
 def _sketches(name: str) -> tuple[Sketch, ...]:
-    paths = [path for path in (mappings_root() / name).glob("*.toml") if path.name != _CANONICAL]
-    chains = {path.stem: read_with_ancestors(path, mappings_root()) for path in paths}
-    told = {dialect: recognition(chain) for dialect, chain in chains.items()}
-    return tuple(
-        Sketch(
-            found.file,
-            tuple(told[known].match for known in (dialect, *found.borrow) if known in told),
-            files_of(chains[dialect]).readable,
-            found.optional,
-        )
-        for dialect, found in told.items()
-        if found.file is not None
-    )
+    tables = _decoder_tables() if name == DECODER else _tables(mappings_root() / name)
+    return of_tables(tables, mappings_root())
 
 
 def load_families(extra: Iterable[Path] = ()) -> Families:
@@ -236,15 +274,10 @@ def load_families(extra: Iterable[Path] = ()) -> Families:
         else:
             dialect = load_user_table(path)
             family = added.get(dialect.family) or _shipped(dialect.family)
-            dialects = {**family.dialects, dialect.name: dialect}
-            added[dialect.family] = replace(family, dialects=dialects)
+            added[dialect.family] = replace(family, dialects=family.dialects | Dialects.of([dialect]))
     for name, family in added.items():
         loaders[name] = partial(_itself, family)
-    return Families({**loaders, DECODER: decoder}, set(shipped) - added.keys())
-
-
-def _itself(family: Family) -> Family:
-    return family
+    return Families({**loaders, DECODER: decoder}, {*shipped, DECODER} - added.keys())
 
 
 def load_users_family(path: Path) -> Dialect | None:
@@ -260,7 +293,7 @@ def load_users_family(path: Path) -> Dialect | None:
     ):
         return None
     root = path.resolve().parent.parent
-    return _load(path.resolve().parent, (root, mappings_root())).dialects.get(path.stem)
+    return _load(path.resolve().parent, (root, mappings_root()), _at_once).dialects.get(path.stem)
 
 
 def _users_family(root: Path, name: str, base: Family | None) -> Family:
@@ -269,11 +302,11 @@ def _users_family(root: Path, name: str, base: Family | None) -> Family:
     That holds for one that porter ships, too: its own tables would be used in the place of the user's.
     """
     try:
-        return _load(root / name, (root, mappings_root()), base)
+        return _load(root / name, (root, mappings_root()), _at_once, base)
     except PorterError as error:
         said = error.message + (f" ({error.cause})" if error.cause else "")
         canonical = base.canonical if base else replace(decoder().canonical, family=name)
-        return Family(canonical, {}, said)
+        return Family(canonical, Dialects(), said)
 
 
 def load_user_table(path: Path) -> Dialect:

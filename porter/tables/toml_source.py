@@ -6,7 +6,6 @@ enough to point a person at the right place, and is used for nothing else.
 
 from __future__ import annotations
 
-import itertools
 import re
 import tomllib
 from collections.abc import Sequence
@@ -47,29 +46,10 @@ class TableSource:
     path: Path
     text: str
 
-    @cached_property
+    @property
     def data(self) -> dict[str, Any]:
-        if _MANY_PARTS.search(self.text):
-            raise TableError(Where(self.path, 1), "not valid TOML", cause="a key of more than 32 parts")
-        try:
-            data = _parsed(self.text)
-        except tomllib.TOMLDecodeError as error:
-            line = re.search(r"line (\d+)", str(error))
-            where = Where(self.path, int(line[1]) if line else 1)
-            raise TableError(where, "not valid TOML", cause=str(error)) from None
-        except (ValueError, RecursionError) as error:
-            # Numbers that are too long, lists that are nested too deep.
-            raise TableError(Where(self.path, 1), "not valid TOML", cause=str(error)) from None
-        for place, must, found in _wrong(self.text, self.path.name):
-            named = next((key for key in place[::-1] if isinstance(key, str)), "the table")
-            # A rule that is written out is found by where it begins.
-            where = self.where(*(place[:2] if place[:1] == ("rule",) else place))
-            raise TableError(
-                where,
-                f"`{shortened(named, 80)}` must be {must}",
-                cause=f"found {quoted(found)} at {_spelled(place)}",
-            )
-        return _written_out(data)
+        """What it says. Raises TableError where it is no TOML, or not of the schema."""
+        return _data(self)
 
     @cached_property
     def _lines(self) -> dict[tuple[str, ...], int]:
@@ -98,6 +78,32 @@ class TableSource:
         return Where(self.path, self._lines.get(path, 1))
 
 
+@cache
+def _data(source: TableSource) -> dict[str, Any]:
+    # Bases are read once for each table that extends them; nobody changes what was read.
+    if _MANY_PARTS.search(source.text):
+        raise TableError(Where(source.path, 1), "not valid TOML", cause="a key of more than 32 parts")
+    try:
+        data = tomllib.loads(source.text)
+    except tomllib.TOMLDecodeError as error:
+        line = re.search(r"line (\d+)", str(error))
+        where = Where(source.path, int(line[1]) if line else 1)
+        raise TableError(where, "not valid TOML", cause=str(error)) from None
+    except (ValueError, RecursionError) as error:
+        # Numbers that are too long, lists that are nested too deep.
+        raise TableError(Where(source.path, 1), "not valid TOML", cause=str(error)) from None
+    for place, must, found in wrong_entries(data, _SCHEMAS.get(source.path.name, DIALECT)):
+        named = next((key for key in place[::-1] if isinstance(key, str)), "the table")
+        # A rule that is written out is found by where it begins.
+        where = source.where(*(place[:2] if place[:1] == ("rule",) else place))
+        raise TableError(
+            where,
+            f"`{shortened(named, 80)}` must be {must}",
+            cause=f"found {quoted(found)} at {_spelled(place)}",
+        )
+    return _written_out(data)
+
+
 # Bytes. The longest shipped table has 20 kB.
 _LARGEST = 1 << 20
 
@@ -105,18 +111,6 @@ _LARGEST = 1 << 20
 def _spelled(place: Sequence[str | int]) -> str:
     """A place in a table as a person would write it."""
     return ".".join(shortened(str(key), 80) for key in place) or "the table"
-
-
-@cache
-def _wrong(text: str, name: str) -> tuple[tuple[Sequence[str | int], str, Any], ...]:
-    """The first entry of another type than the schema of files of that name says, if there is one."""
-    return tuple(itertools.islice(wrong_entries(_parsed(text), _SCHEMAS.get(name, DIALECT)), 1))
-
-
-@cache
-def _parsed(text: str) -> dict[str, Any]:
-    # Bases are read once for each table that extends them; nobody changes what was read.
-    return tomllib.loads(text)
 
 
 def read_source(path: Path) -> TableSource:

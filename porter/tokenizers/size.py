@@ -49,17 +49,15 @@ def span(
         extra[_id(token.get("id"), "tokenizer.json")] = str(token.get("content"))
     model = tokenizer.get("model")
     vocab = model.get("vocab") if isinstance(model, Mapping) else None
-    ids: Iterable[object]
     if isinstance(vocab, list):
-        ids = range(len(vocab))
+        ids = set(range(len(vocab)))
     elif isinstance(vocab, Mapping):
-        ids = vocab.values()
+        # All at once, which takes a tenth of the time; each by itself where one is at fault.
+        plain = set(map(type, vocab.values())) <= {int} and min(vocab.values(), default=0) >= 0
+        ids = set(vocab.values() if plain else (_id(index, "tokenizer.json") for index in vocab.values()))
     else:
         raise MalformedError("tokenizer.json holds no vocabulary", cause="expected model.vocab")
-    largest = max(
-        (index for index in (_id(i, "tokenizer.json") for i in ids) if index not in extra), default=-1
-    )
-    return Span(largest + 1, extra)
+    return Span(max(ids - extra.keys(), default=-1) + 1, extra)
 
 
 def check_span(found: Span, rows: int) -> tuple[str, ...]:

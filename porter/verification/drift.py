@@ -18,7 +18,7 @@ from porter.config.write import write_config
 from porter.errors import ModelLacksError, PorterError, UsageError
 from porter.recognition.choose_family import choose_family
 from porter.tables.bind import bind_dialect
-from porter.tables.catalogue import DECODER, Family
+from porter.tables.catalogue import DECODER, Families, Family
 from porter.tables.model import Dialect
 from porter.verification.modules import Expected, expected_tensors, needs
 
@@ -43,7 +43,7 @@ class DriftReport:
     problems: tuple[str, ...]
 
 
-def compare(peer: str, families: Mapping[str, Family], *, every: bool = False) -> list[DriftReport]:
+def compare(peer: str, families: Families, *, every: bool = False) -> list[DriftReport]:
     """Compare every family's table with a peer. Raises UsageError if the peer is unknown or not installed."""
     if peer not in _DIALECTS:
         raise UsageError(f"unknown peer {peer!r}", hint=f"one of {', '.join(_DIALECTS)}")
@@ -101,7 +101,7 @@ def _named(peer: str, family: Family, dialect: Dialect, name: str, raw: Mapping[
         return _failed(peer, family, name, tensors, error)
 
 
-def _litgpt(families: Mapping[str, Family], name: str, raw: Mapping[str, Any]) -> DriftReport:
+def _litgpt(families: Families, name: str, raw: Mapping[str, Any]) -> DriftReport:
     """A model of LitGPT's must have a family besides, whose table for transformers can express it."""
     base = families[DECODER]
     source = base.dialects["litgpt"]

@@ -8,6 +8,7 @@ import pytest
 from porter.errors import MalformedError, PorterError, UnsupportedError, UsageError
 from porter.tokenizers import TokenizerFile, TokenizerPlan, tokenizer_files
 from porter.tokenizers.bos import with_bos
+from porter.tokenizers.tokenizer_values import read_object
 
 
 def tokenizer_json(before=None, after=None, *, tokens=7, added=()):
@@ -309,3 +310,51 @@ def test_a_file_that_is_only_copied_has_a_limit_too(source):
     os.mkfifo(available["chat_template.jinja"])
     with pytest.raises(MalformedError, match=r"chat_template\.jinja is no regular file"):
         plan(available)
+
+
+SPELLINGS = [
+    '["a b", "c \\" d"]',
+    '[["a", "b"], ["]", "\\u00e9\\\\"]]',
+    '[ ["a" ,\t"b" ]\n, ["[[", ","] ]',
+    '["a b", ["c", "d"]]',
+]
+
+
+@pytest.mark.parametrize("merges", SPELLINGS)
+def test_merges_are_checked_and_left_out(merges, tmp_path):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(
+        f'{{"model": {{"vocab": {{"a": 0}}, "merges" : {merges}, "x": 1}}, "after": "\\"merges"}}'
+    )
+    whole = json.loads(path.read_text())
+    assert whole["model"].pop("merges")
+    read = read_object(path, path.name)
+    assert read["model"].pop("merges") == [] and read == whole
+
+
+@pytest.mark.parametrize(
+    "merges",
+    [
+        '["a b",]',
+        '["a b" "c"]',
+        '[["a", "b"]',
+        '["a\\x"]',
+        '["a\nb"]',
+        '["a", {"k": 1, "k": 2}]',
+        '["a", NaN]',
+        '["\\ud80"]',
+    ],
+)
+def test_merges_that_are_no_json_are_refused(merges, tmp_path):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(f'{{"model": {{"vocab": {{"a": 0}}, "merges": {merges}}}}}')
+    with pytest.raises(MalformedError, match=r"tokenizer\.json cannot be parsed"):
+        read_object(path, path.name)
+
+
+def test_merges_that_are_no_utf8_are_refused(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(b'{"model": {"merges": ["a \xff"]}}')
+    with pytest.raises(MalformedError) as caught:
+        read_object(path, path.name)
+    assert "expected UTF-8, found byte 0xff" in str(caught.value.cause)

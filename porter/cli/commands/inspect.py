@@ -133,7 +133,7 @@ def _as(
     family: str | None,
 ) -> None:
     from porter.api.inspect import inspect_as
-    from porter.reporting.plans import RIGHT, UNDER, cells, sources_by_target
+    from porter.reporting.plans import RIGHT, UNDER, Origins, cells
 
     plan = inspect_as(
         source,
@@ -146,7 +146,7 @@ def _as(
         family=family,
     )
     if json:
-        sources = sources_by_target(plan)
+        origins = Origins(plan)
         output.as_json(
             {
                 "family": plan.family,
@@ -157,7 +157,7 @@ def _as(
                         "name": tensor.name,
                         "shape": list(tensor.shape),
                         "dtype": tensor.dtype.name,
-                        "from": sources[tensor.name],
+                        "from": origins.of(tensor.name),
                         "layout": plan.layouts.get(tensor.name),
                         "rule": plan.rules.get(tensor.name),
                     }
