@@ -103,6 +103,16 @@ class Expression:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
         )
 
+    def asked(self, function: str) -> frozenset[str]:
+        """The texts that it calls a function with."""
+        return frozenset(
+            argument.value
+            for node in ast.walk(self.tree)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == function
+            for argument in node.args
+            if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
+        )
+
     def decide(self, known: Mapping[str, Any]) -> bool | None:
         """Whether the condition holds, from some of the names' values alone; None where they do not tell."""
         return _decide(self.tree, known)

@@ -6,7 +6,7 @@ place for is not compared, nor what changes nothing that a model computes (names
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from porter.errors import PorterError
 from porter.layout import Expression
 from porter.recognition.identify import Identity, config_section, matches
 from porter.recognition.port_dialect import Port
-from porter.tables.model import Constant, Dialect, Hyperparameter
+from porter.tables.model import Constant, Dialect, FieldEntry, Hyperparameter
 from porter.verification.config_ids import IDS, Config, lost_ids, not_compared, other_dtype, with_ids
 from porter.verification.known_mistakes import ConfigMistake
 from porter.verification.same_value import same_value
@@ -190,12 +190,17 @@ def _read(reader: ConfigReader, original: Identity) -> tuple[dict[str, Any], dic
 def _constants(
     words: Dialect, raw: Mapping[str, Any], hyperparameters: Mapping[str, Any], file: str
 ) -> list[ConfigDifference]:
-    """Switches that the dialect's config always has one way for these hyperparameters."""
+    """Switches that the dialect's config always has one way for these hyperparameters.
+
+    What a hyperparameter is read from was compared by what it means: Falcon's `multi_query` is passed over by
+    a model with the new architecture, whatever it says.
+    """
     found = []
+    read = {path for entry in words.config.fields.values() for path in _fields_read(entry)}
     lookup: Callable[[str], Any] = {"weights_dtype": None, **hyperparameters}.__getitem__
     for path, (constant, _) in words.config.write.items():
         there, value = get(raw, path)
-        if not there or path.rpartition(".")[2] in _HARMLESS or path in words.config.known:
+        if not there or path.rpartition(".")[2] in _HARMLESS or path in words.config.known or path in read:
             continue
         if isinstance(constant, Constant):
             if not constant.when.evaluate(lookup):
@@ -208,6 +213,13 @@ def _constants(
         if isinstance(constant, bool) and value != constant:
             found.append(_differs(path, constant, value, file))
     return found
+
+
+def _fields_read(entry: FieldEntry) -> Iterator[str]:
+    yield from entry.fields
+    for expression in (entry.read, entry.default):
+        if isinstance(expression, Expression):
+            yield from expression.asked("field")
 
 
 def _differs(name: str, expected: Any, found: Any, file: str) -> ConfigDifference:

@@ -74,6 +74,9 @@ def test_it_goes_to_litgpt_and_back(ported, family, variant):
     there, again = (load_file(path / "model.safetensors") for path in (model.hf, model.back))
     assert there.keys() == again.keys()
     assert all(torch.equal(again[name], weight) for name, weight in there.items())
+    for one, two in itertools.pairwise((model.hf, model.hf, model.litgpt, model.back)):
+        verdict = porter.verify(one, two)
+        assert verdict.outcome == "equal", (one.name, two.name, verdict.says)
     config = json.loads((model.back / "config.json").read_text())
     assert config["model_type"] == family
     from transformers import AutoModelForCausalLM
@@ -141,6 +144,9 @@ def test_what_litgpt_has_no_model_for_stays_with_transformers(family, variant, t
     again = {name: weight for path in shards for name, weight in load_file(path).items()}
     assert there.keys() == again.keys()
     assert all(torch.equal(again[name], weight) for name, weight in there.items())
+    for one, two in itertools.pairwise((tmp_path / "hf", tmp_path / "hf", tmp_path / "out")):
+        verdict = porter.verify(one, two)
+        assert verdict.outcome == "equal", (one.name, two.name, verdict.says)
     loaded, loading = AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not any(loading.values()), loading
     with torch.inference_mode():
