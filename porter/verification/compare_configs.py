@@ -73,7 +73,9 @@ def compare_configs(
         stands = name == "tie_embeddings" and expected and not value and head_stands
         if not stands and not same_value(expected, value):
             found.append(_differs(name, expected, value, file))
-    found += _constants(words, raw, original.hyperparameters, file)
+    told = {difference.name for difference in found}
+    constants = _constants(words, raw, original.hyperparameters, file)
+    found += [difference for difference in constants if difference.name not in told]
     return ConfigVerdict(
         "differs" if found else "equal",
         file,

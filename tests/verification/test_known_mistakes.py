@@ -6,7 +6,7 @@ import pytest
 from handmade import CONFIG, hf_weights, write
 
 import porter
-from porter.tables.catalogue import family_names
+from porter.tables.catalogue import family_names, load_families
 from porter.tables.model import TableError
 from porter.verification.known_mistakes import known_mistakes
 
@@ -27,6 +27,20 @@ def test_it_is_no_family_and_has_all_kinds():
     ):
         assert any(getattr(mistake, kind) for mistake in shipped.mistakes), kind
     assert shipped.configs and shipped.published
+
+
+def test_every_hyperparameter_that_is_compared_has_its_mistake_named():
+    families = load_families(())
+    table = {name: item for f in families for name, item in families[f].canonical.hyperparameters.items()}
+    named = {entry.of for entry in known_mistakes().configs}
+    assert named <= table.keys()
+    # Names, and how many rows are stored, are not compared.
+    beside = {name for name, item in table.items() if item.advisory or item.idle}
+    assert (
+        table.keys() - named
+        == beside - named
+        == {"padded_vocab_size", "model_name", "hf_model_type", "idle_kv"}
+    )
 
 
 def test_a_mistake_of_ones_own_has_its_own_words(tmp_path, original, port):
