@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,16 @@ class Checkpoint:
             else tensor._replace(name=bare[tensor.name])
             for tensor in tensors
         }
+
+    @property
+    def unwrapped(self) -> str | None:
+        """A name as it is stored, of those that lost what wrappers had put into them."""
+        for header in self.headers:
+            stored = header.metadata.get(STORED_NAMES, {}).values()
+            names = (tensor.name for tensor in header.tensors if tensor.name not in self.tensors)
+            if (name := next(chain(stored, names), None)) is not None:
+                return str(name)
+        return None
 
     @property
     def metadata(self) -> Mapping[str, Any]:

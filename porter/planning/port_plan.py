@@ -29,6 +29,8 @@ from porter.recognition.port_dialect import Port
 from porter.recognition.stored_names import NameMatcher
 from porter.tables.bind import BoundRule, Filler, Sizes, bind_rules
 from porter.tables.model import UNUSED, ZEROS, Canonical
+from porter.untrusted import quoted
+from porter.wording import command
 
 # The one file of the plan; its tensors follow one another in the order of the port's files.
 FILE = "port"
@@ -188,6 +190,14 @@ def _of_the_port(
             extra.append(name)
     there |= {name: scale_rows(there.get(name), tensor) for name, tensor in scales.items() if name in there}
     notes = [f"not compared: {parts(beyond)} of the port"] if beyond else []
+    stored = out.unwrapped
+    if stored is None and port.wrapper:
+        stored = next(iter(out.tensors), None)
+    if stored is not None:
+        notes.append(
+            f"{port.dialect.title} does not look for names such as {quoted(stored)}: {command('convert')} "
+            "writes those that it loads"
+        )
     return there, extra, [*notes, *idle_notes("the port", idle)]
 
 

@@ -19,7 +19,15 @@ from porter.layout import Expression
 from porter.recognition.identify import Identity, config_section, matches
 from porter.recognition.port_dialect import Port
 from porter.tables.model import Constant, Dialect, FieldEntry, Hyperparameter
-from porter.verification.config_ids import IDS, Config, lost_ids, not_compared, other_dtype, with_ids
+from porter.verification.config_ids import (
+    IDS,
+    Config,
+    lost_ids,
+    not_compared,
+    other_class,
+    other_dtype,
+    with_ids,
+)
 from porter.verification.known_mistakes import ConfigMistake
 from porter.verification.same_value import same_value
 from porter.verification.verdict import ConfigDifference, ConfigVerdict, Mistake
@@ -86,6 +94,7 @@ def compare_configs(
         *not_compared(reader.unknown_fields(), raw, original, words, file),
         *lost_ids(original, Config(values, raw, words), out.label),
         *other_dtype(out, words, raw, file),
+        *other_class(original, words, raw, file),
     )
 
 

@@ -29,8 +29,13 @@ class Config(NamedTuple):
         return cls(identity.hyperparameters, identity.raw, identity.words or identity.dialect)
 
     def ids(self, name: str) -> tuple[Any, Any]:
-        """What the config itself states, and `generation_config.json`."""
-        return self.values.get(name), get(self.raw, f"{GENERATION}.{name}")[1]
+        """What the config itself states, and `generation_config.json`; of several ids each ends a text."""
+        return _sorted(self.values.get(name)), _sorted(get(self.raw, f"{GENERATION}.{name}")[1])
+
+
+def _sorted(ids: Any) -> Any:
+    whole = isinstance(ids, list) and all(type(number) is int for number in ids)
+    return sorted(set(ids)) if whole else ids
 
 
 def with_ids(one: Config, other: Config) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -107,3 +112,15 @@ def other_dtype(out: Checkpoint, words: Dialect, raw: Mapping[str, Any], file: s
             if isinstance(said, str) and said not in stored:
                 kept = f"the weights are stored in {' and '.join(sorted(stored))}"
                 yield f"{file}: {path} is {said}, and {kept}: they are cast when loaded"
+
+
+def other_class(original: Identity, words: Dialect, raw: Mapping[str, Any], file: str) -> Iterator[str]:
+    """Where the config names a class of another model; transformers itself goes by `model_type`."""
+    path = "architectures"
+    known = words.config.write.get(path)
+    said = get(raw, path)[1]
+    if known is None or said is None or said == known[0]:
+        return
+    if original.words is None and said == get(original.raw, path)[1]:
+        return
+    yield f"{file}: {path} is {said}, and this model's is {known[0]}: what goes by that takes another class"

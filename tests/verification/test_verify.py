@@ -255,6 +255,8 @@ def test_the_ids_are_those_that_generation_goes_by(tmp_path, original):
         ]
         assert porter.verify(source, tmp_path / dialect).right
         assert porter.verify(tmp_path / dialect, source).right
+    with_generation(out, eos_token_id=[5, 1], bos_token_id=2)
+    assert porter.verify(source, out).right, "each of them ends a text, in whatever order"
     with_generation(out, eos_token_id=[1, 7], bos_token_id=2)
     assert porter.verify(source, out).says.endswith("(eos_token_id is [1, 7], not [1, 5])")
     assert [field.name for field in porter.diff(source, out).config or ()] == ["eos_token_id"]
@@ -282,6 +284,33 @@ def test_what_no_table_knows_is_said_not_to_be_compared(tmp_path, original, port
     assert any("not compared: other_key" in note for note in porter.verify(original, out).notes)
     same = write(tmp_path / "same", hf_weights(), {**CONFIG, "other_key": 3})
     assert not any("other_key" in note for note in porter.verify(same, same).notes)
+
+
+def test_names_that_the_framework_does_not_look_for_are_said(tmp_path, original):
+    """transformers finds none of these, and starts with random weights."""
+    for around in ("module.", "_orig_mod.", "net.model."):
+        named = {f"{around}{name}": weight for name, weight in hf_weights().items()}
+        verdict = porter.verify(original, write(tmp_path / f"out-{around}", named, CONFIG))
+        (note,) = verdict.notes
+        assert verdict.right
+        assert note.startswith(f"Hugging Face transformers does not look for names such as '{around}model.")
+    folder = tmp_path / "torch"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(CONFIG), encoding="utf-8")
+    named = {f"module.{name}": torch.from_numpy(weight) for name, weight in hf_weights().items()}
+    torch.save(named, folder / "pytorch_model.bin")
+    assert any("names such as 'module.model." in note for note in porter.verify(original, folder).notes)
+    bare = {name.removeprefix("model."): weight for name, weight in hf_weights().items()}
+    assert porter.verify(original, write(tmp_path / "bare", bare, CONFIG)).notes == (), "these it knows"
+
+
+def test_a_config_that_names_another_class_is_said(tmp_path, original):
+    out = write(tmp_path / "other", hf_weights(), {**CONFIG, "architectures": ["LlamaForCausalLM"]})
+    (note,) = porter.verify(original, out).notes
+    assert "architectures is ['LlamaForCausalLM'], and this model's is ['GemmaForCausalLM']" in note
+    assert porter.verify(out, out).notes == (), "it is the original's"
+    own = write(tmp_path / "own", hf_weights(), {**CONFIG, "architectures": ["GemmaForCausalLM"]})
+    assert porter.verify(out, own).notes == porter.verify(original, own).notes == ()
 
 
 def test_a_config_that_says_another_dtype_is_said(tmp_path, original):
