@@ -12,6 +12,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from operator import itemgetter
 from typing import Any
 
@@ -77,12 +78,10 @@ def place(
         ordered.sort(key=lambda spec: -_RANK[spec[1].name])
     sizes = sizes_of(ordered)
     ordered, residue = _arranged(ordered, sizes, residues or {})
-    relative: list[_Place] = []
-    end = 0
-    for tensor, dtype, shape in ordered:
-        relative.append((tensor, dtype, tuple(shape), end, end + sizes[tensor]))
-        end += sizes[tensor]
-    length = len(_json(relative, metadata))
+    names, dtypes, shapes = zip(*ordered, strict=True) if ordered else ((), (), ())
+    shapes = tuple(map(tuple, shapes))
+    bounds = list(accumulate(map(sizes.__getitem__, names), initial=0))
+    length = len(_json(zip(names, dtypes, shapes, bounds, bounds[1:], strict=False), metadata))
     start = -(-(8 + length) // ALIGNMENT) * ALIGNMENT
     if residue is not None:
         start += (residue - start) % BLOCK
@@ -96,10 +95,10 @@ def place(
     placed = tuple(
         [
             new(kind, (tensor, dtype, shape, name, start + begin, None, None))
-            for tensor, dtype, shape, begin, _ in relative
+            for tensor, dtype, shape, begin in zip(names, dtypes, shapes, bounds, strict=False)
         ]
     )
-    return OutputFile(name, CONTAINER, start + end, placed, dict(metadata))
+    return OutputFile(name, CONTAINER, start + bounds[-1], placed, dict(metadata))
 
 
 def _plain(tensors: Sequence[TensorSpec]) -> bool:
