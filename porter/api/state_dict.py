@@ -39,8 +39,10 @@ def load_state_dict(
     Each tensor is made when it is first asked for: renamed and split ones are views of the mapped source,
     fused, cast, dequantised and operated-on ones are made in memory. Mappings are private: writing to a
     tensor changes the process's own page and never the file. Tied weights are there under both names and
-    share their memory. `dtype` is keep, bfloat16, float16 or float32; `key` names a state dict of a torch
-    file that holds several. Raises PorterError as `porter.convert` does; nothing is written.
+    share their memory. `torch.save` and `pickle` make an OrderedDict of all of it.
+
+    `dtype` is keep, bfloat16, float16 or float32; `key` names a state dict of a torch file that holds
+    several. Raises PorterError as `porter.convert` does; nothing is written.
 
     >>> state = porter.load_state_dict("gemma-2b/", to="litgpt")
     >>> state["transformer.h.0.attn.qkv.weight"].shape

@@ -35,6 +35,7 @@ from porter.sources.paths import locate
 from porter.sources.weight_files import (
     DOCUMENTS,
     INDEX,
+    TEMPLATES,
     WeightSet,
     container_by_suffix,
     fits,
@@ -146,10 +147,6 @@ def open_checkpoint(location: Location, wanted: Wanted | None = None, key: str |
 
 # Small files that may be read or copied: configs, tokenizers, templates.
 SMALL = (".json", ".yaml", ".yml", ".model", ".jinja", ".txt", ".spm")
-
-
-# Where transformers keeps chat templates that have names.
-TEMPLATES = "additional_chat_templates"
 
 
 def _readable(root: Path, name: str, path: Path) -> bool:

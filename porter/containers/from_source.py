@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from porter.containers.base import Header
-from porter.containers.checkpoint import SMALL, TEMPLATES, Checkpoint, no_weights
+from porter.containers.checkpoint import SMALL, Checkpoint, no_weights
 from porter.containers.contract import START, Container
 from porter.containers.orbax.orbax_folders import TREE
 from porter.containers.registry import container_shown, refuse_placeholder
@@ -26,7 +26,7 @@ from porter.errors import MalformedError, UnsupportedError
 from porter.sources.base import Source
 from porter.sources.choose_weights import Wanted, check_whole, choose
 from porter.sources.paths import unsafe_path
-from porter.sources.weight_files import DOCUMENTS, container_by_suffix, fits, weight_sets
+from porter.sources.weight_files import DOCUMENTS, TEMPLATES, container_by_suffix, fits, weight_sets
 
 # Each header may be a round trip or two away.
 _WORKERS = 8

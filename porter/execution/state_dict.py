@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import weakref
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
@@ -70,6 +71,21 @@ class StateDict(Mapping[str, Tensor]):
         if key not in self._made:
             self._made[key] = self._tensor(target, copies).to(self._device)
         return self._made[key]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied and saved (`torch.save`, `pickle`) as an OrderedDict of all tensors, which are made for it.
+
+        What is a view of a file is set apart from it, or the whole file would go along.
+        """
+        apart: dict[tuple[int, torch.dtype, torch.Size], Tensor] = {}
+        found: OrderedDict[str, Tensor] = OrderedDict()
+        for name, tensor in self.items():
+            key = tensor.data_ptr(), tensor.dtype, tensor.shape
+            if key not in apart:
+                whole = tensor.untyped_storage().nbytes() == tensor.nbytes
+                apart[key] = tensor if whole else tensor.clone()
+            found[name] = apart[key]
+        return OrderedDict, (), None, None, iter(found.items())
 
     def release(self) -> None:
         """Lets go of the tensors that were made, and of the pages that were read through views.

@@ -69,10 +69,11 @@ def cover(
     ignored, dropped, unmapped, beyond, state, passed_over, idle = [], [], [], [], [], [], []
     matcher = NameMatcher(identity.dialect, identity.wrapper)
     spellings = identity.names
+    counted = checkpoint.container == "gguf"
     for name, tensor in checkpoint.tensors.items():
         spelled = spellings.get(name)
         if spelled in expected:
-            present[spelled] = _as_counted(tensor, expected[spelled].shape, checkpoint)
+            present[spelled] = _as_counted(tensor, expected[spelled].shape) if counted else tensor
         elif spelled in factors:
             scales[factors[spelled]] = tensor
         elif spelled in identity.idle:
@@ -122,10 +123,8 @@ def cover(
     )
 
 
-def _as_counted(tensor: StoredTensor, shape: tuple[int, ...], checkpoint: Checkpoint) -> StoredTensor:
+def _as_counted(tensor: StoredTensor, shape: tuple[int, ...]) -> StoredTensor:
     """ggml has four dims in every tensor: how many of those that are 1 are counted says nothing."""
-    if checkpoint.container != "gguf" or tensor.shape == shape:
-        return tensor
     same = _without_ones(tensor.shape) == _without_ones(shape)
     return tensor._replace(shape=shape) if same else tensor
 
@@ -293,7 +292,7 @@ def _check_missing(missing: set[str], expected: Mapping[str, BoundRule], checkpo
 def _check_shapes(
     present: Mapping[str, StoredTensor], expected: Mapping[str, BoundRule], held: Sequence[BoundRule]
 ) -> None:
-    if all(present[name].shape == rule.shape for rule in held for name in rule.names):
+    if all({present[name].shape for name in rule.names} <= {rule.shape} for rule in held):
         return
     empty = [t.name for name, t in present.items() if 0 in t.shape and 0 not in expected[name].shape]
     if empty:

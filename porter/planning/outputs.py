@@ -64,7 +64,7 @@ def place_tensors(
         residues=residues or {},
         wrap=files.wrap if torch else None,
     )
-    specs = [(tensor, dtype, shape) for tensor, (dtype, shape) in _in_reading_order(tensors)]
+    specs = [(tensor, *tensors[tensor]) for tensor in _in_reading_order(tensors)]
     assert container.place is not None
     placed, small = container.place(specs, wish)
     return placed, tuple(SideFile(file, content) for file, content in small.items())
@@ -149,15 +149,16 @@ def _generation_config(hyperparameters: Mapping[str, Any]) -> bytes | None:
     return (json.dumps(ids, indent=2) + "\n").encode() if ids else None
 
 
-def _in_reading_order(tensors: Tensors) -> list[tuple[str, tuple[Dtype, tuple[int, ...]]]]:
+def _in_reading_order(tensors: Tensors) -> list[str]:
     """As a reader meets them: what stands before the layers, then layer by layer, then the rest.
 
     Sharding by this order keeps a layer's tensors together.
     """
-    keys: list[tuple[int, int, int, str]] = []
-    part = 0
-    for at, (name, layer) in enumerate(zip(tensors, _LAYERS.findall("\n".join(tensors)), strict=False)):
-        if layer:
-            part = 2
-        keys.append((1, int(layer), at, name) if layer else (part, 0, at, name))
-    return [(name, tensors[name]) for *_, name in sorted(keys)]
+    names = list(tensors)
+    layers = [int(layer) if layer else None for layer in _LAYERS.findall("\n".join(names))]
+    numbers = [layer for layer in layers if layer is not None]
+    if not numbers:
+        return names
+    first, last = next(at for at, layer in enumerate(layers) if layer is not None), max(numbers) + 1
+    places = [layer if layer is not None else -1 if at < first else last for at, layer in enumerate(layers)]
+    return [names[at] for at in sorted(range(len(names)), key=places.__getitem__)]

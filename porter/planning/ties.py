@@ -11,7 +11,7 @@ from porter.planning.join import Join
 from porter.planning.plan import Copies, CopyGroup, EqualCheck
 from porter.planning.plan_options import PlanOptions
 from porter.tables.bind import BoundRule, Sizes
-from porter.tables.model import Canonical, Dialect
+from porter.tables.model import Canonical, Dialect, Rule
 from porter.wording import command, option
 
 
@@ -88,9 +88,12 @@ def join_source(covered: Covered, sizes: Sizes, ties: Mapping[str, str], *, keep
     alias = either(ties, held)
     if keep_own:
         alias = {name: other for name, other in alias.items() if name not in held}
+    rules: dict[str, Rule] = {}
+    for rule in covered.held:
+        rules.update(dict.fromkeys(rule.names, rule.rule))
     return Join(
         index=BlockIndex(covered.held),
-        rules={name: rule.rule for rule in covered.held for name in rule.names},
+        rules=rules,
         stored=covered.tensors,
         sizes=sizes,
         alias=alias,

@@ -223,8 +223,12 @@ def _read(checkpoint: Checkpoint, found: _Candidate, names: Mapping[str, str]) -
     shapes = _shapes(checkpoint, names)
     found, leftover = _without_quantization(checkpoint, found, names)
     reader = found.reader(found.words, found.raw, shapes, checkpoint.label)
-    stored = {ours: theirs for theirs, ours in names.items()}
-    reader.values = lambda name: small_values(checkpoint, stored.get(name, name))
+
+    def values_of(name: str) -> Any:
+        stored = next((theirs for theirs, ours in names.items() if ours == name), name)
+        return small_values(checkpoint, stored)
+
+    reader.values = values_of
     values = reader.read()
     read = tuple(note for header in checkpoint.headers for note in header.notes)
     passed = ", ".join(reader.passed_over)

@@ -37,6 +37,9 @@ _NO_WEIGHTS = (
 )
 ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin", "lit_model.pth.lora", "*.lora.h5")
 
+# The folder that transformers keeps chat templates in, beside the default one, that have names.
+TEMPLATES = "additional_chat_templates"
+
 # What people read, and what tools keep for themselves.
 DOCUMENTS = ("README*", "LICENSE*", "NOTICE*", "USE_POLICY*", "*.md", ".*")
 

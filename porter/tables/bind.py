@@ -183,10 +183,10 @@ class Sizes:
         """All values of index variables, the last one fastest; those in `at` are held."""
         at = at or {}
         if not self.varying.intersection(variables):
-            yield from itertools.product(
-                *((at[v],) if v in at else range(self.size(v, {})) for v in variables)
-            )
-            return
+            return itertools.product(*((at[v],) if v in at else range(self.size(v, {})) for v in variables))
+        return self._unlike(variables, at)
+
+    def _unlike(self, variables: Sequence[str], at: Mapping[str, int]) -> Iterator[tuple[int, ...]]:
         # The number of experts may depend on the layer, wherever that stands in the name.
         order = sorted(variables, key=lambda variable: len(self._depends[variable]))
         back = [order.index(variable) for variable in variables]
@@ -263,7 +263,7 @@ def bind_rules(dialect: Dialect, canonical: Canonical, hyperparameters: Mapping[
     ]
     seen: dict[str, Rule] = {}
     for part in bound:
-        for name in seen.keys() & part.names:
+        for name in () if seen.keys().isdisjoint(part.names) else seen.keys() & part.names:
             raise TableError(
                 part.rule.where,
                 f"two rules hold for the stored tensor {name!r}",

@@ -168,7 +168,8 @@ def templates(names: tuple[str, ...]) -> list[str]:
 
 def plainly_numbered(names: Iterable[str]) -> bool:
     """Whether every number in these names is one that a variable may stand for."""
-    return not any(_UNUSUAL.search(name) for name in names)
+    # A line's end stands in no number.
+    return not _UNUSUAL.search("\n".join(names))
 
 
 def parse_pattern(text: str) -> Pattern:

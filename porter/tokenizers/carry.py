@@ -14,12 +14,12 @@ from typing import Any
 from porter.errors import MalformedError
 from porter.reading.json_text import TOKENIZER
 from porter.reading.regular import check_regular
+from porter.sources.weight_files import TEMPLATES
 from porter.tokenizers.bos import template, token_text, with_bos
 from porter.tokenizers.spm_model import ModelFacts
 from porter.tokenizers.tokenizer_values import (
     CARRIED,
     HF_VOCABULARIES,
-    TEMPLATES,
     TokenizerFile,
     write_object,
 )
@@ -58,7 +58,7 @@ def carried_files(
         )
     files.sort(key=lambda file: CARRIED.index(file.name))
     further = [name for name in HF_VOCABULARIES if name in available and target == "hf"]
-    further += sorted(name for name in available if name.startswith(TEMPLATES))
+    further += sorted(name for name in available if name.startswith(f"{TEMPLATES}/"))
     files += [TokenizerFile(name, copied_from=name) for name in further]
     for file in files:
         if file.copied_from is not None:

@@ -33,9 +33,6 @@ CARRIED = (
 # What further tokenizers of transformers keep their vocabulary in; nothing else reads these.
 HF_VOCABULARIES = ("vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tekken.json")
 
-# Where transformers keeps the chat templates that have a name, beside the default one.
-TEMPLATES = "additional_chat_templates/"
-
 
 @dataclass(frozen=True)
 class TokenizerFile:

@@ -153,9 +153,28 @@ def test_an_unknown_shell_is_said(call):
     assert "porter completion --install" in call("--install-completion").stderr
 
 
+Typed = Callable[[str, str], list[str]]
+
+# How each shell is started with nothing of the user's but porter's script, and how it is told of it.
+START: dict[str, tuple[list[str], str]] = {
+    "bash": (
+        ["bash", "--noprofile", "--rcfile", "{rc}", "-i"],
+        "PS1='$ '\n{script}bind 'set bell-style none'\n",
+    ),
+    "zsh": (
+        ["zsh", "-d", "-i"],
+        "PS1='$ '; unsetopt beep; autoload -Uz compinit; compinit -u -d {rc}.dump\n{script}",
+    ),
+    "fish": (
+        ["fish", "--no-config", "-i", "-C", "source {rc}"],
+        "{script}function fish_prompt; echo -n '$ '; end\nfunction fish_greeting; end\n",
+    ),
+}
+
+
 @pytest.fixture
-def bash(gemma: Path, tmp_path: Path) -> Iterator[Callable[[str, str], list[str]]]:
-    """A real bash: types, presses TAB until something stands there, then Enter; the words that porter got."""
+def shell(request: pytest.FixtureRequest, gemma: Path, tmp_path: Path) -> Iterator[Typed]:
+    """A real shell: types, presses TAB until something stands there, then Enter; what porter got."""
     script = tmp_path / "bin" / "porter"
     script.parent.mkdir()
     script.write_text(
@@ -164,13 +183,17 @@ def bash(gemma: Path, tmp_path: Path) -> Iterator[Callable[[str, str], list[str]
         "printf 'GOT%s' ''; printf '<%s>' \"$@\"; printf 'END'\n"
     )
     script.chmod(0o755)
-    (tmp_path / "rc").write_text(f"PS1='$ '\n{SHELLS['bash'].script}bind 'set bell-style none'\n")
-    shutil.copytree(gemma, gemma.parent / "my model")
+    words, told = START[request.param]
+    rc = tmp_path / ".zshrc"
+    rc.write_text(told.replace("{script}", SHELLS[request.param].script).replace("{rc}", str(rc)))
+    if not (gemma.parent / "my model").exists():
+        shutil.copytree(gemma, gemma.parent / "my model")
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(gemma.parent)
         env = {"PATH": f"{script.parent}:/usr/bin:/bin", "HOME": str(gemma.parent), "TERM": "dumb"}
-        os.execvpe("bash", ["bash", "--noprofile", "--rcfile", str(tmp_path / "rc"), "-i"], env)
+        env |= {"ZDOTDIR": str(tmp_path), "XDG_DATA_HOME": str(tmp_path / "data"), "LC_ALL": "C.UTF-8"}
+        os.execvpe(words[0], [word.replace("{rc}", str(rc)) for word in words], env)
 
     def until(sign: str) -> str:
         seen, end = "", time.monotonic() + 30
@@ -183,7 +206,7 @@ def bash(gemma: Path, tmp_path: Path) -> Iterator[Callable[[str, str], list[str]
     def typed(line: str, shown: str) -> list[str]:
         os.write(terminal, f"{line}\t".encode())
         until(shown)
-        os.write(terminal, b"\n")
+        os.write(terminal, b"\r")
         said = until("END")
         return said.partition("GOT<")[2].partition(">END")[0].split("><")
 
@@ -193,11 +216,42 @@ def bash(gemma: Path, tmp_path: Path) -> Iterator[Callable[[str, str], list[str]
     os.waitpid(pid, 0)
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
-def test_a_real_bash(bash):
-    assert bash("porter inspect my", "model/") == ["inspect", "my model/"]
-    assert bash('porter inspect "my', 'model"/') == ["inspect", "my model/"]
-    assert bash("porter inspect ~/my", "model/")[1].endswith("/my model/")
-    assert bash("porter convert x --to=litgpt-", "legacy") == ["convert", "x", "--to=litgpt-legacy"]
-    assert bash("porter convert x --dtype=b", "float16") == ["convert", "x", "--dtype=bfloat16"]
-    assert bash("porter mappings check --against l", "itgpt ") == ["mappings", "check", "--against", "litgpt"]
+def real(name: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(
+        "shell",
+        [pytest.param(name, marks=pytest.mark.skipif(shutil.which(name) is None, reason=f"needs {name}"))],
+        indirect=True,
+    )
+
+
+@real("bash")
+def test_a_real_bash(shell):
+    assert shell("porter inspect my", "model/") == ["inspect", "my model/"]
+    assert shell('porter inspect "my', 'model"/') == ["inspect", "my model/"]
+    assert shell("porter inspect ~/my", "model/")[1].endswith("/my model/")
+    assert shell("porter convert x --to=litgpt-", "legacy") == ["convert", "x", "--to=litgpt-legacy"]
+    assert shell("porter convert x --dtype=b", "float16") == ["convert", "x", "--dtype=bfloat16"]
+    assert shell("porter mappings check --against l", "itgpt ") == [
+        "mappings",
+        "check",
+        "--against",
+        "litgpt",
+    ]
+
+
+@real("zsh")
+def test_a_real_zsh(shell):
+    assert shell("porter inspect my", "model/") == ["inspect", "my model/"]
+    assert shell("porter inspect ~/my", "model/")[1].endswith("/my model/")
+    assert shell("porter convert x --to=litgpt-", "legacy") == ["convert", "x", "--to=litgpt-legacy"]
+    assert shell("porter convert x --dtype b", "float16") == ["convert", "x", "--dtype", "bfloat16"]
+    assert shell("porter mappings check --against l", "itgpt") == ["mappings", "check", "--against", "litgpt"]
+
+
+@real("fish")
+def test_a_real_fish(shell):
+    assert shell("porter inspect my", "model/") == ["inspect", "my model/"]
+    assert shell("porter inspect ~/my", "model/")[1].endswith("/my model/")
+    assert shell("porter convert x --to=litgpt-", "legacy") == ["convert", "x", "--to=litgpt-legacy"]
+    assert shell("porter convert x --dtype b", "float16") == ["convert", "x", "--dtype", "bfloat16"]
+    assert shell("porter mappings check --against l", "itgpt") == ["mappings", "check", "--against", "litgpt"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -243,3 +244,21 @@ def test_the_older_name_of_the_dialect_still_works(tiny_gemma):
     with pytest.warns(DeprecationWarning, match="called to="):
         old = porter.load_state_dict(tiny_gemma, as_="litgpt")
     assert list(old) == list(porter.load_state_dict(tiny_gemma, to="litgpt"))
+
+
+def test_saved_it_is_torchs_own_kind_of_dict_with_its_ties_and_without_the_file(
+    tiny_gemma: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file
+
+    state = porter.load_state_dict(tiny_gemma, to="hf")
+    torch.save(state, tmp_path / "state.pth")
+    saved = torch.load(tmp_path / "state.pth", weights_only=True)
+    assert type(saved) is OrderedDict and list(saved) == list(state)
+    files = sorted(tiny_gemma.glob("*.safetensors"))
+    stored = {name: tensor for file in files for name, tensor in load_file(file).items()}
+    assert all(torch.equal(saved[name], tensor) for name, tensor in stored.items())
+    # Tied under both names, one storage: neither the head twice, nor the file that all were views of.
+    assert saved["lm_head.weight"].data_ptr() == saved["model.embed_tokens.weight"].data_ptr()
+    nbytes = sum(tensor.nbytes for tensor in stored.values())
+    assert nbytes <= (tmp_path / "state.pth").stat().st_size < nbytes + 40_000

@@ -15,7 +15,14 @@ from porter.errors import MalformedError, PorterError, UsageError
 from porter.reading.json_text import INDEX, parse_json
 from porter.reading.regular import read_regular
 from porter.sources.choose_weights import Wanted, choose
-from porter.sources.weight_files import ADAPTERS, WeightSet, container_by_suffix, fits, weight_sets
+from porter.sources.weight_files import (
+    ADAPTERS,
+    TEMPLATES,
+    WeightSet,
+    container_by_suffix,
+    fits,
+    weight_sets,
+)
 from porter.wording import option
 
 # LitGPT's own besides Hugging Face's: without its model_config.yaml, its weights say too little.
@@ -183,7 +190,7 @@ def _default(files: Sequence[RepoFile], keras: bool) -> list[RepoFile]:
 
 
 def _template(name: str) -> bool:
-    return fnmatchcase(name, "additional_chat_templates/*.jinja")
+    return fnmatchcase(name, f"{TEMPLATES}/*.jinja")
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
