@@ -102,6 +102,8 @@ class ConfigReader:
         found = []
         for path, allowed in self.dialect.config.require.items():
             there, value = get(self._merged, path)
+            if not there and self.raw and path in self.dialect.config.left_out:
+                there, value = True, self.dialect.config.left_out[path]
             if there and value is not None and allowed is not None and value not in allowed:
                 found.append((path, value, allowed))
         return found

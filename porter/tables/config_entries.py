@@ -12,6 +12,7 @@ from porter.tables.toml_source import TableSource
 _CONFIG_KEYS = {
     *("file", "match", "fields", "write", "require", "known", "float32"),
     *("section", "optional", "recognise", "borrow", "published", "merge", "outer", "caution", "closed"),
+    *("left_out",),
 }
 _SPELLINGS = {"float", "int", "number"}
 _MERGE_KEYS = {"first", "base", "update", "fill", "over", "kind", "keys"}
@@ -72,6 +73,7 @@ def load_config(chain: list[TableSource]) -> ConfigTable:
     merged: dict[str, dict[str, Any]] = {}
     outer: dict[str, str] = {}
     caution: dict[str, Caution] = {}
+    left_out: dict[str, Any] = {}
     for source in chain:
         config = source.data.get("config", {})
         for key in config:
@@ -84,6 +86,7 @@ def load_config(chain: list[TableSource]) -> ConfigTable:
         float32 = bool(config.get("float32", float32))
         section = config.get("section", section)
         outer |= config.get("outer", {})
+        left_out |= config.get("left_out", {})
         for name, value in config.get("caution", {}).items():
             caution[name] = Caution(
                 expression_at(value["when"], source.where("config", "caution", name)), value["say"]
@@ -125,6 +128,7 @@ def load_config(chain: list[TableSource]) -> ConfigTable:
         outer,
         caution,
         tuple(closed),
+        left_out,
     )
 
 

@@ -221,6 +221,7 @@ class ConfigTable:
     what the framework does otherwise than its config says. In a `closed` section, what the table does not
     know is refused. `outer` are fields that stand beside the section and go before its own, which are read
     where the outer one is left out ("inner") or never ("ignore").
+    `left_out` is what the framework takes a field of `require` to be that a config leaves out.
     """
 
     file: str | None
@@ -239,6 +240,7 @@ class ConfigTable:
     outer: Mapping[str, str] = field(default_factory=dict)
     caution: Mapping[str, Caution] = field(default_factory=dict)
     closed: tuple[str, ...] = ()
+    left_out: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

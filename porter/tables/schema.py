@@ -219,6 +219,7 @@ _CONFIG = Table(
         "outer": TableOf(TEXT),
         "caution": TableOf(Table({"when": TEXT, "say": WORDS})),
         "closed": TEXTS,
+        "left_out": TableOf(PLAIN),
     }
 )
 

@@ -6,6 +6,7 @@ Bytes say that nothing was lost, logits that everything is where it belongs.
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -232,6 +233,30 @@ def test_a_multimodal_preset_is_refused(presets, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(UnsupportedError, match="vision_encoder"):
         porter.plan(presets.path("gemma3"), to="hf", config=tmp_path / "config.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("gemma2", "use_post_ffw_norm"),
+        ("gemma3", "use_post_ffw_norm"),
+        ("gemma3", "use_post_attention_norm"),
+    ],
+)
+def test_a_norm_that_the_config_leaves_out_is_not_computed(presets, difference, tmp_path, name, field):
+    """KerasHub's classes take it for false, load the weights all the same, and compute something else."""
+    preset = presets.path(name)
+    config = json.loads((preset / "config.json").read_text())
+    out = tmp_path / "out"
+    shutil.copytree(preset, out)
+    assert porter.verify(preset, out).right
+    del config["config"][field]
+    (out / "config.json").write_text(json.dumps(config))
+    assert difference(presets.logits(out), presets.logits(preset)) > 1e-2
+    verdict = porter.verify(preset, out)
+    assert [one.name for one in verdict.config.differences] == [f"config.{field}"]
+    with pytest.raises(UnsupportedError, match=field):
+        porter.plan(out, to="hf")
 
 
 # --- what KerasHub itself does -----------------------------------------------------------------------
