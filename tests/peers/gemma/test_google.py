@@ -5,11 +5,14 @@ Hugging Face's model is what transformers computes; what porter wrote is compute
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from safetensors.torch import load_file
 from torch import equal
 
 import porter
+from porter.errors import UnsupportedError
 
 pytestmark = pytest.mark.peer
 
@@ -42,3 +45,20 @@ def test_the_way_back_gives_the_same_tensors(gemmas, tmp_path, name, dialect):
     expected, found = load_file(source / "model.safetensors"), load_file(tmp_path / "back/model.safetensors")
     assert found.keys() == expected.keys()
     assert all(equal(found[key], expected[key]) for key in expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [("gemma2", "use_pre_ffw_norm"), ("gemma2", "use_post_ffw_norm"), ("gemma3", "use_qk_norm")],
+)
+def test_a_norm_that_gemma_pytorchs_config_leaves_out_is_not_computed(gemmas, tmp_path, name, field):
+    """GemmaConfig takes it for false (`gemma/config.py`), and `load_weights` passes over what is left."""
+    source, out = gemmas.path(name), tmp_path / "out"
+    porter.convert(source, out, to="gemma_pytorch")
+    assert porter.verify(source, out).right
+    config = json.loads((out / "config.json").read_text())
+    assert config.pop(field) is True
+    (out / "config.json").write_text(json.dumps(config))
+    assert [one.name for one in porter.verify(source, out).config.differences] == [field]
+    with pytest.raises(UnsupportedError, match=field):
+        porter.plan(out, to="hf")
