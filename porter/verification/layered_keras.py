@@ -73,6 +73,11 @@ class LayeredBackbone:
     """See `LayeredModel`. The head is the embedding, called in reverse."""
 
     def __init__(self, title: str, built: Any, weights: Weights, dtype: torch.dtype) -> None:
+        if not hasattr(built, "transformer_layers"):
+            raise UnsupportedError(
+                f"KerasHub's {type(built).__name__} cannot be run block by block",
+                cause="its blocks stand inside another layer",
+            )
         self.title, self.layers = title, len(built.transformer_layers)
         self._built, self._weights, self._dtype = built, weights, dtype
         self._names = {id(variable): name for name, variable in variables_by_name(built).items()}
@@ -81,34 +86,47 @@ class LayeredBackbone:
         self._table: Tensor | None = None
 
     def hidden(self, ids: Tensor, seen: Seen) -> None:
+        from keras.layers import Embedding
+
         built = self._built
         used, places = torch.unique(ids[None], return_inverse=True)
         for layer in built.layers:
-            if layer is not built.token_embedding and layer not in built.transformer_layers:
+            if layer is built.token_embedding or layer in built.transformer_layers:
+                continue
+            if isinstance(layer, Embedding):
+                # Gemma 4 looks every token up in a second table.
+                self._set_rows(layer, self._weights[self._names[id(layer._embeddings)]][used])
+            else:
                 self._fill(layer)
         with ExitStack() as stack:
             for number, block in enumerate(built.transformer_layers):
                 stack.enter_context(_wrapped(block, self._block(number, block, seen)))
-            rows = copied(self._embeddings()[used], self._dtype)
-            built.token_embedding._embeddings._value = nn.Parameter(rows, requires_grad=False)
-            self._weights.release()
+            self._set_rows(built.token_embedding, self._embeddings()[used])
+            given = {
+                "token_ids": places,
+                "padding_mask": torch.ones_like(places),
+                "position_ids": torch.arange(len(ids))[None],
+            }
             with torch.inference_mode():
-                self._hidden = built({"token_ids": places, "padding_mask": torch.ones_like(places)})
+                self._hidden = built({name: given[name] for name in built.input})
         seen("final norm", self._hidden)
 
     def logits(self, start: int, end: int) -> Tensor:
         if self._table is None:
             self._table = self._embeddings()
-        rows = copied(self._table[start:end], self._dtype)
         embedding = self._built.token_embedding
-        embedding._embeddings._value = nn.Parameter(rows, requires_grad=False)
-        self._weights.release()
+        self._set_rows(embedding, self._table[start:end])
         with torch.inference_mode():
             found: Tensor = embedding(self._hidden, reverse=True)
         return found[0]
 
     def _embeddings(self) -> Tensor:
         return self._weights[self._names[id(self._built.token_embedding._embeddings)]]
+
+    def _set_rows(self, embedding: Any, rows: Tensor) -> None:
+        value = nn.Parameter(copied(rows, self._dtype), requires_grad=False)
+        embedding._embeddings._value = value
+        self._weights.release()
 
     def _block(self, number: int, block: Any, seen: Seen) -> Callable[..., Any]:
         own = block.call

@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import porter
 from porter.errors import UnsupportedError
@@ -159,6 +159,24 @@ def test_projections_that_nothing_reads_are_kept_where_there_are_any(tmp_path):
     porter.convert(tmp_path / "source", tmp_path / "keras", to="keras")
     porter.convert(tmp_path / "keras", tmp_path / "back", to="hf")
     assert path.read_bytes() == (tmp_path / "back" / "model.safetensors").read_bytes()
+
+
+def test_the_logits_of_both_are_compared_block_by_block(tmp_path):
+    source, out = tmp_path / "source", tmp_path / "keras"
+    build("4 per layer", rope_parameters=ROPE).save_pretrained(source)
+    porter.convert(source, out, to="keras")
+    found = porter.verify(source, out, logits="float32").logits
+    assert found is not None and found.agree and "Gemma4Backbone" in found.out_code
+    weights = load_file(source / "model.safetensors")
+    weights["model.layers.1.self_attn.q_proj.weight"][3] += 1
+    save_file(weights, source / "model.safetensors", metadata={"format": "pt"})
+    wrong = porter.verify(source, out, logits="float32").logits
+    assert wrong is not None and wrong.first_parted == "layer 1"
+    # Gemma 3n's blocks stand inside another layer.
+    build("3n", rope_parameters=PLAIN).save_pretrained(tmp_path / "3n")
+    porter.convert(tmp_path / "3n", tmp_path / "keras-3n", to="keras")
+    with pytest.raises(UnsupportedError, match="Gemma3nBackbone cannot be run block by block"):
+        porter.verify(tmp_path / "3n", tmp_path / "keras-3n", logits="float32")
 
 
 def test_the_language_model_of_one_that_sees_and_hears(tmp_path):
