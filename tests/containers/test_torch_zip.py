@@ -291,6 +291,9 @@ def renamed(old: str, new: str):
     [
         (lambda n, d: (n, b"big" if n.endswith("byteorder") else d), UnsupportedError, "big-endian"),
         (lambda n, d: (n, b"middle" if n.endswith("byteorder") else d), MalformedError, "middle"),
+        (lambda n, d: (n, b"#" if n == "m/version" else d), MalformedError, "version 1 to 10"),
+        (lambda n, d: (n, b"11" if n == "m/version" else d), MalformedError, "version 1 to 10"),
+        (renamed("m/version", "m/other"), MalformedError, "version, found none"),
         (lambda n, d: (n, d[:-1] if n.endswith("data/0") else d), MalformedError, "24 bytes"),
         (lambda n, d: (n, d + b"x" if n.endswith("data/0") else d), MalformedError, "24 bytes"),
         (renamed("data/1", "data/7"), MalformedError, "no such entry"),

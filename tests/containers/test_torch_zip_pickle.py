@@ -28,6 +28,7 @@ def pack(path: Path, pickled: bytes, **entries: bytes) -> Path:
     """An archive with this pickle and 24 bytes as storage 0."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("m/data.pkl", pickled)
+        archive.writestr("m/version", b"3\n")
         for name, data in ({"0": DATA} | entries).items():
             archive.writestr(f"m/data/{name}", data)
     return path

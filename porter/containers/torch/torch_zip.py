@@ -12,6 +12,7 @@ Format: torch's `serialization.py` and `caffe2/serialize/inline_container.cc` (2
 from __future__ import annotations
 
 import os
+import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -37,6 +38,10 @@ STORED_NAMES = "torch.stored_names"
 WRAP = "torch.wrapped_under"
 
 _RESAVE = "save it again where it comes from: torch.save(torch.load(file, weights_only=True), new_file)"
+
+# The versions that torch reads, and bytes of the longest number that is looked at.
+_VERSIONS = range(1, 11)
+_MAX_VERSION = 16
 
 # Bytes. Longer than any word that may stand in the byteorder entry.
 _MAX_BYTEORDER = 16
@@ -80,6 +85,7 @@ def _read_raw(path: Path, file: str, key: str | None = None) -> Header:
             entries = read_entries(fd, size, file)
             top = _top_folder(entries, file)
             _check_stored(entries, file)
+            _check_version(fd, entries.get(f"{top}/.data/version") or entries.get(f"{top}/version"), file)
             _check_byteorder(fd, entries.get(f"{top}/byteorder"), file)
             pickled = _read_pickle(fd, entries[f"{top}/data.pkl"], file)
     except OSError as error:
@@ -153,6 +159,16 @@ def _check_stored(entries: dict[str, Entry], file: str) -> None:
                 cause=f"expected stored bytes (method 0), found method {entry.method}",
                 hint=_RESAVE,
             )
+
+
+def _check_version(fd: int, entry: Entry | None, file: str) -> None:
+    """That of the archive, without which torch reads no file: `inline_container.h` of torch 2.13."""
+    if entry is None:
+        refuse(file, "expected the archive's version, found none")
+    word = pread(fd, min(entry.size, _MAX_VERSION), entry.offset, file)
+    number = re.match(rb"[0-9]+", word)
+    if number is None or int(number[0]) not in _VERSIONS:
+        refuse(file, f"expected an archive of version {_VERSIONS[0]} to {_VERSIONS[-1]}, found {word!r}")
 
 
 def _check_byteorder(fd: int, entry: Entry | None, file: str) -> None:
