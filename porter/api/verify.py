@@ -30,6 +30,7 @@ from porter.verification.conclude import another_architecture, conclude, with_lo
 from porter.verification.diagnose import Diagnosis, diagnose, open_sides, sampled_differences
 from porter.verification.known_mistakes import known_mistakes
 from porter.verification.stored_ties import TIED, as_tied, holds_ties, may_be_tied
+from porter.verification.tokenizer_settings import setting_notes
 from porter.verification.verdict import Verdict
 from porter.wording import flag, option, renamed
 
@@ -155,6 +156,7 @@ def verify(
             *found.remarks,
             *operation_notes(planned.plan.copies),
             *notes,
+            *setting_notes(opened.checkpoint.files, found.files),
             *extra,
         ),
         quick=quick,

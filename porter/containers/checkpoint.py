@@ -244,7 +244,7 @@ def _read(root: Path, chosen: WeightSet, key: str | None) -> tuple[tuple[Header,
         if known := header.metadata.get(STORED_NAMES):
             names = [known.get(name, name) for name in names]
         stored.update(dict.fromkeys(names, header.file))
-    return headers, index_remarks(weight_map, stored, chosen.index)
+    return headers, index_remarks(weight_map, stored, chosen.index, chosen.files)
 
 
 def _resaved(weight_map: dict[str, str], files: tuple[str, ...]) -> dict[str, str]:

@@ -71,7 +71,7 @@ def open_from(source: Source, small: Path, wanted: Wanted | None = None) -> Chec
     headers = tuple(header for _, header in read)
     holders = holders_of(headers)
     if weight_map is not None and chosen.index is not None:
-        remarks = (*remarks, *index_remarks(weight_map, holders, chosen.index))
+        remarks = (*remarks, *index_remarks(weight_map, holders, chosen.index, chosen.files))
     beside = [name for name in top if name not in files]
     beside += [name for name in present if Path(name).parent.as_posix() == TEMPLATES]
     readable = [name for name in beside if name.endswith(SMALL)]

@@ -106,7 +106,8 @@ def _remote(
         headers = [future.result() for future in reading]
     holders = holders_of(headers)
     if index is not None and weight_map is not None:
-        remarks = (*remarks, *index_remarks(weight_map, holders, index.name))
+        alike = [file.name for file in chosen if file.name.endswith(".safetensors")]
+        remarks = (*remarks, *index_remarks(weight_map, holders, index.name, alike))
     return Checkpoint(
         place.root, ref.repo, headers[0].container, tuple(headers), files, remarks=tuple(remarks)
     )

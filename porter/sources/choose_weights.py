@@ -22,6 +22,9 @@ class Wanted:
     names: frozenset[str]
 
 
+_UNLISTED = "{}: no index lists these shards, and transformers reads shards by their index alone"
+
+
 def choose(
     sets: Sequence[WeightSet], where: str, wanted: Wanted | None = None
 ) -> tuple[WeightSet, tuple[str, ...]]:
@@ -47,10 +50,19 @@ def choose(
             )
     first = fitting[0]
     equals = [item for item in fitting if rank(item)[:2] == rank(first)[:2]]
+    cause = f"found {some([item.handle for item in equals])}"
+    if (
+        first.framework
+        and first.unlisted
+        and (found := [i for i in fitting if i.framework and i is not first])
+    ):
+        # Frameworks read shards by their index: without one they take what comes after, or all there is.
+        equals = [first, *found]
+        cause = f"found {some([item.handle for item in equals])}, and no index that lists the shards"
     if len(equals) > 1:
         raise UsageError(
             f"{where} holds more than one set of weights",
-            cause=f"found {some([item.handle for item in equals])}",
+            cause=cause,
             hint="name the file that you mean, or keep each set in a directory of its own",
         )
     return first, _remarks(first, sets, where)
@@ -82,6 +94,6 @@ def _refuse_two_frameworks(sets: Sequence[WeightSet], where: str) -> None:
 def _remarks(first: WeightSet, sets: Sequence[WeightSet], where: str) -> tuple[str, ...]:
     others = [item for item in sets if item is not first]
     if not others:
-        return ()
+        return (_UNLISTED.format(first.handle),) if first.framework == HF and first.unlisted else ()
     names = some([item.handle for item in others])
     return (f"took {first.handle}; not read: {names} (name one to take it instead)",)

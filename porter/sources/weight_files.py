@@ -80,6 +80,11 @@ class WeightSet:
     counted: bool = False
 
     @property
+    def unlisted(self) -> bool:
+        """Whether these are shards that no index lists."""
+        return self.index is None and self.name not in self.files
+
+    @property
     def handle(self) -> str:
         """The file by which the set is named on a command line."""
         if self.index:
@@ -256,7 +261,7 @@ def rank(item: WeightSet) -> tuple[int, int, int, str]:
     named = [name for name, _ in _ORDER]
     if item.name in named:
         # A whole file comes before an index, and an index before shards that none lists.
-        form = 0 if item.name in item.files else 1 if item.index else 2
+        form = 2 if item.unlisted else 1 if item.index else 0
         return named.index(item.name), form, 0, item.name
     kind = _KINDS.index(item.container) if item.container in _KINDS else len(_KINDS)
     return len(named) + kind, 2 if fits(item.name, (_PROJECTOR,)) else 0 if item.index else 1, 0, item.name

@@ -26,6 +26,7 @@ from porter.verification.config_ids import (
     not_compared,
     other_class,
     other_dtype,
+    other_sampling,
     with_ids,
 )
 from porter.verification.known_mistakes import ConfigMistake
@@ -93,6 +94,7 @@ def compare_configs(
     ), (
         *not_compared(reader.unknown_fields(), raw, original, words, file),
         *lost_ids(original, Config(values, raw, words), out.label),
+        *other_sampling(original, raw),
         *other_dtype(out, words, raw, file),
         *other_class(original, words, raw, file),
     )

@@ -103,6 +103,17 @@ def lost_ids(original: Identity, found: Config, label: str) -> Iterator[str]:
             yield f"{label} has no generation_config.json: by the original's {name} = {said} {what} a text"
 
 
+def other_sampling(original: Identity, raw: Mapping[str, Any]) -> Iterator[str]:
+    """Where the two `generation_config.json` say otherwise how a text is sampled, which no model computes."""
+    one, other = original.raw.get(GENERATION), raw.get(GENERATION)
+    if not isinstance(one, Mapping) or not isinstance(other, Mapping):
+        return
+    names = sorted({*one, *other} - {*IDS, "transformers_version", "_from_model_config"})
+    unlike = [name for name in names if not same_value(one.get(name), other.get(name))]
+    if unlike:
+        yield f"{GENERATION}.json: not compared, and not alike: {', '.join(unlike)}"
+
+
 def other_dtype(out: Checkpoint, words: Dialect, raw: Mapping[str, Any], file: str) -> Iterator[str]:
     """Where the config says another dtype than the weights have: frameworks cast to it when they load."""
     stored = {dtype_word(tensor.dtype) for tensor in out.tensors.values()}

@@ -9,11 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from porter.errors import PorterError
 from porter.tokenizers.tokenizer_values import read_bytes, read_object
 
 _CONFIG, _MAP, _TEMPLATE = "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"
 _TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 _SWITCHES = ("add_bos_token", "add_eos_token")
+# Where a file came from; and tokens, which the vocabularies have.
+_NO_SETTINGS = ("name_or_path", "tokenizer_file", "transformers_version", "backend", "added_tokens_decoder")
 
 
 def differing_settings(ours: Mapping[str, Path], theirs: Mapping[str, Path]) -> list[str]:
@@ -26,6 +29,22 @@ def differing_settings(ours: Mapping[str, Path], theirs: Mapping[str, Path]) -> 
         for name in one
         if name in other and one[name] != other[name]
     ]
+
+
+def setting_notes(ours: Mapping[str, Path], theirs: Mapping[str, Path]) -> list[str]:
+    """What of the settings is not compared, and is not alike; nothing of files that cannot be read."""
+    try:
+        one, other = _read(ours, _CONFIG), _read(theirs, _CONFIG)
+        lost = "chat_template" in _stated(ours) and "chat_template" not in _stated(theirs)
+    except PorterError:
+        return []
+    compared = {*_TOKENS, *_SWITCHES, "chat_template", *_NO_SETTINGS}
+    unlike = sorted(name for name in one.keys() & other.keys() - compared if one[name] != other[name])
+    notes = [f"{_CONFIG}: not compared, and not alike: {', '.join(unlike)}"] if unlike else []
+    # A framework that reads no such file has no place for a template.
+    if lost and _CONFIG in theirs:
+        notes.append("the original has a chat template, and the port has none")
+    return notes
 
 
 def _stated(files: Mapping[str, Path]) -> dict[str, Any]:

@@ -194,6 +194,28 @@ def test_shards_without_an_index(folder: Path, states: Any, names: tuple[str, ..
         porter.load_state_dict(folder)
 
 
+def test_shards_that_no_index_lists_are_not_taken_before_what_transformers_reads(
+    folder: Path, states: Any
+) -> None:
+    save_shards(states[1], folder, *SHARDS, index=None)
+    assert "no index lists these shards" in notes(folder)
+    save(states[2], folder / "pytorch_model.bin")
+    assert same(transformers_reads(folder), states[2]), "what is at stake"
+    with pytest.raises(UsageError, match="more than one set of weights") as caught:
+        porter.load_state_dict(folder)
+    assert "no index that lists the shards" in str(caught.value.cause)
+    assert same(porter.load_state_dict(folder / "pytorch_model.bin"), states[2])
+
+
+def test_shards_of_an_earlier_save_are_said_to_be_left(folder: Path, states: Any) -> None:
+    save_shards(states[2], folder, *(name.replace("of-00002", "of-00003") for name in SHARDS), index=None)
+    save_shards(states[1], folder, *SHARDS)
+    assert same(transformers_reads(folder), states[1])
+    assert same(porter.load_state_dict(folder), states[1])
+    stale = SHARDS[0].replace("of-00002", "of-00003")
+    assert f"not read: {stale}, " in notes(folder) and f"which {INDEX} does not name" in notes(folder)
+
+
 def test_numbered_copies_of_one_model_are_no_shards(folder: Path, states: Any) -> None:
     for seed in (1, 2):
         torch.save(states[seed], folder / f"epoch_{seed}.pt")

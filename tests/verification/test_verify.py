@@ -504,6 +504,30 @@ def test_what_says_the_same_is_the_same_tokenizer(tmp_path, original, port, name
     assert found.outcome == "equal", found.says
 
 
+def test_settings_that_are_not_compared_are_said(tmp_path, original, port):
+    source, out = tmp_path / "source", port()
+    shutil.copytree(original, source)
+    for folder in (source, out):
+        _with_tokenizer(folder, lambda tokenizer, settings: settings.update(model_max_length=8))
+        (folder / "generation_config.json").write_text('{"temperature": 0.7, "top_k": 5}')
+
+    def noted():
+        verdict = porter.verify(source, out)
+        assert verdict.right
+        return [note for note in verdict.notes if "not compared" in note or "chat template" in note]
+
+    assert noted() == []
+    _with_tokenizer(out, lambda tokenizer, settings: settings.update(model_max_length=9))
+    (out / "generation_config.json").write_text('{"temperature": 0.3, "do_sample": true}')
+    assert noted() == [
+        "generation_config.json: not compared, and not alike: do_sample, temperature, top_k",
+        "tokenizer_config.json: not compared, and not alike: model_max_length",
+    ]
+    (out / "generation_config.json").unlink()
+    _with_tokenizer(out, lambda tokenizer, settings: settings.pop("chat_template"))
+    assert noted() == ["the original has a chat template, and the port has none"]
+
+
 def test_a_source_that_cannot_be_read_is_an_error(tmp_path):
     with pytest.raises(PorterError):
         porter.verify(tmp_path, tmp_path)

@@ -121,9 +121,18 @@ def holders_of(headers: Iterable[Header]) -> dict[str, str]:
     return holders
 
 
-def index_remarks(weight_map: Mapping[str, str], holders: Mapping[str, str], index: str) -> tuple[str, ...]:
+def index_remarks(
+    weight_map: Mapping[str, str], holders: Mapping[str, str], index: str, named_alike: Iterable[str]
+) -> tuple[str, ...]:
     """Where an index and its shards disagree. transformers reads all tensors of all shards that an index
-    names, whatever else it says; what is missing then, the proof of coverage finds."""
+    names, whatever else it says; what is missing then, the proof of coverage finds. `named_alike` are the
+    files that could be its shards by their names: those of another save may have stayed behind."""
+    shards = set(weight_map.values())
+    if stale := sorted(file for file in named_alike if file not in shards):
+        return (
+            f"not read: {some(stale)}, which {index} does not name",
+            *index_remarks(weight_map, holders, index, ()),
+        )
     if weight_map == holders:
         return ()
     absent = sorted(name for name in weight_map if name not in holders)
