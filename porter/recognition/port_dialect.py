@@ -129,7 +129,9 @@ def spoken_words(
     with suppress(PorterError):
         own = identify(checkpoint, families)
         words = own.words or own.dialect
-        if own.family.name != original.family.name and words.config.file == file:
+        # A family that has other names for the weights would load none of these.
+        all_known = len(own.names) == len(port.names)
+        if own.family.name != original.family.name and words.config.file == file and all_known:
             return words if _one_vocabulary(original, own) else None
     return None
 
