@@ -21,7 +21,12 @@ from porter.planning.port_plan import PortPlan, plan_port
 from porter.planning.summary import operation_notes
 from porter.recognition.identify import Identity
 from porter.recognition.idle_weights import as_computed
-from porter.recognition.port_dialect import recognise_out, recognise_port
+from porter.recognition.port_dialect import (
+    recognise_out,
+    recognise_port,
+    spoken_words,
+    under_another_name,
+)
 from porter.sources.base import Source
 from porter.verification.compare_configs import compare_configs, name_config_mistakes
 from porter.verification.compare_tokenizers import compare_tokenizers
@@ -84,8 +89,15 @@ def verify(
     with renamed({"from": "as", "key": "out-key"}):
         name, found = open_weights(out, opened.families, dialect=out_dialect, remote="bytes", key=out_key)
         port = recognise_out(found, identity, opened.families, out_dialect)
+    named: tuple[str, ...] = ()
     if isinstance(port, Identity):
-        return another_architecture(opened.source, name, identity, port, logits is not None)
+        as_other = under_another_name(found, identity, port)
+        if as_other is None:
+            return another_architecture(opened.source, name, identity, port, logits is not None)
+        named = (
+            f"the original is {identity.family.name}, and compared as {port.family.name}, as OUT is called",
+        )
+        identity, port = as_other
     patterns = as_list(allow_unmapped, "allow_unmapped")
     planned = plan_port(opened.checkpoint, identity, found, port, patterns)
     original, there = opened.checkpoint.source, found.source
@@ -130,10 +142,11 @@ def verify(
         for side, files in ((original, opened.checkpoint.sizes), (there, found.sizes)):
             side.check(file for file in files if not file.startswith(ARRAY))
     head = _head_stands(planned, differing)
-    configs, notes = compare_configs(identity, found, port, head)
+    spoken = spoken_words(found, identity, port, opened.families)
+    configs, notes = compare_configs(identity, found, port, head, spoken)
     if apart and configs.outcome == "differs":
         # The port's config may say of the two what the original's does.
-        as_stated = compare_configs(stated, found, port, head)
+        as_stated = compare_configs(stated, found, port, head, spoken)
         if as_stated[0].outcome == "equal":
             configs, notes = as_stated
     configs, config_mistakes = name_config_mistakes(configs, known.configs)
@@ -157,6 +170,7 @@ def verify(
             *operation_notes(planned.plan.copies),
             *notes,
             *setting_notes(opened.checkpoint.files, found.files),
+            *named,
             *extra,
         ),
         quick=quick,

@@ -73,7 +73,7 @@ def cover(
     for name, tensor in checkpoint.tensors.items():
         spelled = spellings.get(name)
         if spelled in expected:
-            present[spelled] = _as_counted(tensor, expected[spelled].shape) if counted else tensor
+            present[spelled] = as_counted(tensor, expected[spelled].shape) if counted else tensor
         elif spelled in factors:
             scales[factors[spelled]] = tensor
         elif spelled in identity.idle:
@@ -123,7 +123,7 @@ def cover(
     )
 
 
-def _as_counted(tensor: StoredTensor, shape: tuple[int, ...]) -> StoredTensor:
+def as_counted(tensor: StoredTensor, shape: tuple[int, ...]) -> StoredTensor:
     """ggml has four dims in every tensor: how many of those that are 1 are counted says nothing."""
     same = _without_ones(tensor.shape) == _without_ones(shape)
     return tensor._replace(shape=shape) if same else tensor

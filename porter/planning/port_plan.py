@@ -17,7 +17,7 @@ from porter.containers.orbax import orbax_tree
 from porter.dtypes import DTYPES, Dtype
 from porter.errors import PorterError
 from porter.layout.copies import elements
-from porter.planning.coverage import BlockIndex, Covered, count, cover, parts, scale_rows
+from porter.planning.coverage import BlockIndex, Covered, as_counted, count, cover, parts, scale_rows
 from porter.planning.join import Join
 from porter.planning.plan import Copies, CopyGroup, Plan, Zeros
 from porter.planning.proof import check_carried_once, check_filled
@@ -166,7 +166,8 @@ def _of_the_port(
     out: Checkpoint, port: Port, canonical: Canonical, expected: Sequence[BoundRule]
 ) -> tuple[dict[str, StoredTensor], list[str], list[str]]:
     """The port's tensors by the table's names, those that the table has no name for, and notes."""
-    names = {name for rule in expected for name in rule.names}
+    shapes = {name: rule.shape for rule in expected for name in rule.names}
+    counted = out.container == "gguf"
     scaled = [rule for rule in expected if rule.rule.scale_by is not None]
     factors = {t.scales: t.name for rule in scaled for t in rule.tensors() if t.scales is not None}
     matcher = NameMatcher(port.dialect, port.wrapper)
@@ -176,14 +177,16 @@ def _of_the_port(
     aside = idle_names(port.dialect, canonical, port.hyperparameters)
     for name, tensor in out.tensors.items():
         spelled = port.names.get(name)
-        if spelled in names:
-            there[spelled] = tensor
+        if spelled in shapes:
+            there[spelled] = as_counted(tensor, shapes[spelled]) if counted else tensor
         elif spelled in factors:
             scales[factors[spelled]] = tensor
         elif spelled in aside:
             idle.append(name)
         elif any(fnmatchcase(matcher.bare(name), glob) for glob in port.dialect.beyond):
             beyond.append(name)
+        elif any(fnmatchcase(matcher.bare(name), glob) for glob in port.dialect.passed_over):
+            idle.append(name)
         elif not matcher.ignored(name) and not (
             out.container == orbax_tree.CONTAINER and orbax_tree.is_state(tensor)
         ):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from porter.config.raw import raw_config
@@ -89,6 +89,55 @@ def recognise_out(
         assert refusal is not None
         raise refusal
     return port
+
+
+def under_another_name(
+    checkpoint: Checkpoint, original: Identity, own: Identity
+) -> tuple[Identity, Port] | None:
+    """The original and the port in the family that the port says it is of: a Mistral is a Llama to llama.cpp.
+
+    None for another architecture, where not every tensor is there that the original asks for.
+    """
+    if not _one_vocabulary(original, own):
+        return None
+    identity = replace(original, family=own.family)
+    with suppress(PorterError):
+        port = recognise_port(checkpoint, identity, own.dialect.name)
+        bound = bind_rules(port.dialect, own.family.canonical, port.hyperparameters)
+        expected = {name: rule.shape for rule in bound for name in rule.names}
+        found = {port.names.get(name): tensor.shape for name, tensor in checkpoint.tensors.items()}
+        ties = {
+            name
+            for rule in bound
+            if identity.hyperparameters.get("tie_embeddings")
+            and all(identity.family.canonical.tensors[block.canonical].tied for block in rule.blocks)
+            for name in rule.names
+        }
+        if all(found.get(name) == shape for name, shape in expected.items() if name not in ties):
+            return identity, port
+    return None
+
+
+def spoken_words(
+    checkpoint: Checkpoint, original: Identity, port: Port, families: Families
+) -> Dialect | None:
+    """The dialect of another family that the port's config is in the words of; None where it is its own's."""
+    file = port.dialect.config.file
+    kin = [other for other in original.family.dialects.values() if other.config.file == file]
+    if any(_named(checkpoint, dialect) for dialect in kin):
+        return None
+    with suppress(PorterError):
+        own = identify(checkpoint, families)
+        words = own.words or own.dialect
+        # A family that has other names for the weights would load none of these.
+        all_known = len(own.names) == len(port.names)
+        if own.family.name != original.family.name and words.config.file == file and all_known:
+            return words if _one_vocabulary(original, own) else None
+    return None
+
+
+def _one_vocabulary(one: Identity, other: Identity) -> bool:
+    return one.family.canonical.tensors == other.family.canonical.tensors
 
 
 def _likeness(port: Port, original: Identity, shapes: Shapes, label: str, named: bool) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from porter.config.raw import get, raw_config
 from porter.config.read import ConfigReader, normalised
+from porter.config.rope_factors import long_rope_attention
 from porter.containers.checkpoint import Checkpoint
 from porter.containers.small_tensors import small_values
 from porter.errors import PorterError
@@ -38,14 +39,15 @@ _HARMLESS = ("trainable",)
 
 
 def compare_configs(
-    original: Identity, out: Checkpoint, port: Port, head_stands: bool
+    original: Identity, out: Checkpoint, port: Port, head_stands: bool, spoken: Dialect | None = None
 ) -> tuple[ConfigVerdict, tuple[str, ...]]:
-    """The verdict, and notes. `head_stands` says that the port's head holds what it should.
+    """The verdict, and notes. `head_stands` says that the port's head holds what it should, `spoken` which
+    other family's words the port's config is in.
 
     A tie that is not stated is then no mistake: there is a head, and it is the right one.
     """
     try:
-        raw, words, file = _config_of(out, original, port)
+        raw, words, file = _config_of(out, original, port, spoken)
     except PorterError as error:
         name = port.dialect.config.file or "config"
         return ConfigVerdict("differs", name, (ConfigDifference("config", None, None, _told(error)),)), ()
@@ -54,11 +56,8 @@ def compare_configs(
             f"no config beside the weights of {out.label}: only its weights are compared",
         )
     found: list[ConfigDifference] = []
-    for path, allowed in words.config.match.items():
-        value = get(raw, path)[1]
-        if not matches(raw, {path: allowed}):
-            expected = allowed if isinstance(allowed, Mapping) else _one(list(allowed))
-            found.append(_differs(path, expected, value, file))
+    called = _unmatched(port.dialect if words is spoken else words, raw, file)
+    found += [] if words is spoken else called
     shapes = {port.names.get(name, name): tensor.shape for name, tensor in out.tensors.items()}
     try:
         reader = ConfigReader(
@@ -85,6 +84,9 @@ def compare_configs(
     told = {difference.name for difference in found}
     constants = _constants(words, raw, original.hyperparameters, file)
     found += [difference for difference in constants if difference.name not in told]
+    if found and words is spoken:
+        # Another name alone changes nothing; where something else is said, it is the cause.
+        found = [*called, *found]
     return ConfigVerdict(
         "differs" if found else "equal",
         file,
@@ -97,7 +99,26 @@ def compare_configs(
         *other_sampling(original, raw),
         *other_dtype(out, words, raw, file),
         *other_class(original, words, raw, file),
+        *(
+            [f"{file} is in the words of {spoken.family}: compared by what they mean"]
+            if words is spoken
+            else []
+        ),
     )
+
+
+def _unmatched(words: Dialect, raw: Mapping[str, Any], file: str) -> list[ConfigDifference]:
+    """By what a config is told to be another family's, or another dialect's."""
+    return [
+        _differs(
+            path,
+            allowed if isinstance(allowed, Mapping) else _one(list(allowed)),
+            get(raw, path)[1],
+            file,
+        )
+        for path, allowed in words.config.match.items()
+        if not matches(raw, {path: allowed})
+    ]
 
 
 def name_config_mistakes(
@@ -130,7 +151,7 @@ def name_config_mistakes(
 
 
 def _config_of(
-    out: Checkpoint, original: Identity, port: Port
+    out: Checkpoint, original: Identity, port: Port, spoken: Dialect | None
 ) -> tuple[Mapping[str, Any] | None, Dialect | None, str]:
     """The port's config, the dialect that it is in the words of, and its file."""
     dialects = original.family.dialects
@@ -138,7 +159,7 @@ def _config_of(
     # Names may be those of two dialects, of which each has words of its own for the same file.
     kin = [other for other in dialects.values() if other.config.file == port.dialect.config.file]
     first: tuple[Mapping[str, Any] | None, Dialect | None, str] = (None, None, "")
-    for words in (port.dialect, *kin, *lenders):
+    for words in (port.dialect, *kin, *lenders, *([spoken] if spoken is not None else [])):
         if words.config.file is None:
             continue
         raw = raw_config(out, words.config.file)
@@ -176,8 +197,12 @@ def hyperparameter_pairs(
 
 
 def _without_unscaled(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A linear scaling by 1 is none, however it is said."""
+    """A linear scaling by 1 is none, however it is said, and LongRoPE's factor of cos and sin none where it
+    is the one that is derived."""
     found = dict(values)
+    factor = found.get("rope_attention_factor")
+    if factor is not None and same_value(factor, long_rope_attention(found)):
+        found["rope_attention_factor"] = None
     for kind, factor in (("rope_type", "rope_factor"), ("rope_local_type", "rope_local_factor")):
         if found.get(kind) == "linear" and found.get(factor) == 1:
             found[kind], found[factor] = "default", None

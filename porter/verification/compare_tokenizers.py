@@ -3,8 +3,9 @@
 Files of one content are equal without being read. Otherwise each side's own tokenizer is run on every line of
 a page of text (`page.txt`), without special tokens: `tokenizer.json` through the tokenizers package, a
 SentencePiece model through sentencepiece, a GGUF's metadata as the model that porter makes of them. Then the
-token of each id is compared; of two `tokenizer.json` the special tokens put around a text, and the text that
-ids become, too. What both state beside it is compared in any case (`tokenizer_settings`).
+token of each id is compared. Of two `tokenizer.json` so are what is put around a text and a pair of texts,
+the text that ids become, which tokens are special, and how each added token is found in a text. What both
+state beside it is compared in any case (`tokenizer_settings`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 from porter.containers.checkpoint import Checkpoint
@@ -25,20 +26,35 @@ from porter.verification import page
 from porter.verification.tokenizer_settings import differing_settings
 from porter.verification.verdict import TokenizerVerdict
 
+# The most added tokens that are looked at; Gemma 3 has 6,415.
+_MOST_ADDED = 10_000
+
 _JSON, _MODEL, _KERAS = "tokenizer.json", "tokenizer.model", "assets/tokenizer/vocabulary.spm"
 
 
 @dataclass(frozen=True)
+class _Parts:
+    """What a `tokenizer.json` says besides. `framed` are the first line, and the first two as a pair, with
+    special tokens; `texts` what the ids of each line become; `marked` the ids of a text around each added
+    token, by that token's id; `special` the ids that are skipped where special tokens are; `limits` what is
+    cut off or filled up, in words."""
+
+    framed: Sequence[Sequence[int]]
+    texts: Sequence[str]
+    marked: Mapping[int, Sequence[int]]
+    special: frozenset[int]
+    limits: str
+
+
+@dataclass(frozen=True)
 class _Run:
-    """What a tokenizer makes of the page: `ids` of each line and, of a `tokenizer.json`, those of the first
-    line with special tokens (`framed`) and the `texts` that ids become. `tokens` has the token of each id.
-    `special` ids of a SentencePiece model have other names elsewhere."""
+    """What a tokenizer makes of the page: `ids` of each line. `tokens` has the token of each id. `special`
+    ids of a SentencePiece model have other names elsewhere."""
 
     ids: Sequence[Sequence[int]]
-    framed: Sequence[int] | None
-    texts: Sequence[str] | None
     tokens: Mapping[int, str]
     special: frozenset[int] = frozenset()
+    parts: _Parts | None = None
 
 
 @dataclass(frozen=True)
@@ -89,28 +105,42 @@ def _difference(one: _Run, other: _Run, what: str) -> str | None:
     wrong = [number for number, (ids, found) in enumerate(pairs) if ids != found]
     if wrong:
         ids, found = pairs[wrong[0]]
-        at = next((i for i, pair in enumerate(zip(ids, found, strict=False)) if pair[0] != pair[1]), len(ids))
+        shorter = min(len(ids), len(found))
+        at = next((i for i in range(shorter) if ids[i] != found[i]), shorter)
         return (
             f"{what} gives other ids for {len(wrong)} of {len(pairs)} lines of a page of text; of line "
             f"{wrong[0] + 1} from token {at} on: {found[at : at + 4]}, not {ids[at : at + 4]}"
         )
     if (problem := _other_tokens(one, other, what)) is not None:
         return problem
-    if one.framed is None or other.framed is None or one.texts is None or other.texts is None:
+    limits = [run.parts.limits if run.parts else "" for run in (one, other)]
+    if limits[0] != limits[1]:
+        return f"{what} {limits[1] or 'cuts and fills nothing'}, and the original's {limits[0] or 'does not'}"
+    if one.parts is None or other.parts is None:
         return None
-    if one.framed != other.framed:
-        return (
-            f"{what} puts other special tokens around a text: {_ends(other.framed)}, not {_ends(one.framed)}"
-        )
+    return _other_parts(one.parts, other.parts, one.tokens, what)
+
+
+def _other_parts(one: _Parts, other: _Parts, tokens: Mapping[int, str], what: str) -> str | None:
+    for ids, found in zip(one.framed, other.framed, strict=True):
+        if ids != found:
+            return f"{what} puts other special tokens around a text: {_ends(found)}, not {_ends(ids)}"
     for text, made in zip(one.texts, other.texts, strict=True):
         if text != made:
             return f"{what} makes other text of the same ids: {made[:40]!r}, not {text[:40]!r}"
+    for number in sorted(one.marked.keys() | other.marked.keys()):
+        if one.marked.get(number) != other.marked.get(number):
+            return f"{what} finds {_token(tokens.get(number))} otherwise where it stands in a text"
+    if unlike := one.special ^ other.special:
+        first, more = min(unlike), len(unlike) - 1
+        which = "a special token" if first in other.special else "a token that is not special"
+        return f"{what} has {_token(tokens.get(first))} as {which}" + (f", and {more} more" if more else "")
     return None
 
 
 def _other_tokens(one: _Run, other: _Run, what: str) -> str | None:
     """Ids that stand for other tokens; where both are of one kind, those that only one side has too."""
-    alike = (one.texts is None) == (other.texts is None)
+    alike = (one.parts is None) == (other.parts is None)
     special = frozenset[int]() if alike else one.special | other.special
     ours, theirs = one.tokens, other.tokens
     wrong = [
@@ -167,7 +197,7 @@ def _model(content: bytes) -> _Run:
         for number in tokens
         if model.is_control(number) or model.is_unknown(number) or model.is_unused(number)
     )
-    return _Run(ids, None, None, tokens, frozenset(special))
+    return _Run(ids, tokens, frozenset(special))
 
 
 def _json(content: bytes) -> _Run:
@@ -176,7 +206,25 @@ def _json(content: bytes) -> _Run:
     model = Tokenizer.from_buffer(content)
     lines = page.lines()
     ids = [list(model.encode(line, add_special_tokens=False).ids) for line in lines]
-    framed = list(model.encode(lines[0]).ids)
+    framed = [list(found.ids) for found in (model.encode(lines[0]), model.encode(lines[0], lines[1]))]
     texts = [str(model.decode(line, skip_special_tokens=False)) for line in ids]
-    known = model.get_vocab(with_added_tokens=True)
-    return _Run(ids, framed, texts, {number: token for token, number in known.items()})
+    added = dict(islice(sorted(model.get_added_tokens_decoder().items()), _MOST_ADDED))
+    marked = {
+        number: list(model.encode(_around(token.content), add_special_tokens=False).ids)
+        for number, token in added.items()
+    }
+    special = frozenset(number for number, token in added.items() if token.special)
+    cut = f"cuts texts ({_plain(model.truncation)})" if model.truncation else ""
+    filled = f"fills texts up ({_plain(model.padding)})" if model.padding else ""
+    limits = " and ".join(part for part in (cut, filled) if part)
+    tokens = {number: token for token, number in model.get_vocab(with_added_tokens=True).items()}
+    return _Run(ids, tokens, parts=_Parts(framed, texts, marked, special, limits))
+
+
+def _around(token: str) -> str:
+    """A text with the token between blanks, and within a word."""
+    return f"a {token} b{token}c"
+
+
+def _plain(settings: Mapping[str, object]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in sorted(settings.items()))

@@ -70,7 +70,7 @@ def _of_shape(
         return "transposed", "has the shape of its transpose, and other values"
     if sorted(expected) == sorted(found):
         return "transposed", "its dims are in another order: transposed"
-    if expected[1:] == found[1:]:
+    if expected and found and expected[1:] == found[1:]:
         rows = expected[0] - found[0]
         number = "1 row is" if abs(rows) == 1 else f"{abs(rows)} rows are"
         word = f"{number} missing" if rows > 0 else f"{number} too many"

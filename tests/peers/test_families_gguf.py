@@ -459,6 +459,10 @@ def test_a_gguf_is_the_model_that_it_was_made_of(case, tmp_path):
     found = load_file(tmp_path / "hf" / "model.safetensors")
     assert found.keys() == tensors.keys()
     assert all(torch.equal(found[name], weight) for name, weight in tensors.items())
+    # Of heads of 14 dims no quarter turns, which the file and the config round otherwise.
+    if not case.startswith("gemma4"):
+        for one, two in ((source, tmp_path / "own"), (tmp_path / "own", source)):
+            assert porter.verify(one, two).right, porter.verify(one, two).says
     config = json.loads((tmp_path / "hf" / "config.json").read_text())
     assert config["model_type"] == (CASES[case].called or family_of(case))
     loaded, loading = AutoModelForCausalLM.from_pretrained(tmp_path / "hf", output_loading_info=True)

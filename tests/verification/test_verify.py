@@ -427,7 +427,31 @@ def _exchanged(tokenizer, settings):
     added[0]["content"], added[1]["content"] = added[1]["content"], added[0]["content"]
 
 
+CUT = {"direction": "Right", "max_length": 600, "strategy": "LongestFirst", "stride": 0}
+
+
+def _pair(tokenizer, settings):
+    tokenizer["post_processor"]["pair"].append({"SpecialToken": {"id": "<s>", "type_id": 1}})
+
+
 TOKENIZER_CHANGES = {
+    "a token that is found in a text": (
+        lambda t, c: t["added_tokens"][1].update(single_word=True),
+        "finds '</s>' otherwise where it stands in a text",
+    ),
+    "a token that is not special": (
+        lambda t, c: t["added_tokens"][1].update(special=False),
+        "has '</s>' as a token that is not special",
+    ),
+    "what is put around a pair": (_pair, "puts other special tokens around a text"),
+    "long texts are cut": (
+        lambda t, c: t.update(truncation=CUT),
+        "cuts texts (direction right, max_length 600",
+    ),
+    "letters and their marks": (
+        lambda t, c: t.update(normalizer={"type": "Sequence", "normalizers": [{"type": "StripAccents"}]}),
+        "gives other ids for 1 of",
+    ),
     "a token": (_renamed, "has another token for an id: 3 is 'never', not 'zz'"),
     "BOS and EOS": (_exchanged, "has another token for 2 ids: 0 is '</s>', not '<s>'"),
     "BOS left out": (lambda t, c: t.update(post_processor=None), "puts other special tokens around a text"),
