@@ -12,7 +12,7 @@ from porter.api.opening import open_source
 from porter.containers.array_files import overlaid
 from porter.errors import UsageError
 from porter.planning.plan import Plan
-from porter.planning.plan_options import PlanOptions
+from porter.planning.plan_options import PlanOptions, Tied
 from porter.sources.base import Source
 from porter.wording import option
 
@@ -32,6 +32,7 @@ def load_state_dict(
     config: str | Path | None = None,
     source_dialect: str | None = None,
     key: str | None = None,
+    tied: Tied | None = None,
     as_: str | None = None,
 ) -> Mapping[str, torch.Tensor]:
     """A checkpoint's state dict in the dialect `to` (default: its own), for `load_state_dict(assign=True)`.
@@ -41,7 +42,8 @@ def load_state_dict(
     tensor changes the process's own page and never the file. Tied weights are there under both names and
     share their memory. `torch.save` and `pickle` make an OrderedDict of all of it.
 
-    `dtype` is keep, bfloat16, float16 or float32; `key` names a state dict of a torch file that holds
+    `dtype` is keep, bfloat16, float16 or float32. A source whose tied weights differ is refused, unless
+    `tied` is `untie`: for a model with a head of its own. `key` names a state dict of a torch file that holds
     several. Raises PorterError as `porter.convert` does; nothing is written.
 
     >>> state = porter.load_state_dict("gemma-2b/", to="litgpt")
@@ -62,8 +64,9 @@ def load_state_dict(
     ).identified()
     to = to or identity.dialect.name
     ties = identity.family.dialect(to).config.fields.get("tie_embeddings")
-    # Sharing costs no memory; but where the framework ties in code, it has no name for the second copy.
-    tied = None if ties is not None and ties.has_fixed else "write"
+    if tied is None and not (ties is not None and ties.has_fixed):
+        # Sharing costs no memory; but where the framework ties in code, it has no name for the second copy.
+        tied = "write"
     prepared = prepare(source, wanted, to=to, tied=tied)
     return open_state_dict(prepared.plan, prepared.opened.checkpoint.source, device)
 

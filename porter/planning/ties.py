@@ -30,10 +30,11 @@ def untie(
 ) -> tuple[dict[str, Any], bool]:
     """The target's hyperparameters, and whether tied tensors become independent there.
 
-    `--tied untie` says so; so does `--tied write` into a dialect that leaves tied tensors out.
+    `--tied untie` says so; so does `--tied write` into a dialect that leaves tied tensors out, if a config is
+    written that can say it: weights alone are loaded into a model that ties them, so that both must be equal.
     """
     found = dict(hyperparameters)
-    leaves_out = any(rule.when_tied == "omit" for rule in target.rules)
+    leaves_out = any(rule.when_tied == "omit" for rule in target.rules) and not options.weights_only
     if ties and (options.tied == "untie" or (options.tied == "write" and leaves_out)):
         if not _can_untie(target):
             raise UnsupportedError(

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from porter.containers.base import StoredTensor
 
 _MOST_DIGITS = 18
-_DIGITS = rf"([0-9]{{1,{_MOST_DIGITS}}})"
+# With a leading zero it is another name for the same number, and part of the name.
+_DIGITS = rf"(0|[1-9][0-9]{{0,{_MOST_DIGITS - 1}}})"
 # A whole component of the name, between dots or slashes, that is a number (`norm_1` is a name).
 _NUMBER = re.compile(rf"(?<![^./\n]){_DIGITS}(?![^./\n])")
 # And what counts folders of a path, or nothing where one of their kind bears no number.
@@ -90,6 +91,7 @@ def _at_one_place(text: str, names: Sequence[str]) -> set[str] | None:
     numbers = [name[len(before) : len(name) - len(after)] for name in names]
     digits = "".join(numbers)
     plain = digits.isascii() and digits.isdigit() and all(numbers) and max(map(len, numbers)) <= _MOST_DIGITS
+    plain = plain and not any(number[0] == "0" and number != "0" for number in numbers)
     return set(numbers) if plain and [before + number + after for number in numbers] == [*names] else None
 
 

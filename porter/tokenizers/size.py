@@ -20,10 +20,12 @@ _DIGITS = 20
 
 @dataclass(frozen=True)
 class Span:
-    """`vocabulary` is one past its largest id; `added` maps the ids of added tokens to their texts."""
+    """`vocabulary` is one past its largest id; `added` maps the ids of added tokens to their texts. Below the
+    largest of them all there are `unused` ids that no token has."""
 
     vocabulary: int
     added: Mapping[int, str]
+    unused: int = 0
 
     @property
     def tokens(self) -> int:
@@ -44,7 +46,8 @@ def span(
     for text, index in _items(added, "added_tokens.json"):
         extra[_id(index, "added_tokens.json")] = text
     if tokenizer is None:
-        return Span(pieces, {index: text for index, text in extra.items() if index >= pieces})
+        beyond = {index: text for index, text in extra.items() if index >= pieces}
+        return Span(pieces, beyond, max(beyond, default=pieces - 1) + 1 - pieces - len(beyond))
     for token in _listed(tokenizer.get("added_tokens") or []):
         extra[_id(token.get("id"), "tokenizer.json")] = str(token.get("content"))
     model = tokenizer.get("model")
@@ -57,7 +60,8 @@ def span(
         ids = set(vocab.values() if plain else (_id(index, "tokenizer.json") for index in vocab.values()))
     else:
         raise MalformedError("tokenizer.json holds no vocabulary", cause="expected model.vocab")
-    return Span(max(ids - extra.keys(), default=-1) + 1, extra)
+    largest = max(ids | extra.keys(), default=-1)
+    return Span(max(ids - extra.keys(), default=-1) + 1, extra, largest + 1 - len(ids | extra.keys()))
 
 
 def check_span(found: Span, rows: int) -> tuple[str, ...]:
@@ -75,8 +79,8 @@ def check_span(found: Span, rows: int) -> tuple[str, ...]:
             f"{len(beyond)} added tokens have no embedding row, the first is {beyond[first]!r} ({first}): "
             "the model cannot take them",
         )
-    if found.tokens < rows:
-        return (f"{rows - found.tokens} of {rows} embedding rows have no token (padding)",)
+    if without := rows - found.tokens + found.unused:
+        return (f"{without} of {rows} embedding rows have no token (padding)",)
     return ()
 
 

@@ -75,10 +75,15 @@ def read_object(path: Path, name: str) -> dict[str, Any]:
     million lists take longer to make than all the rest.
     """
     text = read_bytes(path, name)
-    if merges := _MERGES.search(text):
+    merges = _MERGES.search(text)
+    if merges:
         check_text(merges[1], name)
-        text = text[: merges.start(1)] + text[merges.end(1) :]
-    value = parse_json(text, name, TOKENIZER, unique=True, constants=False)
+    rest = text[: merges.start(1)] + text[merges.end(1) :] if merges else text
+    try:
+        value = parse_json(rest, name, TOKENIZER, unique=True, constants=False)
+    except MalformedError:
+        # Of the whole, to say where.
+        value = parse_json(text, name, TOKENIZER, unique=True, constants=False)
     if not isinstance(value, dict):
         raise MalformedError(
             f"{name} is no JSON object", cause=f"expected {{…}}, found {type(value).__name__}"

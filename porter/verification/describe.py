@@ -175,6 +175,9 @@ def _constant(sides: Sides, weight: Weight) -> str | None:
     if len(found) < 3 or not (np.isfinite(found).all() and np.isfinite(right).all()) or right.std() == 0:
         return None
     dtype = compared_dtype(place.tensor)
+    if _as_good_as(right, found):
+        # Rounding explains as much, and no constant does more.
+        return None
     factor = float((found * right).sum() / (right * right).sum())
     summand = float((found - right).mean())
     # What is not one number to a few digits is no constant that somebody wrote.
@@ -182,11 +185,14 @@ def _constant(sides: Sides, weight: Weight) -> str | None:
         for digits in (9, 4, 2):
             operand = float(f"{operation.value:.{digits}g}")
             made: Values = rounded(operation._replace(value=operand).apply(right).astype(np.float32), dtype)
-            close = np.abs(made - found) <= 2e-6 * np.maximum(1.0, np.abs(found))
-            if close.all() and operand not in (0.0, 1.0):
+            if _as_good_as(made, found) and operand not in (0.0, 1.0):
                 verb = "multiplied by" if operation.kind == "multiply" else "with a constant added:"
                 return f"{verb} {operand:.6g}"
     return None
+
+
+def _as_good_as(made: Values, found: Values) -> bool:
+    return bool((np.abs(made - found) <= 2e-6 * np.maximum(1.0, np.abs(found))).all())
 
 
 def _corner(sides: Sides, weight: Weight) -> tuple[int | None, float, float] | None:

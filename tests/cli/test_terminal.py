@@ -225,6 +225,12 @@ def test_the_numbered_folders_of_keras_and_flax_collapse():
     assert collapsed_name(flax[3:5]) == "transformer/layer_{3,4}/mlp/linear/w"
 
 
+def test_a_number_with_a_leading_zero_is_a_name_of_its_own():
+    assert rows_of("h.0.w", "h.1.w", "h.00.w", "h.01.w") == ["h.{0,1}.w", "h.00.w", "h.01.w"]
+    assert rows_of("l/w", "l_1/w", "l_02/w") == ["l{,_1}/w", "l_02/w"]
+    assert collapsed_name(["h.1.w", "h.02.w"]) == "h.1.w"
+
+
 def test_tensors_that_only_share_a_name_do_not():
     gate = [f"layers/block{f'_{n}' if n else ''}/{part}/0" for n in range(3) for part in ("ffw", "ffw_2")]
     assert rows_of(*gate) == ["layers/block{,_1,_2}/ffw/0", "layers/block{,_1,_2}/ffw_2/0"]

@@ -352,6 +352,24 @@ def test_merges_that_are_no_json_are_refused(merges, tmp_path):
         read_object(path, path.name)
 
 
+def test_an_error_behind_the_merges_is_placed_where_it_stands(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    text = '{"model": {"vocab": {"a": 0}, "merges": ["a b", "c d"]}} x'
+    path.write_text(text)
+    with pytest.raises(MalformedError) as caught:
+        read_object(path, path.name)
+    assert f"(char {text.index('x')})" in str(caught.value.cause)
+
+
+def test_ids_that_no_token_has_are_counted_wherever_they_are(source):
+    added = [{"id": 9, "content": "<extra>"}]
+    text = json.loads(tokenizer_json())
+    text["added_tokens"] = added
+    (available := source(tokenizer__json="{}"))["tokenizer.json"].write_text(json.dumps(text))
+    assert "7 of 14 embedding rows have no token (padding)" not in plan(available, rows=14).notes
+    assert "6 of 14 embedding rows have no token (padding)" in plan(available, rows=14).notes
+
+
 def test_merges_that_are_no_utf8_are_refused(tmp_path):
     path = tmp_path / "tokenizer.json"
     path.write_bytes(b'{"model": {"merges": ["a \xff"]}}')

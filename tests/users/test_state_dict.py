@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
@@ -262,3 +263,24 @@ def test_saved_it_is_torchs_own_kind_of_dict_with_its_ties_and_without_the_file(
     assert saved["lm_head.weight"].data_ptr() == saved["model.embed_tokens.weight"].data_ptr()
     nbytes = sum(tensor.nbytes for tensor in stored.values())
     assert nbytes <= (tmp_path / "state.pth").stat().st_size < nbytes + 40_000
+
+
+def test_a_tied_source_whose_two_differ_is_refused_whatever_it_becomes(litgpt: Path, tmp_path: Path) -> None:
+    """Loaded into a model that ties them, the head would take the place of the embedding."""
+    from safetensors.torch import load_file, save_file
+
+    apart = tmp_path / "apart"
+    shutil.copytree(litgpt, apart)
+    weights = load_file(apart / "lit_model.safetensors")
+    weights["lm_head.weight"] += 1
+    save_file(weights, apart / "lit_model.safetensors")
+    for to in (None, "hf", "litgpt", "keras"):
+        with pytest.raises(porter.PorterError, match="have to be equal"):
+            porter.load_state_dict(apart, to=to)
+        same = porter.load_state_dict(litgpt, to=to)
+        if to != "keras":
+            head = same["lm_head.weight"]
+            embedding = same["model.embed_tokens.weight" if to == "hf" else "transformer.wte.weight"]
+            assert head.data_ptr() == embedding.data_ptr()
+    untied = porter.load_state_dict(apart, to="hf", tied="untie")
+    assert torch.equal(untied["lm_head.weight"], untied["model.embed_tokens.weight"] + 1)
