@@ -363,7 +363,7 @@ def test_an_error_behind_the_merges_is_placed_where_it_stands(tmp_path):
 
 def test_ids_that_no_token_has_are_counted_wherever_they_are(source):
     added = [{"id": 9, "content": "<extra>"}]
-    text = json.loads(tokenizer_json())
+    text = tokenizer_json()
     text["added_tokens"] = added
     (available := source(tokenizer__json="{}"))["tokenizer.json"].write_text(json.dumps(text))
     assert "7 of 14 embedding rows have no token (padding)" not in plan(available, rows=14).notes
