@@ -10,7 +10,8 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,16 +115,28 @@ def _module(place: str) -> Any:
             raise UsageError(f"there is no Python file at {place}")
         module = importlib.util.module_from_spec(spec)
         sys.modules[path.stem] = module
-        spec.loader.exec_module(module)
+        with _no_bytecode():
+            spec.loader.exec_module(module)
         return module
     here = str(Path.cwd())
     if here not in sys.path:
         # A module beside the user is found, but takes the place of none that is installed.
         sys.path.append(here)
     try:
-        return importlib.import_module(place)
+        with _no_bytecode():
+            return importlib.import_module(place)
     except ImportError as error:
         raise UsageError(f"cannot import {place}", cause=str(error)) from None
+
+
+@contextmanager
+def _no_bytecode() -> Iterator[None]:
+    """Nothing is written beside a user's code: no `__pycache__`."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
 
 
 def _litgpt(config: Mapping[str, Any]) -> torch.nn.Module:
