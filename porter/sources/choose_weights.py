@@ -50,19 +50,15 @@ def choose(
             )
     first = fitting[0]
     equals = [item for item in fitting if rank(item)[:2] == rank(first)[:2]]
-    cause = f"found {some([item.handle for item in equals])}"
-    if (
-        first.framework
-        and first.unlisted
-        and (found := [i for i in fitting if i.framework and i is not first])
-    ):
+    why = ""
+    if first.framework and first.unlisted and any(item.framework for item in fitting[1:]):
         # Frameworks read shards by their index: without one they take what comes after, or all there is.
-        equals = [first, *found]
-        cause = f"found {some([item.handle for item in equals])}, and no index that lists the shards"
+        equals = [item for item in fitting if item.framework]
+        why = ", and no index that lists the shards"
     if len(equals) > 1:
         raise UsageError(
             f"{where} holds more than one set of weights",
-            cause=cause,
+            cause=f"found {some([item.handle for item in equals])}{why}",
             hint="name the file that you mean, or keep each set in a directory of its own",
         )
     return first, _remarks(first, sets, where)

@@ -216,10 +216,13 @@ def shell(request: pytest.FixtureRequest, gemma: Path, tmp_path: Path) -> Iterat
     os.waitpid(pid, 0)
 
 
-def real(name: str) -> pytest.MarkDecorator:
+def real(*names: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(
         "shell",
-        [pytest.param(name, marks=pytest.mark.skipif(shutil.which(name) is None, reason=f"needs {name}"))],
+        [
+            pytest.param(name, marks=pytest.mark.skipif(shutil.which(name) is None, reason=f"needs {name}"))
+            for name in names
+        ],
         indirect=True,
     )
 
@@ -239,17 +242,8 @@ def test_a_real_bash(shell):
     ]
 
 
-@real("zsh")
-def test_a_real_zsh(shell):
-    assert shell("porter inspect my", "model/") == ["inspect", "my model/"]
-    assert shell("porter inspect ~/my", "model/")[1].endswith("/my model/")
-    assert shell("porter convert x --to=litgpt-", "legacy") == ["convert", "x", "--to=litgpt-legacy"]
-    assert shell("porter convert x --dtype b", "float16") == ["convert", "x", "--dtype", "bfloat16"]
-    assert shell("porter mappings check --against l", "itgpt") == ["mappings", "check", "--against", "litgpt"]
-
-
-@real("fish")
-def test_a_real_fish(shell):
+@real("zsh", "fish")
+def test_a_real_zsh_and_a_real_fish(shell):
     assert shell("porter inspect my", "model/") == ["inspect", "my model/"]
     assert shell("porter inspect ~/my", "model/")[1].endswith("/my model/")
     assert shell("porter convert x --to=litgpt-", "legacy") == ["convert", "x", "--to=litgpt-legacy"]
